@@ -1,0 +1,3 @@
+"""PGP-DiffSR in plain PyTorch: prune plans, phase exchange, adapters, sampling. No ComfyUI inside."""
+
+__version__ = "0.1.0"

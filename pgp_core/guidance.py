@@ -1,0 +1,265 @@
+"""Guidance: the LQ adapter and the PEAMs of one file, composed as the file's metadata says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from .errors import GuidanceError, name_some
+from .lq_adapter import LQAdapter
+from .peam import PEAM
+
+FORMAT = "pgp-diffsr/guidance"
+VERSION = 1
+METADATA_KEY = "pgp.guidance"
+KEY_PREFIX = "pgp."
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place where a PEAM works.
+
+    Attributes:
+        module: diffusers name of the encoder module after which features are exchanged; the skip
+            connection takes the fused features too.
+        channels: C of the UNet's features there.
+        level: which of the LQ adapter's levels feeds it.
+        scale: pixels of the LQ canvas per feature position there.
+    """
+
+    module: str = "down_blocks.0.downsamplers.0"
+    channels: int = 320
+    level: int = 0
+    scale: int = 16
+
+
+@dataclass(frozen=True)
+class GuidanceSpec:
+    """What a guidance file holds; stored in its metadata under ``pgp.guidance``.
+
+    Attributes:
+        base: the UNet family that it guides (a topology's name).
+        sites: where PEAMs stand.
+        channels, unshuffle, blocks: the LQ adapter's shape.
+        residual: see :class:`pgp_core.peam.PEAM`.
+        input_range: range of the RGB canvas that the adapter was trained with.
+        trained: False for a fresh file, which changes nothing.
+        plan_sha256: hash of the plan that the UNet had in training, or None.
+    """
+
+    base: str = "sdxl"
+    sites: tuple[Site, ...] = (Site(),)
+    channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    unshuffle: int = 16
+    blocks: int = 2
+    residual: bool = True
+    input_range: tuple[float, float] = (0.0, 1.0)
+    trained: bool = True
+    plan_sha256: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    #: Parts that this release builds; a file with others is refused, not half-read.
+    PARTS = ("lq_adapter", "peam")
+
+    @property
+    def levels(self) -> int:
+        """How many adapter levels the sites use."""
+        return max(s.level for s in self.sites) + 1
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON data, version 1."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "base": self.base,
+            "parts": list(self.PARTS),
+            "sites": [
+                {"module": s.module, "channels": s.channels, "level": s.level, "scale": s.scale} for s in self.sites
+            ],
+            "lq_adapter": {"channels": list(self.channels), "unshuffle": self.unshuffle, "blocks": self.blocks},
+            "input_range": list(self.input_range),
+            "residual": self.residual,
+            "null_phase": "own",
+            "trained": self.trained,
+            "plan_sha256": self.plan_sha256,
+            **self.extra,
+        }
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str] | None, source: str = "this file") -> GuidanceSpec:
+        """Read a file's metadata.
+
+        Raises:
+            GuidanceError: if there is none of ours, it is too new, or something in it is wrong.
+        """
+        text = (metadata or {}).get(METADATA_KEY)
+        if text is None:
+            raise GuidanceError(f'{source} is no PGP-DiffSR guidance: its metadata has no "{METADATA_KEY}"')
+        try:
+            data = json.loads(text)
+        except (json.JSONDecodeError, RecursionError) as e:
+            raise GuidanceError(f'{source}: its "{METADATA_KEY}" is not valid JSON: {e}') from None
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise GuidanceError(f'{source} is no PGP-DiffSR guidance: its format is not "{FORMAT}"')
+        version = data.get("version")
+        if not isinstance(version, int) or version < 1:
+            raise GuidanceError(f"{source}: its guidance version must be a positive whole number, not {version!r}")
+        if version > VERSION:
+            raise GuidanceError(f"{source} has guidance version {version}, this release reads up to {VERSION}: update")
+        unknown = set(data.get("parts", [])) - set(cls.PARTS)
+        if unknown:
+            raise GuidanceError(f"{source} has parts that this release does not know: {name_some(unknown)}: update")
+        if data.get("null_phase") != "own":
+            raise GuidanceError(f'{source}: null_phase is {data.get("null_phase")!r}, this release knows "own" only')
+        try:
+            adapter = data["lq_adapter"]
+            low, high = data["input_range"]
+            spec = cls(
+                base=str(data["base"]),
+                sites=tuple(
+                    Site(str(s["module"]), int(s["channels"]), int(s["level"]), int(s["scale"])) for s in data["sites"]
+                ),
+                channels=tuple(int(c) for c in adapter["channels"]),
+                unshuffle=int(adapter["unshuffle"]),
+                blocks=int(adapter["blocks"]),
+                residual=bool(data["residual"]),
+                input_range=(float(low), float(high)),
+                trained=bool(data["trained"]),
+                plan_sha256=data.get("plan_sha256"),
+            )
+        except (KeyError, TypeError, ValueError) as e:
+            raise GuidanceError(f"{source}: its guidance metadata is incomplete or wrong at {e}") from None
+        spec._check(source)
+        return spec
+
+    def _check(self, source: str) -> None:
+        if not self.sites:
+            raise GuidanceError(f"{source}: its guidance has no sites")
+        sizes = [self.unshuffle, self.blocks, *self.channels, *(s.channels for s in self.sites)]
+        # Sizes come from an untrusted file and become allocations.
+        if not all(1 <= x <= 16384 for x in sizes) or self.unshuffle > 64 or self.blocks > 64:
+            raise GuidanceError(f"{source}: its guidance metadata has impossible sizes: {sizes}")
+        for s in self.sites:
+            if not 0 <= s.level < len(self.channels):
+                raise GuidanceError(f"{source}: site {s.module} asks for adapter level {s.level}, which is not there")
+            if self.channels[s.level] != s.channels:
+                raise GuidanceError(
+                    f"{source}: site {s.module} has {s.channels} channels, adapter level {s.level} gives "
+                    f"{self.channels[s.level]}"
+                )
+
+
+class Guidance(torch.nn.Module):
+    """LQ adapter and one PEAM per site.
+
+    Use: :meth:`features` once per picture, then :meth:`fuse` at each site and UNet call.
+    """
+
+    def __init__(
+        self,
+        spec: GuidanceSpec,
+        operations: Any = torch.nn,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        self.spec = spec
+        factory = {"operations": operations, "device": device, "dtype": dtype}
+        self.lq_adapter = LQAdapter(spec.channels, spec.unshuffle, spec.levels, spec.blocks, **factory)
+        self.peam = torch.nn.ModuleList(PEAM(s.channels, spec.residual, **factory) for s in spec.sites)
+
+    @classmethod
+    def fresh(cls, spec: GuidanceSpec, **factory: Any) -> Guidance:
+        """An untrained guidance that changes nothing (with ``spec.residual``)."""
+        guidance = cls(spec, **factory)
+        for peam in guidance.peam:
+            peam.reset_identity()
+        return guidance
+
+    def features(self, lq: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """LQ features for every site; independent of the timestep, so compute them once per picture.
+
+        Args:
+            lq: ``(B, 3, H, W)`` RGB canvas in [0, 1].
+
+        Returns:
+            one ``(B, C, ceil(H / scale), ceil(W / scale))`` per site.
+        """
+        low, high = self.spec.input_range
+        levels = self.lq_adapter(lq * (high - low) + low)
+        return tuple(levels[s.level] for s in self.spec.sites)
+
+    def fuse(
+        self, site: int, h: torch.Tensor, f: torch.Tensor, strength: float = 1.0, exchange: bool = True
+    ) -> torch.Tensor:
+        """``h + strength * (PEAM(h, f) - h)`` at one site.
+
+        Args:
+            site: index into ``spec.sites``.
+            h: ``(B, C, H, W)`` UNet features.
+            f: ``(1 or B, C, H', W')`` LQ features. They may be larger by the padding of the canvas, which
+                is cut off, or smaller, and are then padded by repeating the edge.
+            strength: 0 returns h itself, 1 PEAM's result.
+            exchange: False for the ablation without the phase.
+
+        Raises:
+            GuidanceError: if the channels differ.
+        """
+        if strength == 0:
+            return h
+        if h.shape[1] != f.shape[1]:
+            raise GuidanceError(
+                f"guidance for {f.shape[1]} channels does not fit this model: it has {h.shape[1]} channels at "
+                f"{self.spec.sites[site].module}"
+            )
+        f = fit(f, h.shape[-2], h.shape[-1]).to(h.dtype).expand(h.shape[0], -1, -1, -1)
+        fused = self.peam[site](h, f, exchange)
+        return fused if strength == 1 else h + strength * (fused - h)
+
+    def load(self, state_dict: Mapping[str, torch.Tensor], source: str = "this file") -> Guidance:
+        """Load weights as they stand in a file, keys prefixed ``pgp.``.
+
+        Raises:
+            GuidanceError: naming the first few missing, foreign or misshapen keys.
+        """
+        weights = {k[len(KEY_PREFIX) :]: v for k, v in state_dict.items() if k.startswith(KEY_PREFIX)}
+        own = self.state_dict()
+        check_keys(own, weights, [k for k in state_dict if not k.startswith(KEY_PREFIX)], source)
+        self.load_state_dict(dict(weights), assign=True)
+        return self
+
+
+def check_keys(own: Mapping[str, Any], weights: Mapping[str, Any], foreign: list[str], source: str) -> None:
+    """Compare a module's state dict with a file's.
+
+    Raises:
+        GuidanceError: naming the first few keys that are missing, foreign, or of another shape.
+    """
+    missing = [k for k in own if k not in weights]
+    extra = [k for k in weights if k not in own] + foreign
+    if missing:
+        raise GuidanceError(f"{source} is incomplete: it lacks {name_some(missing)}")
+    if extra:
+        raise GuidanceError(f"{source} has keys that do not belong there: {name_some(extra)}")
+    shapes = [k for k in own if tuple(own[k].shape) != tuple(weights[k].shape)]
+    if shapes:
+        k = shapes[0]
+        raise GuidanceError(
+            f"{source}: {k} has shape {tuple(weights[k].shape)}, its metadata asks for {tuple(own[k].shape)}"
+        )
+
+
+def fit(f: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Crop, or pad by repeating the edge, to ``(height, width)`` at the right and lower border.
+
+    Sizes differ only by rounding: the adapter rounds the canvas up, the UNet's downsampler its latent.
+    """
+    f = f[..., :height, :width]
+    pad_h, pad_w = height - f.shape[-2], width - f.shape[-1]
+    if pad_h or pad_w:
+        f = torch.nn.functional.pad(f, (0, pad_w, 0, pad_h), mode="replicate")
+    return f

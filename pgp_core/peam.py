@@ -1,0 +1,80 @@
+"""PEAM, the phase-exchange adapter module (the paper's Section 3.2, Equations 3 to 5)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from .phase import exchange_phase
+
+
+class PEAM(torch.nn.Module):
+    """Gives the LQ features' phase to the UNet's features and fuses the result back.
+
+    ::
+
+        P = exchange_phase(H, F)               |FFT(H)| with the phase of FFT(F)
+        M, A = split(convs(concat(P, H)))      12 convolutions, 2C -> 64 -> ... -> 64 -> 2C
+        H^ = M * P + A                         (+ H with ``residual``)
+
+    The first convolution takes 2C channels to 64, eleven more follow it: ten of 64 to 64 and one back to
+    2C, with LeakyReLU between them and none after the last. With 320 channels that is 1,107,264
+    parameters, which is what the paper's total of 984.5 M leaves for it.
+
+    With ``residual`` the last convolution starts at zero, so an untrained PEAM changes nothing. Without
+    it (the literal Equation 5) the module replaces H from the start and must be trained before use.
+
+    Args:
+        channels: C, the channels of H and F.
+        residual: add H to the fused result.
+        operations: namespace with ``Conv2d`` (``torch.nn`` or ComfyUI's casting layers).
+    """
+
+    hidden = 64
+    depth = 11
+
+    def __init__(
+        self,
+        channels: int,
+        residual: bool = True,
+        operations: Any = torch.nn,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        self.channels = channels
+        self.residual = residual
+        widths = [2 * channels] + [self.hidden] * self.depth + [2 * channels]
+        self.convs = torch.nn.ModuleList(
+            operations.Conv2d(i, o, 3, padding=1, device=device, dtype=dtype)
+            for i, o in zip(widths, widths[1:], strict=False)
+        )
+
+    def reset_identity(self) -> None:
+        """Zero the last convolution: with ``residual`` the module then returns H unchanged."""
+        torch.nn.init.zeros_(self.convs[-1].weight)
+        torch.nn.init.zeros_(self.convs[-1].bias)
+
+    def forward(self, h: torch.Tensor, f: torch.Tensor, exchange: bool = True) -> torch.Tensor:
+        """Fuse.
+
+        Args:
+            h: ``(B, C, H, W)`` UNet features.
+            f: ``(B, C, H, W)`` LQ features.
+            exchange: False leaves h its own phase (the ablation "fusion without the phase").
+
+        Returns:
+            ``(B, C, H, W)`` in h's dtype.
+        """
+        p = exchange_phase(h, f) if exchange else h
+        x = torch.cat((p, h), dim=1)
+        last = len(self.convs) - 1
+        for i, conv in enumerate(self.convs):
+            x = conv(x)
+            if i < last:
+                x = F.leaky_relu(x, 0.01)
+        scale, shift = x.chunk(2, dim=1)
+        fused = scale * p + shift
+        return h + fused if self.residual else fused

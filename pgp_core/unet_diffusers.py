@@ -1,0 +1,161 @@
+"""diffusers' UNet as our backbone: building it, pruned or full, and hooking guidance into it.
+
+The only module besides ``training`` that imports diffusers, and only when called: nodes never need it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .errors import CheckpointError, GuidanceError, name_some
+from .guidance import Guidance
+from .plan import PrunePlan
+from .prune import prune_module
+from .topology import NANO, SDXL, KeyMap, Topology, scheme_of
+
+
+@dataclass(frozen=True)
+class UNetShape:
+    """Shape of an SDXL-shaped UNet, beyond what its topology says.
+
+    Attributes:
+        topology: transformer stacks before pruning.
+        latent_channels: channels in and out.
+        channels: per level; the first is ``model_channels`` in ComfyUI's words.
+        head_dim: channels per attention head.
+        context_dim: width of the conditioning tokens.
+        pooled_dim: width of the pooled conditioning; six sinusoidal sizes of 256 are added to it.
+    """
+
+    topology: Topology
+    latent_channels: int
+    channels: tuple[int, int, int]
+    head_dim: int
+    context_dim: int
+    pooled_dim: int
+
+    @property
+    def adm_dim(self) -> int:
+        """Width of the added embedding's input: pooled plus 6 x 256."""
+        return self.pooled_dim + 6 * 256
+
+
+SDXL_SHAPE = UNetShape(SDXL, 4, (320, 640, 1280), 64, 2048, 1280)
+NANO_SHAPE = UNetShape(NANO, 48, (64, 64, 64), 32, 64, 64)
+
+
+def build_unet(shape: UNetShape, plan: PrunePlan | None = None) -> torch.nn.Module:
+    """A diffusers ``UNet2DConditionModel`` on the current default device, randomly initialised.
+
+    Args:
+        shape: see :class:`UNetShape`.
+        plan: applied after building; block numbers keep their gaps. Build under ``torch.device("meta")``
+            when weights are to be assigned.
+    """
+    from diffusers import UNet2DConditionModel
+
+    depth = shape.topology.depths
+    level_1, level_2 = depth["down_blocks.1.attentions.0"], depth["down_blocks.2.attentions.0"]
+    unet = UNet2DConditionModel(
+        in_channels=shape.latent_channels,
+        out_channels=shape.latent_channels,
+        block_out_channels=shape.channels,
+        layers_per_block=2,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, level_1, level_2),
+        # diffusers calls the number of heads "attention_head_dim" here; see its own SDXL configuration.
+        attention_head_dim=tuple(c // shape.head_dim for c in shape.channels),
+        cross_attention_dim=shape.context_dim,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=256,
+        projection_class_embeddings_input_dim=shape.adm_dim,
+    )
+    return prune_module(unet, plan) if plan else unet
+
+
+def load_unet(
+    shape: UNetShape, plan: PrunePlan | None, state_dict: Mapping[str, torch.Tensor], source: str = "this file"
+) -> torch.nn.Module:
+    """A diffusers UNet with the weights of a file in either scheme, without allocating it twice.
+
+    Raises:
+        CheckpointError: naming the first few missing, foreign or misshapen keys.
+        PlanError: if the plan does not fit the shape.
+    """
+    weights = dict(state_dict)
+    if scheme_of(weights) == "ldm":
+        names = KeyMap.of(weights)
+        weights = {names.to_diffusers(k): v for k, v in weights.items()}
+    with torch.device("meta"):
+        unet = build_unet(shape, plan)
+    own = unet.state_dict()
+    missing, extra = [k for k in own if k not in weights], [k for k in weights if k not in own]
+    if missing or extra:
+        lacks = f"lacks {name_some(missing)}" if missing else ""
+        has = f"has keys that do not belong there: {name_some(extra)}" if extra else ""
+        raise CheckpointError(f"{source} does not fit {shape.topology.name}: it {' and '.join(filter(None, (lacks, has)))}")
+    for k, v in own.items():
+        if v.shape != weights[k].shape:
+            raise CheckpointError(f"{source}: {k} has shape {tuple(weights[k].shape)}, expected {tuple(v.shape)}")
+    unet.load_state_dict(weights, assign=True)
+    return unet.eval()
+
+
+class _Run:
+    """What the hooks read during one guided stretch; filled by :func:`guided`."""
+
+    def __init__(self, strength: float, exchange: bool):
+        self.strength = strength
+        self.exchange = exchange
+
+
+@contextmanager
+def guided(
+    unet: torch.nn.Module,
+    guidance: Guidance,
+    features: Sequence[torch.Tensor],
+    strength: float = 1.0,
+    exchange: bool = True,
+) -> Iterator[_Run]:
+    """Hook guidance into a diffusers UNet for the duration of a ``with`` block.
+
+    The hook sits on the site's module, so the skip connection takes the fused features too.
+
+    Args:
+        features: from :meth:`Guidance.features`; batch 1 or the batch of the UNet call. A call with k times
+            the batch (CFG) has them repeated k times.
+        strength: may be changed on the yielded object between calls (the sampling range).
+
+    Raises:
+        GuidanceError: if the UNet has no such site.
+    """
+    run = _Run(strength, exchange)
+
+    def hook(site: int) -> Any:
+        def fuse(_module: Any, _inputs: Any, h: torch.Tensor) -> torch.Tensor:
+            f = features[site].to(h.device)
+            if f.shape[0] not in (1, h.shape[0]):
+                f = f.repeat(h.shape[0] // f.shape[0], 1, 1, 1)
+            return guidance.fuse(site, h, f, run.strength, run.exchange)
+
+        return fuse
+
+    handles = []
+    try:
+        for i, site in enumerate(guidance.spec.sites):
+            try:
+                module = unet.get_submodule(site.module)
+            except AttributeError:
+                raise GuidanceError(f"this UNet has no {site.module}, where the guidance works") from None
+            handles.append(module.register_forward_hook(hook(i)))
+        yield run
+    finally:
+        for handle in handles:
+            handle.remove()
