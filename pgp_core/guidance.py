@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -21,20 +21,26 @@ KEY_PREFIX = "pgp."
 
 @dataclass(frozen=True)
 class Site:
-    """One place where a PEAM works.
+    """One place where the LQ features meet the UNet's.
 
     Attributes:
-        module: diffusers name of the encoder module after which features are exchanged; the skip
-            connection takes the fused features too.
+        module: diffusers name of the encoder module after which they meet; the skip connection takes the
+            fused features too.
         channels: C of the UNet's features there.
         level: which of the LQ adapter's levels feeds it.
         scale: pixels of the LQ canvas per feature position there.
+        fusion: ``"peam"``, or ``"add"`` as plain T2I-Adapter does.
     """
 
     module: str = "down_blocks.0.downsamplers.0"
     channels: int = 320
     level: int = 0
     scale: int = 16
+    fusion: str = "peam"
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON data."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -77,9 +83,7 @@ class GuidanceSpec:
             "version": VERSION,
             "base": self.base,
             "parts": list(self.PARTS),
-            "sites": [
-                {"module": s.module, "channels": s.channels, "level": s.level, "scale": s.scale} for s in self.sites
-            ],
+            "sites": [s.to_json() for s in self.sites],
             "lq_adapter": {"channels": list(self.channels), "unshuffle": self.unshuffle, "blocks": self.blocks},
             "input_range": list(self.input_range),
             "residual": self.residual,
@@ -121,7 +125,8 @@ class GuidanceSpec:
             spec = cls(
                 base=str(data["base"]),
                 sites=tuple(
-                    Site(str(s["module"]), int(s["channels"]), int(s["level"]), int(s["scale"])) for s in data["sites"]
+                    Site(str(s["module"]), int(s["channels"]), int(s["level"]), int(s["scale"]), str(s["fusion"]))
+                    for s in data["sites"]
                 ),
                 channels=tuple(int(c) for c in adapter["channels"]),
                 unshuffle=int(adapter["unshuffle"]),
@@ -146,6 +151,8 @@ class GuidanceSpec:
         for s in self.sites:
             if not 0 <= s.level < len(self.channels):
                 raise GuidanceError(f"{source}: site {s.module} asks for adapter level {s.level}, which is not there")
+            if s.fusion not in ("peam", "add"):
+                raise GuidanceError(f'{source}: site {s.module} has fusion {s.fusion!r}; "peam" and "add" are known: update')
             if self.channels[s.level] != s.channels:
                 raise GuidanceError(
                     f"{source}: site {s.module} has {s.channels} channels, adapter level {s.level} gives "
@@ -170,14 +177,17 @@ class Guidance(torch.nn.Module):
         self.spec = spec
         factory = {"operations": operations, "device": device, "dtype": dtype}
         self.lq_adapter = LQAdapter(spec.channels, spec.unshuffle, spec.levels, spec.blocks, **factory)
-        self.peam = torch.nn.ModuleList(PEAM(s.channels, spec.residual, **factory) for s in spec.sites)
+        # Keyed by the site's number, so that a file's keys say which site a PEAM belongs to.
+        self.peam = torch.nn.ModuleDict(
+            {str(i): PEAM(s.channels, spec.residual, **factory) for i, s in enumerate(spec.sites) if s.fusion == "peam"}
+        )
 
     @classmethod
     def fresh(cls, spec: GuidanceSpec, **factory: Any) -> Guidance:
-        """An untrained guidance that changes nothing (with ``spec.residual``)."""
+        """An untrained guidance whose PEAMs change nothing (with ``spec.residual``)."""
         guidance = cls(spec, **factory)
-        for peam in guidance.peam:
-            peam.reset_identity()
+        for peam in guidance.peam.values():
+            peam.reset_identity()  # type: ignore[operator]
         return guidance
 
     def features(self, lq: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -196,7 +206,7 @@ class Guidance(torch.nn.Module):
     def fuse(
         self, site: int, h: torch.Tensor, f: torch.Tensor, strength: float = 1.0, exchange: bool = True
     ) -> torch.Tensor:
-        """``h + strength * (PEAM(h, f) - h)`` at one site.
+        """``h + strength * (PEAM(h, f) - h)`` at one site (``h + strength * f`` at an additive one).
 
         Args:
             site: index into ``spec.sites``.
@@ -204,7 +214,7 @@ class Guidance(torch.nn.Module):
             f: ``(1 or B, C, H', W')`` LQ features. They may be larger by the padding of the canvas, which
                 is cut off, or smaller, and are then padded by repeating the edge.
             strength: 0 returns h itself, 1 PEAM's result.
-            exchange: False for the ablation without the phase.
+            exchange: False for the ablation "fusion without the phase".
 
         Raises:
             GuidanceError: if the channels differ.
@@ -217,7 +227,9 @@ class Guidance(torch.nn.Module):
                 f"{self.spec.sites[site].module}"
             )
         f = fit(f, h.shape[-2], h.shape[-1]).to(h.dtype).expand(h.shape[0], -1, -1, -1)
-        fused = self.peam[site](h, f, exchange)
+        if self.spec.sites[site].fusion == "add":
+            return h + strength * f
+        fused = self.peam[str(site)](h, f, exchange)
         return fused if strength == 1 else h + strength * (fused - h)
 
     def load(self, state_dict: Mapping[str, torch.Tensor], source: str = "this file") -> Guidance:

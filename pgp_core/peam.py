@@ -53,7 +53,15 @@ class PEAM(torch.nn.Module):
         )
 
     def reset_identity(self) -> None:
-        """Zero the last convolution: with ``residual`` the module then returns H unchanged."""
+        """Start values for training: with ``residual`` the module then returns H unchanged.
+
+        The last convolution is zero. The others keep the variance of their input: with PyTorch's default
+        (0.41 of the standard deviation a layer) nothing of H and F would arrive at the twelfth, and the
+        module would learn biases only (seen: no gain over bicubic in 800 steps).
+        """
+        for conv in self.convs[:-1]:
+            torch.nn.init.kaiming_normal_(conv.weight, a=0.01)
+            torch.nn.init.zeros_(conv.bias)
         torch.nn.init.zeros_(self.convs[-1].weight)
         torch.nn.init.zeros_(self.convs[-1].bias)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,37 +15,8 @@ from .errors import CheckpointError, GuidanceError, name_some
 from .guidance import Guidance
 from .plan import PrunePlan
 from .prune import prune_module
-from .topology import NANO, SDXL, KeyMap, Topology, scheme_of
-
-
-@dataclass(frozen=True)
-class UNetShape:
-    """Shape of an SDXL-shaped UNet, beyond what its topology says.
-
-    Attributes:
-        topology: transformer stacks before pruning.
-        latent_channels: channels in and out.
-        channels: per level; the first is ``model_channels`` in ComfyUI's words.
-        head_dim: channels per attention head.
-        context_dim: width of the conditioning tokens.
-        pooled_dim: width of the pooled conditioning; six sinusoidal sizes of 256 are added to it.
-    """
-
-    topology: Topology
-    latent_channels: int
-    channels: tuple[int, int, int]
-    head_dim: int
-    context_dim: int
-    pooled_dim: int
-
-    @property
-    def adm_dim(self) -> int:
-        """Width of the added embedding's input: pooled plus 6 x 256."""
-        return self.pooled_dim + 6 * 256
-
-
-SDXL_SHAPE = UNetShape(SDXL, 4, (320, 640, 1280), 64, 2048, 1280)
-NANO_SHAPE = UNetShape(NANO, 48, (64, 64, 64), 32, 64, 64)
+from .topology import KeyMap, scheme_of
+from .unet_shape import UNetShape
 
 
 def build_unet(shape: UNetShape, plan: PrunePlan | None = None) -> torch.nn.Module:

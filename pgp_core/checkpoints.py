@@ -1,0 +1,69 @@
+"""Reading and writing safetensors: clear errors, atomic writes. Nothing is ever unpickled here."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from .errors import CheckpointError
+
+
+def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors and metadata of a file, on the CPU.
+
+    Raises:
+        CheckpointError: if the file is missing, truncated or no safetensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"there is no file {path}")
+    try:
+        with safe_open(path, framework="pt") as f:
+            return {k: f.get_tensor(k) for k in f.keys()}, dict(f.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as e:
+        raise CheckpointError(f"{path.name} is damaged or no safetensors file ({e}): get it again") from None
+
+
+def write_safetensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write to a temporary file beside the target, then rename: no half-written file ever has the name.
+
+    Raises:
+        CheckpointError: if it cannot be written; nothing is left behind.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+        os.close(handle)
+        save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, dict(metadata or {}))
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as e:
+        raise CheckpointError(f"{path} cannot be written: {e}") from None
+    finally:
+        if temporary and os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """Hex digest of a file's content."""
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(f)
+
+
+def _digest(f: object) -> str:
+    """Python 3.10 has no ``file_digest``."""
+    h = hashlib.sha256()
+    while chunk := f.read(1 << 20):  # type: ignore[attr-defined]
+        h.update(chunk)
+    return h.hexdigest()

@@ -1,0 +1,42 @@
+"""SDXL's noise schedule and the two predictions that our models make."""
+
+from __future__ import annotations
+
+import torch
+
+TRAIN_STEPS = 1000
+BETA_START, BETA_END = 0.00085, 0.012
+
+
+def alphas_cumprod() -> torch.Tensor:
+    """``(1000,)`` float32: the product of ``1 - beta`` up to each timestep, "scaled linear" betas."""
+    betas = torch.linspace(BETA_START**0.5, BETA_END**0.5, TRAIN_STEPS, dtype=torch.float64) ** 2
+    return torch.cumprod(1 - betas, 0).float()
+
+
+def add_noise(x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """``sqrt(a_t) x0 + sqrt(1 - a_t) noise`` with one timestep per sample.
+
+    Args:
+        x0, noise: ``(B, C, H, W)``.
+        t: ``(B,)`` integers, 0 to 999.
+    """
+    a = alphas_cumprod().to(x0.device)[t].view(-1, 1, 1, 1)
+    return a.sqrt() * x0 + (1 - a).sqrt() * noise
+
+
+def target(prediction: str, x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """What the UNet is trained to output.
+
+    Args:
+        prediction: ``"epsilon"`` (the noise) or ``"v_prediction"`` (``sqrt(a) noise - sqrt(1 - a) x0``).
+
+    Raises:
+        ValueError: for another prediction.
+    """
+    if prediction == "epsilon":
+        return noise
+    if prediction == "v_prediction":
+        a = alphas_cumprod().to(x0.device)[t].view(-1, 1, 1, 1)
+        return a.sqrt() * noise - (1 - a).sqrt() * x0
+    raise ValueError(f'prediction is "epsilon" or "v_prediction", not {prediction!r}')

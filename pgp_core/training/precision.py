@@ -1,0 +1,54 @@
+"""bfloat16 training on CPUs: convolutions and matrix products in bfloat16, the rest in float32.
+
+Plain autocast is no faster than float32 there, because attention's and GroupNorm's backward passes have
+slow bfloat16 kernels. Measured on 2 cores with AMX, nano at 16 x 128 x 128 pixels, seconds a step:
+float32 0.93, autocast 0.61, autocast with these two in float32 0.47.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+
+class Float32GroupNorm(torch.nn.GroupNorm):
+    """GroupNorm that computes in float32 under autocast."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float())
+
+
+class Float32Attention:
+    """A diffusers attention processor whose attention product runs in float32 under autocast."""
+
+    def __call__(
+        self, attn: Any, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor | None = None, **_: Any
+    ) -> torch.Tensor:
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        batch, tokens, width = hidden_states.shape
+        q, k, v = (
+            x.view(batch, -1, attn.heads, width // attn.heads).transpose(1, 2).float()
+            for x in (attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context))
+        )
+        with torch.autocast(hidden_states.device.type, enabled=False):
+            out = F.scaled_dot_product_attention(q, k, v)
+        out = out.transpose(1, 2).reshape(batch, tokens, width)
+        return attn.to_out[1](attn.to_out[0](out))
+
+
+def prepare(unet: torch.nn.Module, precision: str) -> None:
+    """Set a diffusers UNet up for a precision, in place; its state dict stays as it is."""
+    if precision == "bf16":
+        unet.set_attn_processor(Float32Attention())  # type: ignore[operator]
+        for module in unet.modules():
+            if type(module) is torch.nn.GroupNorm:
+                module.__class__ = Float32GroupNorm
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """The autocast context of a precision: ``float32`` or ``bf16``."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
