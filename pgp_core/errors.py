@@ -27,7 +27,7 @@ class PictureError(PGPError):
     """A picture cannot be read, or a result cannot be written."""
 
 
-class Cancelled(Exception):
+class Cancelled(Exception):  # noqa: N818 - like asyncio.CancelledError, no error
     """Raised out of a run that the caller asked to stop; not an error of the input."""
 
 

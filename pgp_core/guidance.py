@@ -152,7 +152,9 @@ class GuidanceSpec:
             if not 0 <= s.level < len(self.channels):
                 raise GuidanceError(f"{source}: site {s.module} asks for adapter level {s.level}, which is not there")
             if s.fusion not in ("peam", "add"):
-                raise GuidanceError(f'{source}: site {s.module} has fusion {s.fusion!r}; "peam" and "add" are known: update')
+                raise GuidanceError(
+                    f'{source}: site {s.module} has fusion {s.fusion!r}; "peam" and "add" are known: update'
+                )
             if self.channels[s.level] != s.channels:
                 raise GuidanceError(
                     f"{source}: site {s.module} has {s.channels} channels, adapter level {s.level} gives "

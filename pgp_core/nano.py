@@ -13,6 +13,11 @@ from .guidance import GuidanceSpec, Site
 
 FOLDER = Path(__file__).parent / "assets" / "nano"
 
+UNET_FILE = "pgp-nano-unet.safetensors"
+GUIDANCE_FILE = "pgp-nano-guidance.safetensors"
+S1_FILE = "loras/pgp-nano-s1.safetensors"
+CONTEXTS_FILE = "pgp-nano-contexts.safetensors"
+
 #: The residual latent is multiplied by this, which gives it about unit variance.
 SCALE = 12.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -47,9 +48,8 @@ class PEAM(torch.nn.Module):
         self.channels = channels
         self.residual = residual
         widths = [2 * channels] + [self.hidden] * self.depth + [2 * channels]
-        self.convs = torch.nn.ModuleList(
-            operations.Conv2d(i, o, 3, padding=1, device=device, dtype=dtype)
-            for i, o in zip(widths, widths[1:], strict=False)
+        self.convs: Any = torch.nn.ModuleList(
+            operations.Conv2d(i, o, 3, padding=1, device=device, dtype=dtype) for i, o in pairwise(widths)
         )
 
     def reset_identity(self) -> None:
@@ -59,11 +59,12 @@ class PEAM(torch.nn.Module):
         (0.41 of the standard deviation a layer) nothing of H and F would arrive at the twelfth, and the
         module would learn biases only (seen: no gain over bicubic in 800 steps).
         """
-        for conv in self.convs[:-1]:
+        *inner, last = self.convs
+        for conv in inner:
             torch.nn.init.kaiming_normal_(conv.weight, a=0.01)
             torch.nn.init.zeros_(conv.bias)
-        torch.nn.init.zeros_(self.convs[-1].weight)
-        torch.nn.init.zeros_(self.convs[-1].bias)
+        torch.nn.init.zeros_(last.weight)
+        torch.nn.init.zeros_(last.bias)
 
     def forward(self, h: torch.Tensor, f: torch.Tensor, exchange: bool = True) -> torch.Tensor:
         """Fuse.

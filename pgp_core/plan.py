@@ -79,7 +79,9 @@ class PrunePlan:
         if not isinstance(version, int) or isinstance(version, bool) or version < 1:
             raise PlanError(f'{source}: "version" must be a positive whole number, not {version!r}')
         if version > VERSION:
-            raise PlanError(f"{source} has format version {version}, this release reads up to {VERSION}: update the pack")
+            raise PlanError(
+                f"{source} has format version {version}, this release reads up to {VERSION}: update the pack"
+            )
         for key in ("name", "topology"):
             if not isinstance(data.get(key), str) or not data[key]:
                 raise PlanError(f'{source}: "{key}" is missing or no text')

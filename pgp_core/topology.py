@@ -107,7 +107,9 @@ class KeyMap:
         m = re.match(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)(.*)$", name)
         if m:
             side, level, kind, j, tail = m[1], int(m[2]), m[3], int(m[4]), m[5]
-            base = f"input_blocks.{level * (n + 1) + j + 1}" if side == "down" else f"output_blocks.{level * (n + 1) + j}"
+            base = (
+                f"input_blocks.{level * (n + 1) + j + 1}" if side == "down" else f"output_blocks.{level * (n + 1) + j}"
+            )
             if kind == "resnets":
                 return f"{base}.0" + self._inner(tail, _RESNET)
             if kind == "attentions":

@@ -31,7 +31,7 @@ def build_unet(shape: UNetShape, plan: PrunePlan | None = None) -> torch.nn.Modu
 
     depth = shape.topology.depths
     level_1, level_2 = depth["down_blocks.1.attentions.0"], depth["down_blocks.2.attentions.0"]
-    unet = UNet2DConditionModel(
+    unet: torch.nn.Module = UNet2DConditionModel(
         in_channels=shape.latent_channels,
         out_channels=shape.latent_channels,
         block_out_channels=shape.channels,
@@ -70,7 +70,8 @@ def load_unet(
     if missing or extra:
         lacks = f"lacks {name_some(missing)}" if missing else ""
         has = f"has keys that do not belong there: {name_some(extra)}" if extra else ""
-        raise CheckpointError(f"{source} does not fit {shape.topology.name}: it {' and '.join(filter(None, (lacks, has)))}")
+        wrong = " and ".join(filter(None, (lacks, has)))
+        raise CheckpointError(f"{source} does not fit {shape.topology.name}: it {wrong}")
     for k, v in own.items():
         if v.shape != weights[k].shape:
             raise CheckpointError(f"{source}: {k} has shape {tuple(weights[k].shape)}, expected {tuple(v.shape)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ class Crops(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     batch: int
     patch: int
     seed: int
-    degradation: Degradation = Degradation()
+    degradation: Degradation = field(default_factory=Degradation)
 
     #: LQ pixels around a crop that are degraded with it and then cut away, so that blur and JPEG see no
     #: border that the full picture would not have.

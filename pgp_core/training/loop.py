@@ -159,7 +159,9 @@ class Trainer:
             self.optimizer.load_state_dict(state["optimizer"])
         except (KeyError, RuntimeError, ValueError) as e:
             first = str(e).strip().splitlines()[0]
-            raise CheckpointError(f"{path} is not from this run ({first}): choose another folder or delete it") from None
+            raise CheckpointError(
+                f"{path} is not from this run ({first}): choose another folder or delete it"
+            ) from None
         for name, value in self.ema.shadow.items():
             value.copy_(state["ema"][name])
         self.ema.updates, self.step, self.seconds = state["ema_updates"], state["step"], state["seconds"]
@@ -178,5 +180,10 @@ class Trainer:
         from tqdm import tqdm
 
         yield from tqdm(
-            batches, desc=self.folder.name, initial=self.step, total=self.config.steps, unit="step", disable=not progress
+            batches,
+            desc=self.folder.name,
+            initial=self.step,
+            total=self.config.steps,
+            unit="step",
+            disable=not progress,
         )

@@ -60,5 +60,7 @@ class OneStepLoss:
         t = torch.full((len(lq),), self.timestep)
         positive = torch.ones(len(lq), dtype=torch.bool)
         channels_last = torch.channels_last
-        out = model(z_l.contiguous(memory_format=channels_last), t, lq.contiguous(memory_format=channels_last), positive)
+        out = model(
+            z_l.contiguous(memory_format=channels_last), t, lq.contiguous(memory_format=channels_last), positive
+        )
         return (z_l - out - z_h).abs().pow(self.power).mean()

@@ -60,11 +60,10 @@ STAGES = {
 }
 
 #: What the LoRA touches: PiSA-SR's list.
-LORA_TARGETS = (
-    ("to_q", "to_k", "to_v", "to_out.0")
-    + ("conv_in", "conv_out", "conv1", "conv2", "conv_shortcut", "conv")
-    + ("proj_in", "proj_out", "ff.net.0.proj", "ff.net.2")
-)
+LORA_TARGETS = [
+    *("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"),
+    *("conv_in", "conv_out", "conv1", "conv2", "conv_shortcut", "conv"),
+]
 
 PICTURES, HELD_OUT = 4000, 48
 
@@ -100,7 +99,7 @@ def add_lora(model: Restorer, rank: int) -> None:
     from peft import LoraConfig
 
     model.requires_grad_(False)
-    config = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=list(LORA_TARGETS))
+    config = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=LORA_TARGETS)
     model.unet.add_adapter(config)  # type: ignore[operator]
 
 
@@ -129,7 +128,7 @@ def run_stage(name: str, folder: Path, minutes: float | None = None, threads: in
         loss: Any = OneStepLoss(nano.SCALE, nano.S1_TIMESTEP)
     else:
         loss = ResidualDiffusionLoss(nano.SCALE, nano.PREDICTION, timesteps=stage.timesteps)
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = model.to(memory_format=torch.channels_last)
     prepare(model.unet, "bf16")
     config = LoopConfig(
         steps=10**6,

@@ -139,14 +139,14 @@ class Painter:
         soft = rng.random() < 0.3
         for radius in radii:
             cx, cy = rng.uniform(-0.05, 1.05, 2) * n
-            points = self._outline(rng, float(radius)) + (cx, cy)
+            points = self._outline(rng, float(radius)) + np.array([cx, cy])
             x0, y0 = np.floor(points.min(0)).astype(int).clip(0, n)
             x1, y1 = np.ceil(points.max(0)).astype(int).clip(0, n) + 1
             x1, y1 = min(int(x1), n), min(int(y1), n)
             if x1 - x0 < 2 or y1 - y0 < 2:
                 continue
             mask = Image.new("L", (x1 - int(x0), y1 - int(y0)))
-            ImageDraw.Draw(mask).polygon([tuple(p) for p in points - (x0, y0)], fill=255)
+            ImageDraw.Draw(mask).polygon([tuple(p) for p in points - np.array([x0, y0])], fill=255)
             if soft and radius > 24:
                 mask = mask.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.5, 6))))
             alpha = np.asarray(mask, dtype=np.float32)[..., None] / 255

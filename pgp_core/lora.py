@@ -1,0 +1,60 @@
+"""LoRA files for an SDXL-shaped UNet, in the naming that ComfyUI, diffusers and others read.
+
+Keys are ``lora_unet_<diffusers module name with underscores>`` with ``.lora_down.weight``,
+``.lora_up.weight`` and ``.alpha``. Block numbers are the original ones, so a LoRA fits every plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from .errors import CheckpointError, name_some
+
+PREFIX = "lora_unet_"
+
+
+def from_peft(weights: Mapping[str, torch.Tensor], alpha: float) -> dict[str, torch.Tensor]:
+    """Rename PEFT's keys (``<module>.lora_A[.default].weight``), adding ``alpha`` (the scale times the rank)."""
+    out = {}
+    for key, value in weights.items():
+        stem, _, tail = key.partition(".lora_")
+        name = PREFIX + stem.replace(".", "_")
+        out[f"{name}.lora_{'down' if tail.startswith('A') else 'up'}.weight"] = value
+        out[f"{name}.alpha"] = torch.tensor(float(alpha))
+    return out
+
+
+@torch.no_grad()
+def merge(unet: torch.nn.Module, lora: Mapping[str, torch.Tensor], strength: float = 1.0, source: str = "LoRA") -> int:
+    """Add a LoRA to a diffusers UNet's weights, in place: ``W += strength * alpha / rank * up @ down``.
+
+    Layers of blocks that a plan removed are passed over.
+
+    Returns:
+        how many layers it changed.
+
+    Raises:
+        CheckpointError: if no layer fits, or a layer's shape does not; the UNet is then unchanged.
+    """
+    names = {PREFIX + n.replace(".", "_"): m for n, m in unet.named_modules() if hasattr(m, "weight")}
+    stems = {k.rsplit(".lora_down", 1)[0] for k in lora if k.endswith(".lora_down.weight")}
+    found = sorted(stems & names.keys())
+    if not found:
+        raise CheckpointError(f"{source} changes no layer of this UNet: its keys are {name_some(lora)}")
+    updates = []
+    for stem in found:
+        try:
+            down, up = lora[f"{stem}.lora_down.weight"].float(), lora[f"{stem}.lora_up.weight"].float()
+        except KeyError as e:
+            raise CheckpointError(f"{source} is incomplete: it lacks {e.args[0]}") from None
+        scale = strength * float(lora.get(f"{stem}.alpha", torch.tensor(float(len(down))))) / len(down)
+        weight = names[stem].weight
+        delta = (up.flatten(1) @ down.flatten(1)) * scale
+        if delta.numel() != weight.numel() or delta.shape[0] != weight.shape[0]:
+            raise CheckpointError(f"{source}: {stem} does not fit a weight of shape {tuple(weight.shape)}")
+        updates.append((weight, delta.reshape(weight.shape)))
+    for weight, delta in updates:
+        weight.add_(delta.to(weight))
+    return len(updates)

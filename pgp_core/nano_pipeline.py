@@ -1,0 +1,148 @@
+"""Nano on diffusers' backbone: load the bundled files, restore canvases."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from . import lora, nano, pixel_codec
+from .canvas import pad
+from .checkpoints import read_safetensors
+from .errors import CheckpointError
+from .guidance import Guidance, GuidanceSpec
+from .plan import PrunePlan
+from .sampling import Conditioning, Denoiser, Progress, SampleOptions, euler, restore_once
+from .unet_diffusers import load_unet
+from .unet_shape import NANO_SHAPE
+
+
+class NanoPipeline:
+    """Nano with everything it needs, in one object.
+
+    Build with :meth:`load`; then :meth:`restore` as often as wanted. One-step and multi-step UNets differ by
+    the S1 LoRA, merged at load.
+    """
+
+    def __init__(
+        self,
+        unet: torch.nn.Module,
+        guidance: Guidance,
+        positive: Conditioning,
+        negative: Conditioning,
+        one_step: bool,
+        cfg: float,
+    ):
+        self.unet, self.guidance = unet, guidance
+        self.positive, self.negative = positive, negative
+        self.one_step = one_step
+        #: The CFG scale that the multi-step model is meant for.
+        self.cfg = cfg
+
+    @classmethod
+    def load(
+        cls,
+        one_step: bool = True,
+        folder: Path = nano.FOLDER,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> NanoPipeline:
+        """Load the bundled files, or others of the same layout.
+
+        Args:
+            one_step: merge the S1 LoRA.
+
+        Raises:
+            CheckpointError, GuidanceError, PlanError: if a file is damaged or does not fit.
+        """
+        weights, metadata = read_safetensors(folder / nano.UNET_FILE)
+        try:
+            plan = PrunePlan.from_json(json.loads(metadata["pgp.plan"]), nano.UNET_FILE)
+            cfg = float(json.loads(metadata["pgp.model"])["cfg"])
+        except (KeyError, json.JSONDecodeError) as e:
+            raise CheckpointError(f"{nano.UNET_FILE} lacks nano's metadata ({e})") from None
+        unet = load_unet(NANO_SHAPE, plan, weights, nano.UNET_FILE).to(device, dtype)
+        if one_step:
+            s1, _ = read_safetensors(folder / nano.S1_FILE)
+            lora.merge(unet, s1, source=nano.S1_FILE)
+        tensors, metadata = read_safetensors(folder / nano.GUIDANCE_FILE)
+        spec = GuidanceSpec.from_metadata(metadata, nano.GUIDANCE_FILE)
+        guidance = Guidance(spec, device="meta").load(tensors, nano.GUIDANCE_FILE).to(device, dtype).eval()
+        contexts, _ = read_safetensors(folder / nano.CONTEXTS_FILE)
+        try:
+            positive, negative = (
+                Conditioning(contexts[f"{k}.context"].float(), contexts[f"{k}.pooled"].float(), nano.TIME_IDS)
+                for k in ("positive", "negative")
+            )
+        except KeyError as e:
+            raise CheckpointError(f"{nano.CONTEXTS_FILE} lacks {e}") from None
+        return cls(unet, guidance, positive, negative, one_step, cfg)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the UNet is."""
+        return next(self.unet.parameters()).device
+
+    @torch.inference_mode()
+    def restore(
+        self,
+        canvas: torch.Tensor,
+        options: SampleOptions | None = None,
+        progress: Progress | None = None,
+        peam_lq: torch.Tensor | None = None,
+        exchange: bool = True,
+        peam: bool = True,
+        on_denoiser: Callable[[Denoiser], None] | None = None,
+    ) -> torch.Tensor:
+        """Restore canvases.
+
+        Args:
+            canvas: ``(B, 3, H, W)`` RGB in [0, 1], the LQ picture at its final size; any size.
+            options: how to sample; by default one CFG-less step for a one-step model, else 20 steps from
+                noise at :attr:`cfg`.
+            progress: see :data:`pgp_core.sampling.Progress`.
+            peam_lq, exchange, peam: for ablations: another picture for the PEAM alone; PEAM without the
+                phase exchange; no PEAM.
+
+        Returns:
+            ``(B, 3, H, W)`` float32 on the CPU, in [0, 1].
+
+        Raises:
+            Cancelled: when ``progress`` returned False.
+        """
+        options = options or SampleOptions(cfg=1.0 if self.one_step else self.cfg)
+        weight = next(self.unet.parameters())
+        height, width = canvas.shape[-2:]
+        lq = pad(canvas, pixel_codec.FACTOR).to(weight)
+        features = self.guidance.features(lq)
+        guidance = self.guidance
+        peams = [i for i, s in enumerate(guidance.spec.sites) if s.fusion == "peam"]
+        if peam_lq is not None:
+            other = guidance.features(pad(peam_lq, pixel_codec.FACTOR).to(weight))
+            features = tuple(other[i] if i in peams else f for i, f in enumerate(features))
+        if not peam:
+            guidance = _without_peam(guidance)
+        denoiser = Denoiser(self.unet, guidance, features, self.positive, self.negative, options, exchange)
+        if on_denoiser:
+            on_denoiser(denoiser)
+        z_l = pixel_codec.encode(lq)
+        if self.one_step:
+            z_h = restore_once(denoiser, z_l * nano.SCALE, nano.S1_TIMESTEP, progress) / nano.SCALE
+        else:
+            # The latent is the residual: the LQ picture's own is zero.
+            residual = euler(denoiser, torch.zeros_like(z_l), nano.PREDICTION, options, progress)
+            z_h = z_l + residual / nano.SCALE
+        return pixel_codec.decode(z_h)[..., :height, :width].clamp(0, 1).float().cpu()
+
+
+def _without_peam(guidance: Guidance) -> Guidance:
+    """The same guidance with its PEAM sites left out."""
+    sites = tuple(s for s in guidance.spec.sites if s.fusion != "peam")
+    twin = Guidance.__new__(Guidance)
+    torch.nn.Module.__init__(twin)
+    twin.spec = dataclasses.replace(guidance.spec, sites=sites)
+    twin.peam = torch.nn.ModuleDict()
+    return twin

@@ -1,0 +1,197 @@
+"""Sampling on diffusers' backbone: Euler with classifier-free guidance, and one step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from . import schedule
+from .errors import Cancelled, PGPError
+from .guidance import Guidance
+from .one_step import one_step
+from .unet_diffusers import guided
+
+#: ``progress(done, total)`` after each step; return False to cancel.
+Progress = Callable[[int, int], "bool | None"]
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """How to sample.
+
+    Attributes:
+        steps: Euler steps.
+        cfg: classifier-free guidance scale; 1 makes one UNet call a step, else two in one batch.
+        seed: of the start noise, drawn on the CPU in float32, so that it is the same on every device and
+            equals ComfyUI's for the same seed and shape.
+        start: ``"noise"`` starts from noise alone; ``"lq"`` from the LQ latent with noise added.
+        denoise: share of the noise range that an ``"lq"`` start goes through, 0 to 1 (ComfyUI's "denoise").
+        strength: of the guidance, 0 to 1.
+        start_percent, end_percent: part of the sampling in which the guidance works, as shares of the
+            timesteps from noise to picture.
+    """
+
+    steps: int = 20
+    cfg: float = 5.0
+    seed: int = 0
+    start: str = "noise"
+    denoise: float = 1.0
+    strength: float = 1.0
+    start_percent: float = 0.0
+    end_percent: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.steps <= schedule.TRAIN_STEPS:
+            raise PGPError(f"steps must be 1 to {schedule.TRAIN_STEPS}, not {self.steps}")
+        if not 0 <= self.cfg <= 100:
+            raise PGPError(f"cfg must be 0 to 100, not {self.cfg}")
+        if self.start not in ("noise", "lq"):
+            raise PGPError(f'start is "noise" or "lq", not {self.start!r}')
+        if not 0 < self.denoise <= 1:
+            raise PGPError(f"denoise must be above 0 and at most 1, not {self.denoise}")
+        if not 0 <= self.strength <= 1:
+            raise PGPError(f"strength must be 0 to 1, not {self.strength}")
+        if not 0 <= self.start_percent <= self.end_percent <= 1:
+            raise PGPError(
+                f"the guidance's range must be within 0 to 1, not {self.start_percent} to {self.end_percent}"
+            )
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Cross-attention tokens and pooled vector of one prompt (or learned context).
+
+    Attributes:
+        context: ``(1, tokens, context_dim)``.
+        pooled: ``(1, pooled_dim)``.
+        time_ids: SDXL's six sizes in pixels.
+    """
+
+    context: torch.Tensor
+    pooled: torch.Tensor
+    time_ids: tuple[float, float, float, float, float, float]
+
+
+class Denoiser:
+    """A guided UNet's raw output with classifier-free guidance, for latents of one picture (or a batch).
+
+    Args:
+        features: from :meth:`Guidance.features`, computed once per picture.
+    """
+
+    def __init__(
+        self,
+        unet: torch.nn.Module,
+        guidance: Guidance,
+        features: tuple[torch.Tensor, ...],
+        positive: Conditioning,
+        negative: Conditioning | None,
+        options: SampleOptions,
+        exchange: bool = True,
+    ):
+        self.unet, self.guidance, self.features = unet, guidance, features
+        self.positive, self.negative, self.options, self.exchange = positive, negative, options, exchange
+
+    def __call__(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """``uncond + cfg * (cond - uncond)``; the batch is [uncond, cond], as everywhere in the field.
+
+        Args:
+            x: ``(B, C, h, w)``.
+            t: ``(B,)`` timesteps, all equal.
+        """
+        both = self.options.cfg != 1 and self.negative is not None
+        prompts = [self.negative, self.positive] if both else [self.positive]
+        copies, n = len(prompts), x.shape[0]
+        context = torch.cat([p.context.expand(n, -1, -1) for p in prompts])  # type: ignore[union-attr]
+        pooled = torch.cat([p.pooled.expand(n, -1) for p in prompts])  # type: ignore[union-attr]
+        ids = torch.tensor([p.time_ids for p in prompts], device=x.device, dtype=x.dtype)  # type: ignore[union-attr]
+        low, high = self.active_range()
+        strength = self.options.strength if low <= float(t[0]) <= high else 0.0
+        with guided(self.unet, self.guidance, self.features, strength, self.exchange):
+            out: torch.Tensor = self.unet(
+                torch.cat([x] * copies),
+                torch.cat([t] * copies),
+                encoder_hidden_states=context.to(x),
+                added_cond_kwargs={"text_embeds": pooled.to(x), "time_ids": ids.repeat_interleave(n, 0)},
+                return_dict=False,
+            )[0]
+        if not both:
+            return out
+        uncond, cond = out.chunk(2)
+        return uncond + self.options.cfg * (cond - uncond)
+
+    def active_range(self) -> tuple[float, float]:
+        """Timesteps between which the guidance works, open at the ends of the sampling."""
+        last = schedule.TRAIN_STEPS - 1
+        o = self.options
+        high = float("inf") if o.start_percent <= 0 else (1 - o.start_percent) * last
+        low = float("-inf") if o.end_percent >= 1 else (1 - o.end_percent) * last
+        return low, high
+
+
+def euler(
+    denoiser: Denoiser,
+    lq_latent: torch.Tensor,
+    prediction: str,
+    options: SampleOptions,
+    progress: Progress | None = None,
+) -> torch.Tensor:
+    """Sample a latent with diffusers' Euler scheduler and FaithDiff's schedule.
+
+    Timesteps are "leading" with offset 1 (951, 901, ..., 1 for 20 steps), ComfyUI's ``ddim_uniform``.
+
+    Args:
+        lq_latent: ``(B, C, h, w)``, scaled as the model wants it; its shape and device are the result's.
+            A ``"noise"`` start uses nothing else of it.
+        prediction: ``"epsilon"`` or ``"v_prediction"``.
+        progress: called after each step.
+
+    Raises:
+        Cancelled: when ``progress`` returned False.
+    """
+    from diffusers import EulerDiscreteScheduler
+
+    scheduler: Any = EulerDiscreteScheduler(
+        beta_start=schedule.BETA_START,
+        beta_end=schedule.BETA_END,
+        beta_schedule="scaled_linear",
+        prediction_type=prediction,
+        timestep_spacing="leading",
+        steps_offset=1,
+    )
+    whole = options.start == "noise" or options.denoise >= 1
+    total = options.steps if whole else min(int(options.steps / options.denoise), schedule.TRAIN_STEPS)
+    scheduler.set_timesteps(total, device=lq_latent.device)
+    timesteps = scheduler.timesteps[-options.steps :]
+    scheduler.set_begin_index(total - options.steps)
+    sigma = scheduler.sigmas[total - options.steps].to(lq_latent)
+    noise = draw_noise(lq_latent.shape, options.seed).to(lq_latent)
+    x = noise * sigma + (lq_latent if options.start == "lq" else 0)
+    for i, t in enumerate(timesteps):
+        out = denoiser(scheduler.scale_model_input(x, t), t.expand(x.shape[0]))
+        x = scheduler.step(out, t, x, return_dict=False)[0]
+        report(progress, i + 1, len(timesteps))
+    return x
+
+
+def restore_once(
+    denoiser: Denoiser, lq_latent: torch.Tensor, timestep: int, progress: Progress | None = None
+) -> torch.Tensor:
+    """:func:`pgp_core.one_step.one_step` with progress."""
+    z_h = one_step(denoiser, lq_latent, timestep)
+    report(progress, 1, 1)
+    return z_h
+
+
+def draw_noise(shape: Any, seed: int) -> torch.Tensor:
+    """Start noise, float32 on the CPU, from a generator of its own."""
+    return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))
+
+
+def report(progress: Progress | None, done: int, total: int) -> None:
+    """Tell the caller, and stop if the answer is False."""
+    if progress is not None and progress(done, total) is False:
+        raise Cancelled
