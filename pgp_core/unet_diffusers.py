@@ -31,7 +31,7 @@ def build_unet(shape: UNetShape, plan: PrunePlan | None = None) -> torch.nn.Modu
 
     depth = shape.topology.depths
     level_1, level_2 = depth["down_blocks.1.attentions.0"], depth["down_blocks.2.attentions.0"]
-    unet: torch.nn.Module = UNet2DConditionModel(
+    unet: Any = UNet2DConditionModel(
         in_channels=shape.latent_channels,
         out_channels=shape.latent_channels,
         block_out_channels=shape.channels,
