@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from .errors import CheckpointError
+from .errors import CheckpointError, PGPError, name_some
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -53,6 +53,38 @@ def write_safetensors(
     finally:
         if temporary and os.path.exists(temporary):
             os.unlink(temporary)
+
+
+def check_same(
+    expected: Mapping[str, tuple[int, ...]],
+    weights: Mapping[str, torch.Tensor],
+    source: str,
+    error: type[PGPError] = CheckpointError,
+) -> None:
+    """Check that a file holds exactly the weights that a module expects.
+
+    Args:
+        expected: names and shapes.
+        weights: the file's tensors.
+        source: what to call the file.
+        error: class to raise.
+
+    Raises:
+        PGPError: naming the first few keys that are missing, foreign or of another shape, and how many.
+    """
+    missing = [k for k in expected if k not in weights]
+    foreign = [k for k in weights if k not in expected]
+    wrong = []
+    if missing:
+        wrong.append(f"it lacks {name_some(missing)}")
+    if foreign:
+        wrong.append(f"it has keys that do not belong there: {name_some(foreign)}")
+    if wrong:
+        raise error(f"{source} does not fit: {'; '.join(wrong)}")
+    shapes = [k for k in expected if tuple(weights[k].shape) != tuple(expected[k])]
+    if shapes:
+        k = shapes[0]
+        raise error(f"{source} does not fit: {k} has shape {tuple(weights[k].shape)}, expected {tuple(expected[k])}")
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from .checkpoints import check_same
 from .errors import GuidanceError, name_some
 from .lq_adapter import LQAdapter
 from .peam import PEAM
@@ -240,31 +241,12 @@ class Guidance(torch.nn.Module):
         Raises:
             GuidanceError: naming the first few missing, foreign or misshapen keys.
         """
-        weights = {k[len(KEY_PREFIX) :]: v for k, v in state_dict.items() if k.startswith(KEY_PREFIX)}
-        own = self.state_dict()
-        check_keys(own, weights, [k for k in state_dict if not k.startswith(KEY_PREFIX)], source)
-        self.load_state_dict(dict(weights), assign=True)
+        # Expected names come from a plain twin: ComfyUI's layers may have no weights before they are loaded.
+        twin = Guidance(self.spec, device="meta")
+        expected = {KEY_PREFIX + k: tuple(v.shape) for k, v in twin.state_dict().items()}
+        check_same(expected, state_dict, source, GuidanceError)
+        self.load_state_dict({k[len(KEY_PREFIX) :]: v for k, v in state_dict.items()}, assign=True)
         return self
-
-
-def check_keys(own: Mapping[str, Any], weights: Mapping[str, Any], foreign: list[str], source: str) -> None:
-    """Compare a module's state dict with a file's.
-
-    Raises:
-        GuidanceError: naming the first few keys that are missing, foreign, or of another shape.
-    """
-    missing = [k for k in own if k not in weights]
-    extra = [k for k in weights if k not in own] + foreign
-    if missing:
-        raise GuidanceError(f"{source} is incomplete: it lacks {name_some(missing)}")
-    if extra:
-        raise GuidanceError(f"{source} has keys that do not belong there: {name_some(extra)}")
-    shapes = [k for k in own if tuple(own[k].shape) != tuple(weights[k].shape)]
-    if shapes:
-        k = shapes[0]
-        raise GuidanceError(
-            f"{source}: {k} has shape {tuple(weights[k].shape)}, its metadata asks for {tuple(own[k].shape)}"
-        )
 
 
 def fit(f: torch.Tensor, height: int, width: int) -> torch.Tensor:

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from .errors import CheckpointError, GuidanceError, name_some
+from .checkpoints import check_same
+from .errors import GuidanceError
 from .guidance import Guidance
 from .plan import PrunePlan
 from .prune import prune_module
@@ -65,16 +66,7 @@ def load_unet(
         weights = {names.to_diffusers(k): v for k, v in weights.items()}
     with torch.device("meta"):
         unet = build_unet(shape, plan)
-    own = unet.state_dict()
-    missing, extra = [k for k in own if k not in weights], [k for k in weights if k not in own]
-    if missing or extra:
-        lacks = f"lacks {name_some(missing)}" if missing else ""
-        has = f"has keys that do not belong there: {name_some(extra)}" if extra else ""
-        wrong = " and ".join(filter(None, (lacks, has)))
-        raise CheckpointError(f"{source} does not fit {shape.topology.name}: it {wrong}")
-    for k, v in own.items():
-        if v.shape != weights[k].shape:
-            raise CheckpointError(f"{source}: {k} has shape {tuple(weights[k].shape)}, expected {tuple(v.shape)}")
+    check_same({k: tuple(v.shape) for k, v in unet.state_dict().items()}, weights, source)
     unet.load_state_dict(weights, assign=True)
     return unet.eval()
 

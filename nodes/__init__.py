@@ -1,0 +1,22 @@
+"""The nodes that a user drags in. Thin: algorithms are in ``pgp_core``, ComfyUI's internals in ``comfy_backbone``."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from . import comfy_backbone
+from .apply import PGPDiffSRApply
+from .load_nano import PGPDiffSRLoadNano
+from .one_step import PGPDiffSROneStep
+
+NODES: list[type[io.ComfyNode]] = [PGPDiffSRLoadNano, PGPDiffSRApply, PGPDiffSROneStep]
+
+
+class PGPDiffSRExtension(ComfyExtension):
+    """Registers the nodes; ids and input orders are a promise to saved workflows."""
+
+    async def on_load(self) -> None:
+        comfy_backbone.register_folders()
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return NODES

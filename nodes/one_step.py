@@ -1,0 +1,43 @@
+"""Node: one-step sampling (S1) for core's SamplerCustomAdvanced."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from . import comfy_backbone
+
+
+class PGPDiffSROneStep(io.ComfyNode):
+    """A SAMPLER and SIGMAS that restore in one UNet call."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PGPDiffSROneStep",
+            display_name="PGP-DiffSR One Step",
+            category="PGP-DiffSR",
+            description=(
+                "One-step restoration (S1): result = LQ latent - UNet(LQ latent, timestep). Connect both outputs to "
+                "Sampler Custom Advanced, with Disable Noise and the VAE-encoded LQ picture as its latent. The model "
+                "needs an S1 LoRA."
+            ),
+            search_aliases=["pgp", "s1", "one step", "single step", "super resolution"],
+            inputs=[
+                io.Model.Input("model", tooltip="The model that will be sampled; its noise schedule is read."),
+                io.Int.Input(
+                    "timestep",
+                    default=1,
+                    min=0,
+                    max=999,
+                    tooltip="The timestep that the S1 LoRA was distilled at: 1 for PGP-DiffSR-S1, 999 for nano.",
+                ),
+            ],
+            outputs=[
+                io.Sampler.Output(display_name="sampler", tooltip="For Sampler Custom Advanced."),
+                io.Sigmas.Output(display_name="sigmas", tooltip="For Sampler Custom Advanced: one step."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model: io.Model.Type, timestep: int) -> io.NodeOutput:
+        return io.NodeOutput(*comfy_backbone.one_step_sampler(model, timestep))

@@ -1,0 +1,95 @@
+"""From a run folder to the files that ship: pruned UNet, guidance, contexts, S1 LoRA, figures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import lora, nano
+from ..checkpoints import read_safetensors, sha256, write_safetensors
+from ..errors import PGPError
+from ..guidance import KEY_PREFIX, METADATA_KEY
+from ..plan import PRESET_DIR, load_plan
+from ..topology import KeyMap
+from .nano import STAGES
+
+
+def export_nano(folder: Path, out: Path = nano.FOLDER, cfg: float = 1.0) -> dict[str, Any]:
+    """Write nano's files in float16 from the stages ``fine`` and, if it has been run, ``s1``.
+
+    Args:
+        folder: the run folder of :func:`pgp_core.training.nano.run_stage`.
+        cfg: CFG scale that the multi-step model is meant for; stored in the file.
+
+    Returns:
+        sizes and hashes, which are also in ``figures.json`` beside the files.
+
+    Raises:
+        PGPError: if stage ``fine`` has not been run.
+    """
+    path = folder / "fine" / "model.safetensors"
+    if not path.exists():
+        raise PGPError(f"{path} is not there: run stage fine first")
+    weights, _ = read_safetensors(path)
+    plan = load_plan(STAGES["fine"].plan or "")
+    unet = {k[5:]: v for k, v in weights.items() if k.startswith("unet.")}
+    names = KeyMap.of(unet)
+    write_safetensors(
+        out / nano.UNET_FILE,
+        {names.to_ldm(k): v.half() for k, v in unet.items()},
+        {
+            "pgp.plan": json.dumps(plan.to_json()),
+            "pgp.model": json.dumps({"topology": plan.topology, "prediction": nano.PREDICTION, "cfg": cfg}),
+            **_modelspec("PGP-DiffSR nano", "A demonstration: pruned UNet of the residual latent."),
+        },
+    )
+    guidance = {k[9:]: v for k, v in weights.items() if k.startswith("guidance.")}
+    spec = nano.guidance_spec(plan_sha256=sha256(PRESET_DIR / f"{plan.name}.json"))
+    write_safetensors(
+        out / nano.GUIDANCE_FILE,
+        {KEY_PREFIX + k: v.half() for k, v in guidance.items()},
+        {METADATA_KEY: json.dumps(spec.to_json()), **_modelspec("PGP-DiffSR nano guidance", "LQ adapter and PEAM.")},
+    )
+    context, pooled = weights["contexts.context"], weights["contexts.pooled"]
+    write_safetensors(
+        out / nano.CONTEXTS_FILE,
+        {
+            f"{kind}.{part}": value[i : i + 1].half()
+            for i, kind in enumerate(("negative", "positive"))
+            for part, value in (("context", context), ("pooled", pooled))
+        },
+    )
+    s1 = folder / "s1" / "model.safetensors"
+    if s1.exists():
+        peft, _ = read_safetensors(s1)
+        rank = STAGES["s1"].lora_rank or 0
+        loras = lora.from_peft({k[5:]: v.half() for k, v in peft.items() if k.startswith("unet.")}, rank)
+        write_safetensors(
+            out / nano.S1_FILE,
+            loras,
+            {
+                "pgp.s1": json.dumps({"timestep": nano.S1_TIMESTEP, "rank": rank, "topology": plan.topology}),
+                **_modelspec("PGP-DiffSR nano S1", "LoRA for one-step restoration."),
+            },
+        )
+    stages = [json.loads(p.read_text()) for name in STAGES if (p := folder / name / "figures.json").exists()]
+    files = {
+        str(p.relative_to(out)): {"bytes": p.stat().st_size, "sha256": sha256(p)}
+        for p in sorted(out.rglob("*.safetensors"))
+    }
+    figures = {"stages": stages, "files": files, "torch": torch.__version__}
+    (out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
+    return figures
+
+
+def _modelspec(title: str, description: str) -> dict[str, str]:
+    return {
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": "pgp-nano",
+        "modelspec.title": title,
+        "modelspec.description": description,
+        "modelspec.license": "Apache-2.0",
+    }
