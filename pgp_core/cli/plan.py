@@ -1,0 +1,93 @@
+"""``pgp-diffsr plan list|show``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ..errors import PlanError
+from ..plan import PrunePlan, load_plan, presets
+from ..unet_shape import NANO_SHAPE, SDXL_SHAPE
+from .output import emit, table
+
+_SHAPES = {s.topology.name: s for s in (SDXL_SHAPE, NANO_SHAPE)}
+
+
+def add_to(commands: Any) -> None:
+    """Register the command."""
+    parser = commands.add_parser("plan", help="prune plans: which transformer blocks of a UNet stay")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    listing = actions.add_parser("list", help="the bundled plans")
+    listing.add_argument("--json", action="store_true", help="JSON lines on stdout")
+    listing.set_defaults(run=_list)
+    show = actions.add_parser("show", help="what a plan keeps, and what the model then costs")
+    show.add_argument("plan", metavar="NAME|FILE")
+    show.add_argument("--latent", type=_side, default=128, metavar="N", help="count for an N x N latent (128)")
+    show.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    show.set_defaults(run=_show)
+
+
+def _side(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if not 1 <= value <= 4096:
+        raise argparse.ArgumentTypeError(f"a latent's side is 1 to 4096, not {text}")
+    return value
+
+
+def _list(args: argparse.Namespace) -> int:
+    plans = [load_plan(name) for name in presets()]
+    if args.json:
+        for plan in plans:
+            emit({"name": plan.name, "topology": plan.topology, "removed": plan.removed})
+    else:
+        table([(p.name, f"for {p.topology}, removes {p.removed} blocks") for p in plans])
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    from ..count import count
+
+    plan = load_plan(args.plan)
+    shape = _SHAPES.get(plan.topology)
+    if shape is None:
+        raise PlanError(f"plan {plan.name} is for {plan.topology}; counts are known for {', '.join(_SHAPES)}")
+    counts = count(shape, plan, (args.latent, args.latent))
+    if args.json:
+        emit(
+            {
+                "name": plan.name,
+                "topology": plan.topology,
+                "params": counts.params,
+                "macs_conv_linear": counts.macs_conv_linear,
+                "macs_total": counts.macs_total,
+                "latent": list(counts.latent),
+                "stacks": plan.to_json()["stacks"],
+            }
+        )
+        return 0
+    full = count(shape, None, (args.latent, args.latent))
+    table(
+        [
+            ("plan", f"{plan.name}, for {plan.topology}; removes {plan.removed} transformer blocks"),
+            *_kept(plan),
+            ("parameters", _of(counts.params, full.params, 1e6, "M")),
+            ("MACs, conv + linear", _of(counts.macs_conv_linear, full.macs_conv_linear, 1e9, "G")),
+            ("MACs with attention", _of(counts.macs_total, full.macs_total, 1e9, "G")),
+            ("counted at", f"one UNet call, {args.latent} x {args.latent} latent, 77 tokens"),
+        ]
+    )
+    return 0
+
+
+def _kept(plan: PrunePlan) -> list[tuple[str, str]]:
+    return [
+        (stack, f"{len(s.keep)} of {s.depth}: {', '.join(map(str, s.keep)) or 'none'}")
+        for stack, s in plan.stacks.items()
+    ]
+
+
+def _of(now: int, full: int, unit: float, name: str) -> str:
+    return f"{now / unit:.2f} {name} of {full / unit:.2f} {name} ({now / full:.0%})"

@@ -1,0 +1,168 @@
+"""``pgp-diffsr upscale``: pictures in, larger pictures out."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ..errors import PGPError, PictureError
+from .output import emit
+
+
+def add_to(commands: Any) -> None:
+    """Register the command."""
+    parser = commands.add_parser("upscale", help="enlarge and restore pictures")
+    parser.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="pictures, or folders of pictures")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the results")
+    parser.add_argument("--scale", type=_scale, default=4.0, help="1 to 8 (4)")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--one-step", action="store_true", help="one UNet call (the default)")
+    how.add_argument("--steps", type=int, metavar="N", help="Euler steps with CFG instead, 20 as in the paper")
+    parser.add_argument("--cfg", type=float, metavar="F", help="classifier-free guidance (the model's own)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise, with --steps (0)")
+    parser.add_argument("--start", choices=("noise", "lq"), default="noise", help="what --steps starts from (noise)")
+    parser.add_argument("--denoise", type=float, default=0.5, metavar="F", help="noise added to an lq start (0.5)")
+    parser.add_argument("--strength", type=float, default=1.0, metavar="F", help="of the guidance, 0 to 1 (1)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (auto)")
+    parser.add_argument("--json", action="store_true", help="one JSON object a picture on stdout")
+    parser.set_defaults(run=run)
+
+
+def _scale(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 1 <= value <= 8:
+        raise argparse.ArgumentTypeError(f"the scale is 1 to 8, not {text}")
+    return value
+
+
+def run(args: argparse.Namespace) -> int:
+    """Upscale all inputs; a picture that fails is named and the rest goes on."""
+    from ..images import find_pictures
+
+    pictures = find_pictures(args.inputs)
+    outputs = _outputs(pictures, args.output)
+    # Options are checked, and the folder is made, before anything slow begins.
+    options = _options(args)
+    try:
+        args.output.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise PictureError(f"the folder {args.output} cannot be made: {e}") from None
+    from ..nano_pipeline import NanoPipeline
+
+    pipeline = NanoPipeline.load(one_step=args.steps is None, device=_device(args.device))
+    if args.steps is None and args.cfg is None:
+        options["cfg"] = 1.0
+    failed = 0
+    for source, target in zip(pictures, outputs, strict=True):
+        try:
+            _upscale(pipeline, source, target, args, options)
+        except PGPError as e:
+            if len(pictures) == 1:
+                raise
+            failed += 1
+            print(f"pgp-diffsr: error: {e}", file=sys.stderr)  # noqa: T201
+    if len(pictures) > 1:
+        done = len(pictures) - failed
+        print(f"pgp-diffsr: {done} of {len(pictures)} pictures done", file=sys.stderr)  # noqa: T201
+    return 1 if failed else 0
+
+
+def _upscale(pipeline: Any, source: Path, target: Path, args: argparse.Namespace, options: dict[str, Any]) -> None:
+    from tqdm import tqdm
+
+    from ..images import open_picture, save_picture, to_image
+    from ..sampling import SampleOptions
+
+    started = time.perf_counter()
+    picture = open_picture(source)
+    width, height = (max(1, round(n * args.scale)) for n in picture.rgb.size)
+    steps = args.steps or 1
+    chosen = SampleOptions(**{"cfg": pipeline.cfg, **options})
+    with tqdm(total=steps, desc=source.name, unit="step", disable=None, leave=False) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.update(done - bar.n)
+
+        result = pipeline.restore(picture.canvas(width, height), chosen, progress)
+    save_picture(to_image(result[0], picture.alpha), target)
+    seconds = time.perf_counter() - started
+    row = {
+        "input": str(source),
+        "output": str(target),
+        "width": width,
+        "height": height,
+        "seconds": round(seconds, 3),
+        "peak_memory_bytes": _peak_memory(pipeline.device),
+        "seed": args.seed,
+        "steps": steps,
+        "model": "pgp-nano-s1" if args.steps is None else "pgp-nano",
+    }
+    if args.json:
+        emit(row)
+    print(f"{target}  {width} x {height}, {seconds:.1f} s", file=sys.stderr)  # noqa: T201
+
+
+def _outputs(pictures: list[Path], folder: Path) -> list[Path]:
+    """``folder/<stem>.png`` of each.
+
+    Raises:
+        PictureError: if two inputs would write one output, or one would overwrite its input.
+    """
+    outputs: dict[Path, Path] = {}
+    for source in pictures:
+        target = folder / f"{source.stem}.png"
+        if target in outputs:
+            raise PictureError(f"{outputs[target]} and {source} would both be written to {target}: rename one")
+        if target.resolve() == source.resolve():
+            raise PictureError(f"{source} would be overwritten by its own result: choose another output folder")
+        outputs[target] = source
+    return list(outputs)
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    from ..sampling import SampleOptions
+
+    options: dict[str, Any] = {"seed": args.seed, "strength": args.strength}
+    if args.cfg is not None:
+        options["cfg"] = args.cfg
+    if args.steps is not None:
+        options |= {"steps": args.steps, "start": args.start}
+        if args.start == "lq":
+            options["denoise"] = args.denoise
+    SampleOptions(**options)
+    return options
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as e:
+        raise PGPError(f"device {name} cannot be used here: {str(e).splitlines()[0]}") from None
+    return name
+
+
+def _peak_memory(device: Any) -> int:
+    """Peak bytes so far: of PyTorch on a CUDA card, else of the process (0 where the system does not say)."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,189 @@
+"""How near a result is to its HQ picture, and whether it is as sharp and as clean.
+
+Every function takes ``(result, hq)``: RGB arrays ``(H, W, 3)`` in [0, 1] of one size, and crops no border.
+PSNR and SSIM's ingredients are scikit-image's. The rest is written here because no maintained library on
+NumPy has it:
+
+* HaarPSI, after Reisenhofer, Bosse, Kutyniok and Wiegand (2018), with the authors' settings: C = 30,
+  alpha = 4.2, three scales, colour (YIQ, the chroma maps included), averaged over 2x2 and subsampled first;
+* GMSD, after Xue, Zhang, Mou and Bovik (2014), with the authors' settings: T = 170 for levels of 255,
+  Prewitt gradients, luma only, averaged over 2x2 and subsampled first;
+* sharpness and flat noise, to be read together: grain counts as sharpness, but shows as noise in flat places.
+
+Two lumas are in use. PSNR-Y and SSIM take the Y of BT.601 with studio range, 16 to 235 of 255 (MATLAB's
+``rgb2ycbcr``), because papers on super-resolution do; its PSNR is 1.3 dB above that of full-range luma.
+The others take full-range luma (the Y of YIQ), so that their levels are levels of 255.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import PGPError
+from .extras import extra
+
+Array = npt.NDArray[np.float64]
+
+#: Side of the patches in which flat noise is measured, and the share of them that counts as flat.
+FLAT_PATCH = 16
+FLAT_SHARE = 0.1
+
+
+def score(result: npt.ArrayLike, hq: npt.ArrayLike, names: Sequence[str] | None = None) -> dict[str, float]:
+    """Several metrics at once.
+
+    Args:
+        names: which of :data:`METRICS`; all by default.
+
+    Raises:
+        PGPError: if the two are not RGB pictures of one size, or a library is missing.
+    """
+    a, b = np.asarray(result, np.float64), np.asarray(hq, np.float64)
+    if a.shape != b.shape or a.ndim != 3 or a.shape[2] != 3:
+        raise PGPError(f"a result of shape {a.shape} cannot be compared with an HQ picture of shape {b.shape}")
+    return {n: METRICS[n](a, b) for n in names or METRICS}
+
+
+def studio_luma(rgb: npt.ArrayLike) -> Array:
+    """Y of BT.601 with studio range: ``(16 + 65.481 R + 128.553 G + 24.966 B) / 255``."""
+    return np.asarray(extra("skimage.color").rgb2ycbcr(np.asarray(rgb, np.float64))[..., 0] / 255)
+
+
+def luma(rgb: npt.ArrayLike) -> Array:
+    """Y of BT.601 with full range: ``0.299 R + 0.587 G + 0.114 B``."""
+    return np.asarray(_yiq(rgb)[..., 0])
+
+
+def psnr_y(result: npt.ArrayLike, hq: npt.ArrayLike) -> float:
+    """PSNR of studio-range luma in dB, peak 255; infinite for equal pictures."""
+    error = float(np.mean((studio_luma(result) - studio_luma(hq)) ** 2))
+    return float("inf") if error == 0 else -10 * float(np.log10(error))
+
+
+def ssim(result: npt.ArrayLike, hq: npt.ArrayLike) -> float:
+    """SSIM of studio-range luma, scikit-image's with the settings of Wang et al. (2004): Gaussian window of
+    11x11, sigma 1.5, dynamic range 255. At most 1, more is better."""
+    return float(
+        extra("skimage.metrics").structural_similarity(
+            studio_luma(result),
+            studio_luma(hq),
+            data_range=1.0,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+        )
+    )
+
+
+def haarpsi(result: npt.ArrayLike, hq: npt.ArrayLike) -> float:
+    """HaarPSI of colour pictures, 0 to 1, more is better."""
+    c, alpha = 30.0, 4.2
+    x, y = _halve(255 * _yiq(result)), _halve(255 * _yiq(hq))
+    similarities, weights = [], []
+    for axis in (0, 1):
+        fine = [_similarity(_haar(x[..., 0], s, axis), _haar(y[..., 0], s, axis), c) for s in (2, 4)]
+        similarities.append((fine[0] + fine[1]) / 2)
+        weights.append(np.maximum(_haar(x[..., 0], 8, axis), _haar(y[..., 0], 8, axis)))
+    chroma = _similarity(np.abs(_average(x[..., 1:])), np.abs(_average(y[..., 1:])), c)
+    similarities.append(chroma.mean(axis=-1))
+    weights.append((weights[0] + weights[1]) / 2)
+    s, w = np.stack(similarities), np.stack(weights)
+    if not w.any():  # both are black
+        return 1.0
+    mean = float(np.sum(w / (1 + np.exp(-alpha * s))) / np.sum(w))
+    return float((np.log(mean / (1 - mean)) / alpha) ** 2)
+
+
+def gmsd(result: npt.ArrayLike, hq: npt.ArrayLike) -> float:
+    """GMSD of luma, 0 for equal pictures, less is better."""
+    ndimage = extra("scipy.ndimage")
+
+    def gradient(picture: npt.ArrayLike) -> Array:
+        y = _halve(255 * luma(picture))
+        return np.hypot(*(ndimage.prewitt(y, axis, mode="constant") / 3 for axis in (0, 1)))
+
+    return float(np.std(_similarity(gradient(result), gradient(hq), 170.0)))
+
+
+def sharpness(result: npt.ArrayLike, hq: npt.ArrayLike) -> float:
+    """Mean |Laplacian| (4 neighbours) of luma over that of HQ: below 1 is softer, above 1 sharper or grainier.
+    NaN if HQ has no detail at all."""
+    ours, theirs = (float(np.mean(np.abs(_laplacian(luma(p))))) for p in (result, hq))
+    return ours / theirs if theirs else float("nan")
+
+
+def flat_noise(result: npt.ArrayLike, hq: npt.ArrayLike) -> float:
+    """How much noisier flat places are than in HQ, in levels of 255; below 0 if they are smoother.
+
+    The flat places are the tenth of HQ's 16x16 patches (on a grid) with the lowest standard deviation of
+    luma; the score is the mean of that deviation in the result minus its mean in HQ.
+
+    Raises:
+        PGPError: if a picture is smaller than one patch.
+    """
+    ours, theirs = (_patches(255 * luma(p)).std(axis=1) for p in (result, hq))
+    flat = np.argsort(theirs, kind="stable")[: max(1, round(FLAT_SHARE * len(theirs)))]
+    return float(np.mean(ours[flat]) - np.mean(theirs[flat]))
+
+
+#: Every metric by the name that it has in tables.
+METRICS: dict[str, Callable[[npt.ArrayLike, npt.ArrayLike], float]] = {
+    "psnr_y": psnr_y,
+    "ssim": ssim,
+    "haarpsi": haarpsi,
+    "gmsd": gmsd,
+    "sharpness": sharpness,
+    "flat_noise": flat_noise,
+}
+
+
+def _yiq(rgb: npt.ArrayLike) -> Array:
+    return np.asarray(extra("skimage.color").rgb2yiq(np.asarray(rgb, np.float64)))
+
+
+def _similarity(a: Array, b: Array, c: float) -> Array:
+    return np.asarray((2 * a * b + c) / (a**2 + b**2 + c))
+
+
+def _average(picture: Array) -> Array:
+    """Mean over 2x2 pixels, zeros beyond the right and lower border."""
+    return _along(_along(picture, [0.5, 0.5], 0), [0.5, 0.5], 1)
+
+
+def _halve(picture: Array) -> Array:
+    """Half the size, a pixel the mean of 2x2: "the typical distance between a picture and its viewer"."""
+    return _average(picture)[::2, ::2]
+
+
+def _haar(picture: Array, size: int, axis: int) -> Array:
+    """Magnitudes of a scale's undecimated Haar coefficients: a difference along ``axis``, a sum across it."""
+    half = [1.0] * (size // 2)
+    difference = _along(picture, half + [-h for h in half], axis)
+    return np.abs(_along(difference, [1.0 / size] * size, 1 - axis))
+
+
+def _along(picture: Array, weights: Sequence[float], axis: int) -> Array:
+    """Correlate along an axis with an even number of weights, zeros outside, placed as MATLAB's ``conv2`` does:
+    a pixel and its neighbours before and after, one more after."""
+    args: dict[str, Any] = {"axis": axis, "mode": "constant", "origin": -1}
+    return np.asarray(extra("scipy.ndimage").correlate1d(picture, weights, **args))
+
+
+def _laplacian(y: Array) -> Array:
+    """Inner pixels only."""
+    return y[:-2, 1:-1] + y[2:, 1:-1] + y[1:-1, :-2] + y[1:-1, 2:] - 4 * y[1:-1, 1:-1]
+
+
+def _patches(y: Array) -> Array:
+    """``(patches, pixels)`` on a grid from the upper left; what is left over at the borders is left out."""
+    rows, columns = y.shape[0] // FLAT_PATCH, y.shape[1] // FLAT_PATCH
+    if rows * columns == 0:
+        raise PGPError(
+            f"flat noise needs a picture of at least {FLAT_PATCH}x{FLAT_PATCH} pixels, not {y.shape[1]}x{y.shape[0]}"
+        )
+    grid = y[: rows * FLAT_PATCH, : columns * FLAT_PATCH].reshape(rows, FLAT_PATCH, columns, FLAT_PATCH)
+    return grid.swapaxes(1, 2).reshape(rows * columns, -1)

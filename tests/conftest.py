@@ -1,0 +1,81 @@
+"""What all tests share. Nothing here puts the pack's root on ``sys.path``: tests use the installed package."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+# Before anything imports huggingface_hub: tests never use the network.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+import torch
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# `python -m pytest` puts the working directory in front, where nodes/ would hide ComfyUI's nodes.py.
+sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != ROOT]
+
+# The tensors here are tiny: more threads only wait for each other.
+torch.set_num_threads(1)
+
+# The same examples in every run, and no files left in the working directory.
+settings.register_profile("pgp", derandomize=True, database=None, deadline=None, max_examples=60)
+settings.load_profile("pgp")
+
+
+@pytest.fixture(params=["cpu", "cuda", "mps"])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Each kind of device; those that this machine lacks are skipped."""
+    absent = {"cuda": not torch.cuda.is_available(), "mps": not torch.backends.mps.is_available()}
+    if absent.get(request.param):
+        pytest.skip(f"no {request.param} device")
+    return torch.device(request.param)
+
+
+@pytest.fixture(scope="session")
+def shape() -> Any:
+    """SDXL's topology with nano's depths, as narrow as GroupNorm's 32 groups allow."""
+    from pgp_core.unet_shape import NANO_SHAPE
+
+    return replace(NANO_SHAPE, latent_channels=4, channels=(32, 32, 32), context_dim=16, pooled_dim=16)
+
+
+@pytest.fixture
+def make_unet(shape: Any) -> Callable[..., torch.nn.Module]:
+    """``make_unet(plan=None, seed=0)``: a narrow diffusers UNet, its weights drawn from the seed."""
+    from pgp_core.unet_diffusers import build_unet
+
+    def make(plan: Any = None, seed: int = 0) -> torch.nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return build_unet(shape, plan).eval()
+
+    return make
+
+
+@pytest.fixture
+def call_unet(shape: Any) -> Callable[..., torch.Tensor]:
+    """``call_unet(unet, batch=1, size=(16, 16), seed=0)``: its output for drawn inputs, without gradient."""
+
+    @torch.no_grad()
+    def call(unet: Any, batch: int = 1, size: tuple[int, int] = (16, 16), seed: int = 0) -> torch.Tensor:
+        g = torch.Generator().manual_seed(seed)
+        x = torch.randn(batch, shape.latent_channels, *size, generator=g)
+        context = torch.randn(batch, 5, shape.context_dim, generator=g)
+        pooled = torch.randn(batch, shape.pooled_dim, generator=g)
+        ids = torch.tensor([[512.0, 512.0, 0.0, 0.0, 512.0, 512.0]]).repeat(batch, 1)
+        return unet(
+            x,
+            torch.full((batch,), 501.0),
+            encoder_hidden_states=context,
+            added_cond_kwargs={"text_embeds": pooled, "time_ids": ids},
+            return_dict=False,
+        )[0]
+
+    return call

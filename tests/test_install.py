@@ -1,0 +1,65 @@
+"""The installed package: what it puts on ``sys.path``, and what it imports."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _fresh_interpreter(code: str, folder: Path) -> str:
+    """Run code in a new Python whose working directory is elsewhere; its output."""
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_packs_root_is_not_on_sys_path(tmp_path: Path) -> None:
+    paths = _fresh_interpreter("import pgp_core, sys; print('\\n'.join(sys.path))", tmp_path).splitlines()
+    assert ROOT not in [Path(p or ".").resolve() for p in paths if p]
+
+
+def test_import_nodes_fails(tmp_path: Path) -> None:
+    code = """
+try:
+    import nodes
+except ModuleNotFoundError:
+    print("none")
+else:
+    print(nodes.__path__)
+"""
+    assert _fresh_interpreter(code, tmp_path).strip() == "none"
+
+
+def test_pytest_itself_keeps_the_root_off_sys_path() -> None:
+    assert ROOT not in [Path(p or ".").resolve() for p in sys.path]
+
+
+def test_the_package_under_test_is_this_repository_s() -> None:
+    import pgp_core
+
+    assert Path(pgp_core.__file__).resolve() == ROOT / "pgp_core" / "__init__.py"
+
+
+def test_what_nodes_use_imports_without_diffusers_and_peft(tmp_path: Path) -> None:
+    code = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("diffusers", "peft", "accelerate", "transformers"):
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Blocker())
+import importlib
+names = ("canvas checkpoints errors guidance lora lq_adapter nano one_step peam phase pixel_codec plan prune "
+         "schedule topology unet_shape")
+for name in names.split():
+    importlib.import_module("pgp_core." + name)
+print("imported")
+"""
+    assert _fresh_interpreter(code, tmp_path).strip() == "imported"
