@@ -45,7 +45,14 @@ def write_safetensors(
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
         os.close(handle)
-        save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, dict(metadata or {}))
+        # Safetensors refuses tensors that share memory.
+        seen: set[int] = set()
+        own = {}
+        for k, v in tensors.items():
+            v = v.contiguous()
+            own[k] = v.clone() if v.untyped_storage().data_ptr() in seen else v
+            seen.add(v.untyped_storage().data_ptr())
+        save_file(own, temporary, dict(metadata or {}))
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except (OSError, SafetensorError) as e:

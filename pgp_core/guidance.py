@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -106,16 +107,19 @@ class GuidanceSpec:
             raise GuidanceError(f'{source} is no PGP-DiffSR guidance: its metadata has no "{METADATA_KEY}"')
         try:
             data = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as e:
+        except (ValueError, RecursionError) as e:
             raise GuidanceError(f'{source}: its "{METADATA_KEY}" is not valid JSON: {e}') from None
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise GuidanceError(f'{source} is no PGP-DiffSR guidance: its format is not "{FORMAT}"')
         version = data.get("version")
-        if not isinstance(version, int) or version < 1:
+        if not isinstance(version, int) or isinstance(version, bool) or version < 1:
             raise GuidanceError(f"{source}: its guidance version must be a positive whole number, not {version!r}")
         if version > VERSION:
             raise GuidanceError(f"{source} has guidance version {version}, this release reads up to {VERSION}: update")
-        unknown = set(data.get("parts", [])) - set(cls.PARTS)
+        parts = data.get("parts", [])
+        if not isinstance(parts, list) or any(not isinstance(p, str) for p in parts):
+            raise GuidanceError(f'{source}: "parts" must be a list of names, not {parts!r}')
+        unknown = set(parts) - set(cls.PARTS)
         if unknown:
             raise GuidanceError(f"{source} has parts that this release does not know: {name_some(unknown)}: update")
         if data.get("null_phase") != "own":
@@ -137,7 +141,7 @@ class GuidanceSpec:
                 trained=bool(data["trained"]),
                 plan_sha256=data.get("plan_sha256"),
             )
-        except (KeyError, TypeError, ValueError) as e:
+        except (KeyError, TypeError, ValueError, OverflowError) as e:
             raise GuidanceError(f"{source}: its guidance metadata is incomplete or wrong at {e}") from None
         spec._check(source)
         return spec
@@ -145,10 +149,18 @@ class GuidanceSpec:
     def _check(self, source: str) -> None:
         if not self.sites:
             raise GuidanceError(f"{source}: its guidance has no sites")
-        sizes = [self.unshuffle, self.blocks, *self.channels, *(s.channels for s in self.sites)]
+        sizes = [
+            self.unshuffle,
+            self.blocks,
+            *self.channels,
+            *(s.channels for s in self.sites),
+            *(s.scale for s in self.sites),
+        ]
         # Sizes come from an untrusted file and become allocations.
         if not all(1 <= x <= 16384 for x in sizes) or self.unshuffle > 64 or self.blocks > 64:
             raise GuidanceError(f"{source}: its guidance metadata has impossible sizes: {sizes}")
+        if not all(math.isfinite(x) for x in self.input_range):
+            raise GuidanceError(f"{source}: its input_range {self.input_range} is no range")
         for s in self.sites:
             if not 0 <= s.level < len(self.channels):
                 raise GuidanceError(f"{source}: site {s.module} asks for adapter level {s.level}, which is not there")
@@ -229,6 +241,8 @@ class Guidance(torch.nn.Module):
                 f"guidance for {f.shape[1]} channels does not fit this model: it has {h.shape[1]} channels at "
                 f"{self.spec.sites[site].module}"
             )
+        if f.shape[0] not in (1, h.shape[0]):
+            raise GuidanceError(f"guidance for {f.shape[0]} pictures does not fit a batch of {h.shape[0]}")
         f = fit(f, h.shape[-2], h.shape[-1]).to(h.dtype).expand(h.shape[0], -1, -1, -1)
         if self.spec.sites[site].fusion == "add":
             return h + strength * f

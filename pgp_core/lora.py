@@ -49,6 +49,10 @@ def merge(unet: torch.nn.Module, lora: Mapping[str, torch.Tensor], strength: flo
             down, up = lora[f"{stem}.lora_down.weight"].float(), lora[f"{stem}.lora_up.weight"].float()
         except KeyError as e:
             raise CheckpointError(f"{source} is incomplete: it lacks {e.args[0]}") from None
+        if down.dim() < 2 or up.dim() < 2 or not len(down) == up.shape[1] > 0:
+            raise CheckpointError(
+                f"{source}: the halves of {stem} do not fit: {tuple(down.shape)} and {tuple(up.shape)}"
+            )
         scale = strength * float(lora.get(f"{stem}.alpha", torch.tensor(float(len(down))))) / len(down)
         weight = names[stem].weight
         delta = (up.flatten(1) @ down.flatten(1)) * scale

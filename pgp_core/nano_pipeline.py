@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -64,7 +63,7 @@ class NanoPipeline:
             cfg = float(json.loads(metadata["pgp.model"])["cfg"])
         except (KeyError, json.JSONDecodeError) as e:
             raise CheckpointError(f"{nano.UNET_FILE} lacks nano's metadata ({e})") from None
-        unet = load_unet(NANO_SHAPE, plan, weights, nano.UNET_FILE).to(device, dtype)
+        unet = load_unet(NANO_SHAPE, plan, {k: v.to(dtype) for k, v in weights.items()}, nano.UNET_FILE).to(device)
         if one_step:
             s1, _ = read_safetensors(folder / nano.S1_FILE)
             lora.merge(unet, s1, source=nano.S1_FILE)
@@ -95,7 +94,6 @@ class NanoPipeline:
         peam_lq: torch.Tensor | None = None,
         exchange: bool = True,
         peam: bool = True,
-        on_denoiser: Callable[[Denoiser], None] | None = None,
     ) -> torch.Tensor:
         """Restore canvases.
 
@@ -125,9 +123,8 @@ class NanoPipeline:
             features = tuple(other[i] if i in peams else f for i, f in enumerate(features))
         if not peam:
             guidance = _without_peam(guidance)
+            features = tuple(f for i, f in enumerate(features) if i not in peams)
         denoiser = Denoiser(self.unet, guidance, features, self.positive, self.negative, options, exchange)
-        if on_denoiser:
-            on_denoiser(denoiser)
         z_l = pixel_codec.encode(lq)
         if self.one_step:
             z_h = restore_once(denoiser, z_l * nano.SCALE, nano.S1_TIMESTEP, progress) / nano.SCALE

@@ -27,6 +27,18 @@ def _unit_phasor(spectrum: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return spectrum / torch.where(has_phase, magnitude, torch.ones_like(magnitude)), has_phase
 
 
+def _unit_range(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """``x`` in float32 divided by its largest magnitude (of that plane), and that magnitude.
+
+    Transforms of the quotient neither overflow nor underflow. Neither the phase nor, multiplied back, the
+    magnitude depends on the divisor, so no gradient has to flow through it.
+    """
+    x = x.float()
+    peak = x.detach().abs().amax(dim=(-2, -1), keepdim=True)
+    peak = torch.where(peak > 0, peak, torch.ones_like(peak))
+    return x / peak, peak
+
+
 def exchange_phase(h: torch.Tensor, f: torch.Tensor) -> torch.Tensor:
     """``irfft2(|rfft2(h)| * rfft2(f) / |rfft2(f)|)``: h's magnitude with f's phase.
 
@@ -47,12 +59,13 @@ def exchange_phase(h: torch.Tensor, f: torch.Tensor) -> torch.Tensor:
     if h.shape != f.shape:
         raise ValueError(f"exchange_phase needs equal shapes, got {tuple(h.shape)} and {tuple(f.shape)}")
     size = h.shape[-2:]
-    own = torch.fft.rfft2(h.float())
-    phasor, has_phase = _unit_phasor(torch.fft.rfft2(f.float()))
+    unit, peak = _unit_range(h)
+    own = torch.fft.rfft2(unit)
+    phasor, has_phase = _unit_phasor(torch.fft.rfft2(_unit_range(f)[0]))
     mixed = torch.where(has_phase, own.abs() * phasor, own)
-    result = torch.fft.irfft2(mixed, s=size)
-    # Aligned phases can add up to more than half precision holds, though h itself fitted.
-    limit = torch.finfo(h.dtype).max
+    result = torch.fft.irfft2(mixed, s=size) * peak
+    # Aligned phases can add up to more than h's dtype holds, though h itself fitted.
+    limit = min(torch.finfo(h.dtype).max, torch.finfo(result.dtype).max)
     return result.clamp(-limit, limit).to(h.dtype)
 
 
@@ -66,5 +79,5 @@ def phase_only(x: torch.Tensor) -> torch.Tensor:
         ``(..., H, W)`` in x's dtype. The transform is orthonormal, so the mean square of a channel is the
         share of its spectrum that has a phase: 1 for most pictures, 0 for a black one.
     """
-    phasor, has_phase = _unit_phasor(torch.fft.rfft2(x.float(), norm="ortho"))
+    phasor, has_phase = _unit_phasor(torch.fft.rfft2(_unit_range(x)[0], norm="ortho"))
     return torch.fft.irfft2(phasor * has_phase, s=x.shape[-2:], norm="ortho").to(x.dtype)

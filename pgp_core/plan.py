@@ -17,7 +17,7 @@ FORMAT = "pgp-diffsr/prune-plan"
 VERSION = 1
 PRESET_DIR = Path(__file__).parent / "assets" / "plans"
 
-_STACK_NAME = re.compile(r"^(down_blocks\.\d+|mid_block|up_blocks\.\d+)\.attentions\.\d+$")
+_STACK_NAME = re.compile(r"(down_blocks\.[0-9]{1,3}|mid_block|up_blocks\.[0-9]{1,3})\.attentions\.[0-9]{1,3}")
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class PrunePlan:
 
 
 def _read_stack(stack: str, value: Any, source: str) -> StackPlan:
-    if not _STACK_NAME.match(stack):
+    if not _STACK_NAME.fullmatch(stack):
         raise PlanError(f"{source}: {stack!r} is no transformer stack (down_blocks.1.attentions.0 is one)")
     if not isinstance(value, dict) or "depth" not in value or "keep" not in value:
         raise PlanError(f'{source}: stack {stack} needs "depth" and "keep"')
@@ -206,6 +206,6 @@ def load_plan(name_or_path: str | os.PathLike[str]) -> PrunePlan:
         raise PlanError(f"{path} cannot be read as a plan: {e}") from None
     try:
         data = json.loads(raw)
-    except (json.JSONDecodeError, RecursionError) as e:
+    except (ValueError, RecursionError) as e:
         raise PlanError(f"{path} is not valid JSON: {e}") from None
     return PrunePlan.from_json(data, path.name)

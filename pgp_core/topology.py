@@ -107,6 +107,8 @@ class KeyMap:
         m = re.match(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)(.*)$", name)
         if m:
             side, level, kind, j, tail = m[1], int(m[2]), m[3], int(m[4]), m[5]
+            if j >= (n + (side == "up") if kind in ("resnets", "attentions") else 1):
+                raise CheckpointError(f"{name} is no name of an SDXL-shaped UNet in diffusers' scheme")
             base = (
                 f"input_blocks.{level * (n + 1) + j + 1}" if side == "down" else f"output_blocks.{level * (n + 1) + j}"
             )
@@ -132,13 +134,15 @@ class KeyMap:
                 inner = _RESNET_LDM if ".resnets." in diffusers else {}
                 return diffusers + self._inner(name[len(head) :], inner)
         m = re.match(r"(input|output)_blocks\.(\d+)\.(\d+)(.*)$", name)
-        if m:
+        if m and (m[1] == "output" or int(m[2]) > 0):
             side, index, part, tail = m[1], int(m[2]), int(m[3]), m[4]
             if side == "input":
                 level, j = divmod(index - 1, n + 1)
-                if j == n and part == 0:
-                    return f"down_blocks.{level}.downsamplers.0" + re.sub(r"^\.op\b", ".conv", tail)
                 stem = f"down_blocks.{level}"
+                if j == n:
+                    if part == 0 and (not tail or re.match(r"\.op(\.|$)", tail)):
+                        return f"{stem}.downsamplers.0" + re.sub(r"^\.op\b", ".conv", tail)
+                    part = -1
             else:
                 level, j = divmod(index, n + 1)
                 stem = f"up_blocks.{level}"
@@ -210,6 +214,8 @@ def stacks_of(keys: Iterable[str]) -> dict[str, tuple[int, ...]]:
             continue
         if ldm:
             stack = names.to_diffusers(stack)
+        if not re.fullmatch(r"((down|up)_blocks\.\d+|mid_block)\.attentions\.\d+", stack):
+            raise CheckpointError(f"{key} is in no transformer stack of an SDXL-shaped UNet")
         blocks = found.setdefault(stack, set())
         if number is not None:
             blocks.add(number)

@@ -104,7 +104,7 @@ def guided(
     def hook(site: int) -> Any:
         def fuse(_module: Any, _inputs: Any, h: torch.Tensor) -> torch.Tensor:
             f = features[site].to(h.device)
-            if f.shape[0] not in (1, h.shape[0]):
+            if f.shape[0] != 1 and h.shape[0] % f.shape[0] == 0:
                 f = f.repeat(h.shape[0] // f.shape[0], 1, 1, 1)
             return guidance.fuse(site, h, f, run.strength, run.exchange)
 

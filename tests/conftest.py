@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 
 # Before anything imports huggingface_hub: tests never use the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Hypothesis caches into the working directory otherwise.
+os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", os.path.join(tempfile.gettempdir(), "pgp-hypothesis"))
 
 import pytest
 import torch
@@ -24,7 +27,7 @@ sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != ROOT]
 # The tensors here are tiny: more threads only wait for each other.
 torch.set_num_threads(1)
 
-# The same examples in every run, and no files left in the working directory.
+# The same examples in every run.
 settings.register_profile("pgp", derandomize=True, database=None, deadline=None, max_examples=60)
 settings.load_profile("pgp")
 

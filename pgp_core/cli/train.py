@@ -15,7 +15,7 @@ def add_to(commands: Any) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="WHAT")
     nano = actions.add_parser("nano", help="make the nano model: run its stages, then export")
     nano.add_argument(
-        "--stage", action="append", metavar="NAME", help="regress, full, coarse, fine, s1 (all, in order)"
+        "--stage", action="append", metavar="NAME", help="regress, full, coarse, fine, finish, s1 (all, in order)"
     )
     nano.add_argument("--folder", type=Path, default=Path("runs/nano"), help="where runs live and resume (runs/nano)")
     nano.add_argument("--minutes", type=float, metavar="F", help="budget of each stage instead of the recipe's")

@@ -18,7 +18,7 @@ from .nano import STAGES
 
 
 def export_nano(folder: Path, out: Path = nano.FOLDER, cfg: float = 1.0) -> dict[str, Any]:
-    """Write nano's files in float16 from the stages ``fine`` and, if it has been run, ``s1``.
+    """Write nano's files in float16 from the stages ``finish`` and, if it has been run, ``s1``.
 
     Args:
         folder: the run folder of :func:`pgp_core.training.nano.run_stage`.
@@ -28,13 +28,13 @@ def export_nano(folder: Path, out: Path = nano.FOLDER, cfg: float = 1.0) -> dict
         sizes and hashes, which are also in ``figures.json`` beside the files.
 
     Raises:
-        PGPError: if stage ``fine`` has not been run.
+        PGPError: if stage ``finish`` has not been run.
     """
-    path = folder / "fine" / "model.safetensors"
+    path = folder / "finish" / "model.safetensors"
     if not path.exists():
-        raise PGPError(f"{path} is not there: run stage fine first")
+        raise PGPError(f"{path} is not there: run stage finish first")
     weights, _ = read_safetensors(path)
-    plan = load_plan(STAGES["fine"].plan or "")
+    plan = load_plan(STAGES["finish"].plan or "")
     unet = {k[5:]: v for k, v in weights.items() if k.startswith("unet.")}
     names = KeyMap.of(unet)
     write_safetensors(

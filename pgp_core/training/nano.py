@@ -1,10 +1,11 @@
-"""How nano is made: five stages, each a command that resumes, each starting from the one before.
+"""How nano is made: six stages, each a command that resumes, each starting from the one before.
 
 ==========  =============================================================================================
 regress     full UNet, LQ added after ``conv_in``; the last timesteps only, a regression of the residual
 full        the same model on all timesteps: nano's base, what FaithDiff is to PGP-DiffSR
 coarse      coarse plan applied, healed
-fine        fine plan applied, PEAM added, healed: the model that ships
+fine        fine plan applied, PEAM added, healed
+finish      a second, shorter cosine on the same model, which ships
 s1          a rank-16 LoRA on it for one step
 ==========  =============================================================================================
 """
@@ -55,8 +56,9 @@ STAGES = {
     "regress": Stage(None, None, False, 5, 1e-3, timesteps=(900, 999)),
     "full": Stage("regress", None, False, 8, 1e-3),
     "coarse": Stage("full", "pgp-nano-coarse", False, 6, 8e-4),
-    "fine": Stage("coarse", "pgp-nano", True, 48, 1e-3, batch=8, patch=128),
-    "s1": Stage("fine", "pgp-nano", True, 12, 1e-3, batch=8, patch=128, lora_rank=16),
+    "fine": Stage("coarse", "pgp-nano", True, 50, 1e-3, batch=8, patch=128),
+    "finish": Stage("fine", "pgp-nano", True, 10, 5e-4, batch=8, patch=128),
+    "s1": Stage("finish", "pgp-nano", True, 9, 1e-3, batch=8, patch=128, lora_rank=16),
 }
 
 #: What the LoRA touches: PiSA-SR's list.

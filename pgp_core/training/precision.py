@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 
 
 class Float32GroupNorm(torch.nn.GroupNorm):
@@ -29,15 +30,13 @@ class Float32Attention:
         self, attn: Any, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor | None = None, **_: Any
     ) -> torch.Tensor:
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        batch, tokens, width = hidden_states.shape
         q, k, v = (
-            x.view(batch, -1, attn.heads, width // attn.heads).transpose(1, 2).float()
+            rearrange(x, "b n (h d) -> b h n d", h=attn.heads).float()
             for x in (attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context))
         )
         with torch.autocast(hidden_states.device.type, enabled=False):
             out = F.scaled_dot_product_attention(q, k, v)
-        out = out.transpose(1, 2).reshape(batch, tokens, width)
-        return attn.to_out[1](attn.to_out[0](out))
+        return attn.to_out[1](attn.to_out[0](rearrange(out, "b h n d -> b n (h d)")))
 
 
 def prepare(unet: torch.nn.Module, precision: str) -> None:

@@ -1,0 +1,1 @@
+"""What ``driver.py`` runs inside ComfyUI's Python. Not collected by pytest: nothing here is named ``test_``."""

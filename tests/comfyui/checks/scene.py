@@ -1,0 +1,86 @@
+"""What the checks share: nano with a PEAM that matters, pictures, and core's samplers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import comfy.sample
+import torch
+from pgp_pack.nodes import comfy_backbone
+from safetensors.torch import save_file
+
+#: An odd latent: the UNet's three levels have 17 x 13, 9 x 7 and 5 x 4 positions.
+HEIGHT, WIDTH = 17, 13
+CHANNELS, FACTOR = 48, 4
+SEED, STEPS, CFG = 5, 4, 1.5
+
+
+class Nano:
+    """The bundled model, its PEAMs' last convolutions redrawn so that they change the result."""
+
+    def __init__(self) -> None:
+        self.model, self.patch, self.vae, self.positive, self.negative = comfy_backbone.load_nano()
+        generator = torch.Generator().manual_seed(0)
+        for peam in self.patch.model.peam.values():
+            last = peam.convs[-1]
+            last.weight.copy_(torch.randn(last.weight.shape, generator=generator) * 0.02)
+            last.bias.copy_(torch.randn(last.bias.shape, generator=generator) * 0.02)
+
+    def guided(self, picture: torch.Tensor, strength: float = 1.0, start: float = 0.0, end: float = 1.0) -> Any:
+        """The MODEL with guidance."""
+        return comfy_backbone.apply_guidance(self.model, self.patch, picture, strength, start, end)
+
+    def sample(
+        self,
+        model: Any,
+        noise: torch.Tensor,
+        steps: int = STEPS,
+        cfg: float = CFG,
+        callback: Callable[..., None] | None = None,
+    ) -> torch.Tensor:
+        """As the KSampler node: Euler, ``ddim_uniform``, from an empty latent."""
+        # fmt: off
+        result: torch.Tensor = comfy.sample.sample(
+            model, noise, steps, cfg, "euler", "ddim_uniform", self.positive, self.negative, torch.zeros_like(noise),
+            denoise=1.0, seed=SEED, callback=callback, disable_pbar=True,
+        )
+        # fmt: on
+        return result
+
+    def peam_weights(self) -> dict[str, torch.Tensor]:
+        """The redrawn PEAMs, for the other backbone."""
+        return {f"peam.{k}": v.clone() for k, v in self.patch.model.peam.state_dict().items()}
+
+
+def pictures(seed: int, batch: int = 1, height: int = HEIGHT, width: int = WIDTH) -> torch.Tensor:
+    """Different smooth pictures, ``(B, 4 * height, 4 * width, 3)`` in [0, 1], sizes in latent positions."""
+    generator = torch.Generator().manual_seed(seed)
+    size = (height * FACTOR, width * FACTOR)
+    coarse = torch.rand(batch, 3, 6, 6, generator=generator)
+    fine = torch.rand(batch, 3, *size, generator=generator)
+    x = torch.nn.functional.interpolate(coarse, size, mode="bicubic", align_corners=False)
+    return (0.9 * x + 0.1 * fine).clamp(0, 1).movedim(1, -1).contiguous()
+
+
+def noise(batch: int = 1, height: int = HEIGHT, width: int = WIDTH) -> torch.Tensor:
+    """What the KSampler node draws for :data:`SEED`."""
+    result: torch.Tensor = comfy.sample.prepare_noise(torch.zeros(batch, CHANNELS, height, width), SEED)
+    return result
+
+
+def patch_of(model: Any) -> Any:
+    """The guidance on a MODEL."""
+    (patch,) = model.model_options["transformer_options"]["patches"]["input_block_patch"]
+    return patch
+
+
+def difference(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Largest absolute difference."""
+    return float((a - b).abs().max())
+
+
+def save(file: Path, **tensors: torch.Tensor) -> None:
+    """Hand tensors to the tests."""
+    save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, file)

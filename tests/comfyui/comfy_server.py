@@ -1,0 +1,178 @@
+"""A headless ComfyUI with the pack, and its HTTP interface."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .isolated import HIDDEN
+from .locate import Comfy
+from .packed import copy_pack
+
+#: How long ComfyUI may take to start; half a minute is usual.
+START_SECONDS = float(os.environ.get("PGP_COMFY_START_SECONDS", "240"))
+
+#: So that no first-run dialog covers the page.
+PAGE_SETTINGS = {
+    "Comfy.TutorialCompleted": True,
+    "Comfy.Workflow.ShowMissingModelsWarning": False,
+    "Comfy.Notification.ShowVersionUpdates": False,
+}
+
+# Proxies of the environment are for the world outside, which is not asked here.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class RunFailed(AssertionError):
+    """ComfyUI refused a prompt, or a node failed."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running ComfyUI."""
+
+    base: str
+    folder: Path
+    pack: Path
+    log: Path
+
+    def log_tail(self, characters: int = 4000) -> str:
+        """The end of what ComfyUI said."""
+        return self.log.read_text(encoding="utf-8", errors="replace")[-characters:]
+
+    def get(self, path: str, timeout: float = 60) -> bytes:
+        """Body of a GET."""
+        with _OPENER.open(self.base + path, timeout=timeout) as reply:
+            body: bytes = reply.read()
+        return body
+
+    def get_json(self, path: str) -> Any:
+        """Parsed body of a GET."""
+        return json.loads(self.get(path))
+
+    def upload(self, file: Path, name: str) -> None:
+        """Put a picture into ComfyUI's input folder, as the page's "choose file to upload" does."""
+        boundary = uuid.uuid4().hex
+        disposition = "Content-Disposition: form-data; name="
+        head = f'--{boundary}\r\n{disposition}"overwrite"\r\n\r\ntrue\r\n'
+        head += f'--{boundary}\r\n{disposition}"image"; filename="{name}"\r\nContent-Type: image/png\r\n\r\n'
+        body = head.encode() + file.read_bytes() + f"\r\n--{boundary}--\r\n".encode()
+        self._post("/upload/image", body, f"multipart/form-data; boundary={boundary}")
+
+    def run(self, prompt: dict[str, Any], seconds: float = 180) -> dict[str, Any]:
+        """Queue a prompt and wait; its entry in the history.
+
+        Raises:
+            RunFailed: with what ComfyUI said.
+        """
+        try:
+            queued = self._post("/prompt", json.dumps({"prompt": prompt}).encode(), "application/json")
+        except urllib.error.HTTPError as e:
+            raise RunFailed(f"ComfyUI refused the prompt: {e.read().decode()[:3000]}") from None
+        prompt_id = queued["prompt_id"]
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            entry = self.get_json(f"/history/{prompt_id}").get(prompt_id)
+            if entry and entry["status"]["completed"]:
+                return dict(entry)
+            if entry and entry["status"]["status_str"] == "error":
+                raise RunFailed(f"{_error_of(entry)}\n{self.log_tail()}")
+            time.sleep(0.1)
+        raise RunFailed(f"not finished after {seconds:.0f} s\n{self.log_tail()}")
+
+    def picture(self, image: dict[str, str]) -> bytes:
+        """A file that a node saved, from its entry in the history."""
+        return self.get("/view?" + urllib.parse.urlencode(image))
+
+    def _post(self, path: str, body: bytes, content_type: str) -> Any:
+        request = urllib.request.Request(self.base + path, body, {"Content-Type": content_type})
+        with _OPENER.open(request, timeout=60) as reply:
+            return json.loads(reply.read())
+
+
+def _error_of(entry: dict[str, Any]) -> str:
+    for event, detail in entry["status"]["messages"]:
+        if event == "execution_error":
+            trace = "".join(detail["traceback"])
+            return f"{detail['node_type']}: {detail['exception_type']}: {detail['exception_message']}\n{trace}"
+    return json.dumps(entry["status"])[:3000]
+
+
+@contextmanager
+def running(comfy: Comfy, pack: Path, folder: Path) -> Iterator[Server]:
+    """Start ComfyUI with every folder of its inside ``folder``; it is stopped in any case."""
+    copy = copy_pack(pack, _make(folder / "custom_nodes"))
+    _make(folder / "models")
+    settings = _make(folder / "user" / "default") / "comfy.settings.json"
+    settings.write_text(json.dumps(PAGE_SETTINGS), encoding="utf-8")
+    port = _free_port()
+    server = Server(f"http://127.0.0.1:{port}", folder, copy, folder / "server.log")
+    database = (folder / "comfyui.db").as_posix()
+    # fmt: off
+    command = [
+        str(comfy.python), str(Path(__file__).with_name("isolated.py")), str(comfy.path / "main.py"),
+        "--cpu", "--listen", "127.0.0.1", "--port", str(port),
+        "--disable-auto-launch", "--disable-api-nodes",
+        "--base-directory", str(folder), "--database-url", f"sqlite:///{database}",
+    ]
+    # fmt: on
+    with server.log.open("wb") as log:
+        process = subprocess.Popen(
+            command, cwd=comfy.path, env=environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+        )
+        try:
+            _wait(server, process)
+            yield server
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def environment() -> dict[str, str]:
+    """For ComfyUI's processes: few threads, no network, nothing of this Python's environment."""
+    # A debugger's or a runner's paths would bring modules from this environment into ComfyUI's.
+    kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
+    threads = {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
+    return {**kept, **threads, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
+
+
+def _wait(server: Server, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + START_SECONDS
+    while True:
+        if process.poll() is not None:
+            raise RuntimeError(f"ComfyUI ended with {process.returncode}:\n{server.log_tail()}")
+        try:
+            server.get("/system_stats", timeout=5)
+            break
+        except OSError:
+            if time.monotonic() > end:
+                raise RuntimeError(f"ComfyUI did not start in {START_SECONDS:.0f} s:\n{server.log_tail()}") from None
+            time.sleep(0.2)
+    assert f"hidden are {', '.join(HIDDEN)}" in server.log_tail(10**6)
+
+
+def _make(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])

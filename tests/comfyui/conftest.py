@@ -1,0 +1,72 @@
+"""One ComfyUI for all tests of this folder; where there is none, they skip and say so at the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .comfy_server import Server, running
+from .locate import PACK, WORKFLOWS, Comfy, NotFound, locate
+
+_REPORT = pytest.StashKey[dict[str, str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash.setdefault(_REPORT, {})
+
+
+@pytest.fixture(scope="session")
+def report(pytestconfig: pytest.Config) -> dict[str, str]:
+    """Lines for the end of the run, by subject."""
+    return pytestconfig.stash.setdefault(_REPORT, {})
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    for line in config.stash.get(_REPORT, {}).values():
+        terminalreporter.write_line(line, yellow="NOT" in line, bold="NOT" in line)
+
+
+@pytest.fixture(scope="session")
+def comfy(report: dict[str, str]) -> Comfy:
+    """ComfyUI on this machine."""
+    try:
+        found = locate()
+    except NotFound as e:
+        report["comfyui"] = f"tests/comfyui did NOT run: {e}"
+        pytest.skip(str(e))
+    report["comfyui"] = f"tests/comfyui ran with ComfyUI {found.version} at {found.path}"
+    return found
+
+
+@pytest.fixture(scope="session")
+def server(comfy: Comfy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """ComfyUI, running, with the pack under another name; diffusers and peft are hidden from it."""
+    with running(comfy, PACK, tmp_path_factory.mktemp("comfyui") / "base") as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def object_info(server: Server) -> dict[str, Any]:
+    """Schemas of all nodes."""
+    return dict(server.get_json("/object_info"))
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """A failed test shows the end of ComfyUI's log."""
+    outcome = yield
+    result = outcome.get_result()  # type: ignore[attr-defined]
+    started = getattr(item, "funcargs", {}).get("server")
+    if result.failed and isinstance(started, Server):
+        result.sections.append(("ComfyUI's log", started.log_tail()))
+
+
+@pytest.fixture(params=WORKFLOWS, ids=lambda p: p.stem)
+def workflow(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Each shipped workflow, as the file has it."""
+    path: Path = request.param
+    return dict(json.loads(path.read_text(encoding="utf-8")))

@@ -1,0 +1,44 @@
+"""The same runs as in ``checks/``, by pgp_core on diffusers, in this Python."""
+
+from __future__ import annotations
+
+import torch
+
+from pgp_core import lora, nano, pixel_codec
+from pgp_core.checkpoints import read_safetensors
+from pgp_core.nano_pipeline import NanoPipeline
+from pgp_core.sampling import Denoiser, SampleOptions, euler, restore_once
+
+SEED, STEPS, CFG = 5, 4, 1.5
+
+
+def _pipeline(tensors: dict[str, torch.Tensor]) -> NanoPipeline:
+    """Nano with the PEAM weights that the check redrew."""
+    pipeline = NanoPipeline.load(one_step=False)
+    peam = {k.removeprefix("peam."): v for k, v in tensors.items() if k.startswith("peam.")}
+    pipeline.guidance.peam.load_state_dict(peam)
+    return pipeline
+
+
+def _denoiser(pipeline: NanoPipeline, image: torch.Tensor, options: SampleOptions) -> Denoiser:
+    features = pipeline.guidance.features(image.movedim(-1, 1))
+    return Denoiser(pipeline.unet, pipeline.guidance, features, pipeline.positive, pipeline.negative, options)
+
+
+@torch.inference_mode()
+def sampled(tensors: dict[str, torch.Tensor], start: float = 0.0, end: float = 1.0) -> torch.Tensor:
+    """The latent of ``check_parity`` and ``check_range``, scaled as the UNet has it."""
+    options = SampleOptions(steps=STEPS, cfg=CFG, seed=SEED, start_percent=start, end_percent=end)
+    denoiser = _denoiser(_pipeline(tensors), tensors["image"], options)
+    return euler(denoiser, torch.zeros_like(tensors["noise"]), nano.PREDICTION, options)
+
+
+@torch.inference_mode()
+def restored_once(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The latent of ``check_one_step``, scaled as the UNet has it."""
+    pipeline = _pipeline(tensors)
+    s1, _ = read_safetensors(nano.FOLDER / nano.S1_FILE)
+    lora.merge(pipeline.unet, s1)
+    denoiser = _denoiser(pipeline, tensors["image"], SampleOptions(cfg=1.0))
+    z_l = pixel_codec.encode(tensors["image"].movedim(-1, 1)) * nano.SCALE
+    return restore_once(denoiser, z_l, nano.S1_TIMESTEP)

@@ -1,0 +1,83 @@
+"""The shipped workflows in ComfyUI's page: they open, convert and run there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from . import pictures
+from .comfy_server import Server
+from .page import NoBrowser, Page, chromium, opened
+from .ui_to_prompt import to_prompt
+from .workflow_size import canvas_size
+
+pytestmark = pytest.mark.browser
+
+SECONDS = 150
+
+#: The picture's longer side on the page, so that a run takes seconds; the workflows themselves have more.
+SMALL = 32
+
+
+@pytest.fixture(scope="module")
+def page(server: Server, report: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    try:
+        executable = chromium()
+    except NoBrowser as e:
+        report["browser"] = f"tests/comfyui/test_browser.py did NOT run: {e}"
+        pytest.skip(str(e))
+    file = pictures.save(pictures.smooth(11, 29, 37), tmp_path_factory.mktemp("browser") / "picture.png")
+    # Before the page reads which pictures there are.
+    server.upload(file, "example.png")
+    with opened(server.base, tmp_path_factory.mktemp("profile"), executable, SECONDS) as ready:
+        yield ready
+
+
+@pytest.fixture
+def opened_workflow(page: Page, workflow: dict[str, Any]) -> dict[str, Any]:
+    page.load(workflow)
+    return workflow
+
+
+def _node(workflow: dict[str, Any], kind: str) -> int:
+    (found,) = (n["id"] for n in workflow["nodes"] if n["type"] == kind)
+    return int(found)
+
+
+@pytest.mark.usefixtures("opened_workflow")
+def test_no_node_is_missing(page: Page) -> None:
+    assert page.unregistered() == []
+    assert "missing node" not in page.text().lower()
+
+
+def test_a_missing_node_would_be_seen(page: Page, workflow: dict[str, Any]) -> None:
+    workflow["nodes"][0]["type"] = "NoSuchNodeAnywhere"
+    page.load(workflow)
+    assert page.unregistered() == ["NoSuchNodeAnywhere"]
+
+
+def test_the_page_converts_it_as_we_do(
+    opened_workflow: dict[str, Any], page: Page, object_info: dict[str, Any]
+) -> None:
+    theirs = {i: {"class_type": n["class_type"], "inputs": n["inputs"]} for i, n in page.prompt().items()}
+    assert theirs == to_prompt(opened_workflow, object_info)
+
+
+def test_it_runs_on_the_page_and_the_result_appears(
+    opened_workflow: dict[str, Any], page: Page, request: pytest.FixtureRequest
+) -> None:
+    page.set_widget(_node(opened_workflow, "ImageScaleToMaxDimension"), "largest_size", SMALL)
+    prompt = page.prompt()
+    saver = _node(opened_workflow, "SaveImage")
+    event, detail = page.run(SECONDS)
+    assert event == "execution_success", detail
+    assert tuple(page.wait_for_picture(saver)) == canvas_size(prompt, str(saver), (37, 29))
+    assert page.errors == []
+    folder = os.environ.get("PGP_SCREENSHOTS")
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        page.screenshot(Path(folder) / f"{request.node.callspec.id}.png")

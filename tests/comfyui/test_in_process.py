@@ -1,0 +1,238 @@
+"""The pack's code in ComfyUI's Python, check by check; see ``checks/`` for what is done there.
+
+Latents are compared in the UNet's scale, where they have about unit variance. ComfyUI's Python has its own
+torch, often another release than this one's.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pgp_core import nano
+from pgp_core.sampling import draw_noise
+
+from . import diffusers_side
+from .in_process import Checks, run_checks
+from .isolated import HIDDEN
+from .locate import PACK, Comfy
+
+SECONDS = 500
+
+
+@pytest.fixture(scope="module")
+def checks(comfy: Comfy, tmp_path_factory: pytest.TempPathFactory) -> Checks:
+    return run_checks(comfy, PACK, tmp_path_factory.mktemp("in_process"), SECONDS)
+
+
+def _difference(a: torch.Tensor, b: torch.Tensor) -> float:
+    assert a.shape == b.shape
+    return float((a - b).abs().max())
+
+
+# -- both backbones ------------------------------------------------------------------------------------------
+
+
+def test_both_backbones_agree(checks: Checks) -> None:
+    result, tensors = checks["parity"], checks.tensors("parity")
+    assert result["shape"] == [2, 48, 17, 13]
+    assert result["guidance changes"] > 0.1, "with guidance that changes nothing there is nothing to compare"
+    difference = _difference(tensors["latent"] * nano.SCALE, diffusers_side.sampled(tensors))
+    assert difference <= 1e-4, f"ComfyUI and diffusers differ by {difference:.2e}"
+
+
+def test_both_backbones_draw_the_same_noise(checks: Checks) -> None:
+    noise = checks.tensors("parity")["noise"]
+    assert torch.equal(noise, draw_noise(noise.shape, diffusers_side.SEED))
+
+
+def test_both_backbones_agree_in_one_step_with_the_s1_lora(checks: Checks) -> None:
+    result, tensors = checks["one_step"], checks.tensors("one_step")
+    assert result["changes"] > 0.01
+    difference = _difference(tensors["z_h"] * nano.SCALE, diffusers_side.restored_once(tensors))
+    assert difference <= 1e-4, f"ComfyUI and diffusers differ by {difference:.2e}"
+
+
+# -- sampling ------------------------------------------------------------------------------------------------
+
+
+def test_cond_and_uncond_apart_give_the_same_as_together(checks: Checks) -> None:
+    result = checks["cond_and_uncond_apart"]
+    assert [sorted(c) for c in result["together"]] == [[0, 1]] * 4
+    assert sorted(result["apart"]) == [[0]] * 4 + [[1]] * 4
+    # Convolutions and products of another batch size round differently.
+    assert result["difference"] * nano.SCALE <= 1e-4, result["difference"]
+
+
+def test_guidance_is_loaded_by_core_and_its_features_are_made_once_a_run(checks: Checks) -> None:
+    result = checks["model_management"]
+    assert result["loaded"] == [True] * 8
+    assert result["held"] == [True] * 8
+    assert result["feature calls a run"] == [1, 1]
+    assert result["dropped after"] == [True, True]
+
+
+def test_strength_zero_is_the_unguided_model_bit_for_bit(checks: Checks) -> None:
+    result = checks["strength_zero"]
+    assert result["zero is unguided"]
+    assert result["half differs from unguided"] > 1e-3
+    assert result["half differs from whole"] > 1e-3
+
+
+def test_guidance_acts_within_its_range_only(checks: Checks) -> None:
+    result = checks["range"]
+    assert result["timesteps"] == [751, 501, 251, 1]
+    assert result["fused at"] == [501] * result["sites"] + [251] * result["sites"]
+    assert result["from guided throughout"] > 1e-3
+    assert result["from the composition"] * nano.SCALE <= 1e-4, result["from the composition"]
+
+
+def test_the_range_means_the_same_on_both_backbones(checks: Checks) -> None:
+    checks["range"]
+    tensors = checks.tensors("range")
+    difference = _difference(tensors["latent"] * nano.SCALE, diffusers_side.sampled(tensors, 0.3, 0.8))
+    assert difference <= 1e-4, f"ComfyUI and diffusers differ by {difference:.2e}"
+
+
+def test_a_picture_of_another_size_is_resized(checks: Checks) -> None:
+    result = checks["picture_of_another_size"]
+    assert result["finite"]
+    assert result["shape"] == [1, 48, 17, 13]
+
+
+# -- state ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("check", "raised"), [("interrupted", "InterruptProcessingException"), ("failed", "Broken")])
+def test_a_stopped_run_leaves_the_model_as_it_was(check: str, raised: str, checks: Checks) -> None:
+    result = checks[check]
+    assert result["raised"] == raised
+    assert result["steps"] == [1, 2, 3]
+    for unchanged in ("weights", "guidance's weights", "options", "patches", "interruption cleared"):
+        assert result[unchanged], unchanged
+    assert result["features dropped"]
+
+
+@pytest.mark.parametrize("check", ["interrupted", "failed"])
+def test_the_run_after_a_stopped_one_is_exactly_a_fresh_model_s(check: str, checks: Checks) -> None:
+    result = checks[check]
+    assert result["pictures matter"] > 1e-3
+    for run in ("another picture", "the same guided model", "unguided"):
+        assert result[run], run
+
+
+def test_core_can_load_the_model_again_for_hooks(checks: Checks) -> None:
+    assert checks["clone_for_hooks"]["weights"]
+
+
+# -- dtypes --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("picture", ["textured", "grey", "black", "white"])
+@pytest.mark.parametrize(
+    "kind", ["float32/float32", "bfloat16/float32", "bfloat16/own", "float16/float32", "float16/own"]
+)
+def test_every_weight_dtype_samples_finite(kind: str, picture: str, checks: Checks) -> None:
+    result = checks["dtypes"][f"{kind}/{picture}"]
+    assert result["stored"] == [f"torch.{kind.partition('/')[0]}"]
+    assert result["finite"]
+    # A residual in [-2, 2], in the latent format's unscaled units, with room for a model that is not trained.
+    assert result["largest"] < 20
+
+
+# -- one step ------------------------------------------------------------------------------------------------
+
+
+def test_one_step_is_the_lq_latent_minus_the_unet_s_output(checks: Checks) -> None:
+    difference = checks["one_step"]["from the direct call"]
+    assert difference * nano.SCALE <= 1e-4, difference
+
+
+def test_one_step_of_a_model_that_predicts_noise(checks: Checks) -> None:
+    difference = checks["one_step_of_a_noise_predictor"]["from the direct call"]
+    assert difference * nano.SCALE <= 1e-4, difference
+
+
+def test_core_s_loader_finds_every_layer_of_the_s1_lora(checks: Checks) -> None:
+    result = checks["one_step"]
+    assert result["layers in the file"] > 0
+    assert result["layers patched"] == result["layers in the file"]
+    assert result["not loaded"] == []
+
+
+def test_the_lora_may_stand_before_or_behind_the_guidance(checks: Checks) -> None:
+    assert checks["one_step_with_guidance_before_lora"]["difference"] == 0
+
+
+def test_one_step_refuses_a_noise_mask(checks: Checks) -> None:
+    message = checks["noise_mask"]["message"]
+    assert message is not None
+    assert "mask" in message
+    assert "\n" not in message
+
+
+# -- refusals ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("case", "error", "words"),
+    [
+        ("foreign patch", "GuidanceError", ["MODEL_PATCH", "loader"]),
+        ("guided twice", "GuidanceError", ["already", "once"]),
+        ("other channels", "GuidanceError", ["320", "64", "channels"]),
+        ("other architecture", "GuidanceError", ["channels"]),
+        ("end before start", "GuidanceError", ["0.4", "0.6"]),
+        ("grey picture", "GuidanceError", ["RGB"]),
+        ("truncated " + nano.UNET_FILE, "CheckpointError", [nano.UNET_FILE]),
+        ("truncated " + nano.GUIDANCE_FILE, "CheckpointError", [nano.GUIDANCE_FILE]),
+        ("truncated " + nano.CONTEXTS_FILE, "CheckpointError", [nano.CONTEXTS_FILE]),
+        ("missing " + nano.UNET_FILE, "CheckpointError", [nano.UNET_FILE, "missing"]),
+        ("missing " + nano.GUIDANCE_FILE, "CheckpointError", [nano.GUIDANCE_FILE, "missing"]),
+        ("missing " + nano.CONTEXTS_FILE, "CheckpointError", [nano.CONTEXTS_FILE, "missing"]),
+        ("swapped files", "CheckpointError", [nano.UNET_FILE]),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(case: str, error: str, words: list[str], checks: Checks) -> None:
+    found = checks["refusals"][case]
+    assert found, "it was taken"
+    name, message = found
+    assert name == error, message
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+# -- VAE, previews -------------------------------------------------------------------------------------------
+
+
+def test_the_vae_is_lossless(checks: Checks) -> None:
+    result = checks["vae"]
+    assert result["latent"] == [2, 48, 40, 56]
+    low, high = result["range"]
+    assert -1 <= low < 0 < high <= 1
+    # x * 2 - 1 and back, in float32.
+    assert result["round trip"] <= 2**-23, result["round trip"]
+
+
+def test_the_vae_crops_what_its_factor_does_not_divide_as_core_s_do(checks: Checks) -> None:
+    assert checks["vae"]["latent of 37 x 39"] == [1, 48, 9, 9]
+
+
+def test_tiles_change_nothing(checks: Checks) -> None:
+    # Tiles overlap and are averaged with weights.
+    assert checks["vae"]["encode tiled"] <= 1e-5, checks["vae"]["encode tiled"]
+    assert checks["vae"]["decode tiled"] <= 1e-5, checks["vae"]["decode tiled"]
+
+
+def test_previews_have_the_canvas_s_size(checks: Checks) -> None:
+    result = checks["preview"]
+    assert result["previewer"] == "Latent2RGBPreviewer"
+    assert result["shown"] == [["JPEG", "RGB", 13 * 4, 17 * 4]] * 2
+
+
+# -- isolation -----------------------------------------------------------------------------------------------
+
+
+def test_none_of_it_imported_the_hidden_packages(checks: Checks) -> None:
+    assert not set(HIDDEN) & set(checks["modules"])
+    assert "torch" in checks["modules"]
