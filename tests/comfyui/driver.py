@@ -77,13 +77,17 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="run these checks only")
     options = parser.parse_args()
     prepare(options.comfy, options.pack)
+    import torch
+
     logging.getLogger().setLevel(logging.INFO)
     for name, check in checks():
         if options.only and name not in options.only:
             continue
         started = time.monotonic()
         try:
-            line: dict[str, Any] = {"result": check(options.out / f"{name}.safetensors")}
+            # As ComfyUI runs nodes.
+            with torch.inference_mode():
+                line: dict[str, Any] = {"result": check(options.out / f"{name}.safetensors")}
         except Exception:
             line = {"error": traceback.format_exc()}
         line.update(name=name, seconds=round(time.monotonic() - started, 2))

@@ -93,7 +93,6 @@ def _sample(nano: Any, model: Any, z_l: torch.Tensor, noise_mask: torch.Tensor |
     return result
 
 
-@torch.inference_mode()
 def _direct(nano: Any, model: Any, z_l: torch.Tensor) -> torch.Tensor:
     """``z_L - UNet(z_L, t)`` by calling the UNet itself, in the latent's own scale."""
     comfy.model_management.load_models_gpu([model])
