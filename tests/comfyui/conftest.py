@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,18 @@ def report(pytestconfig: pytest.Config) -> dict[str, str]:
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     for line in config.stash.get(_REPORT, {}).values():
         terminalreporter.write_line(line, yellow="NOT" in line, bold="NOT" in line)
+
+
+@pytest.fixture(scope="session")
+def measured(report: dict[str, str]) -> Callable[[str, float], None]:
+    """``measured(what, figure)`` shows a figure at the end of the run, also of a test that passes."""
+
+    def add(what: str, figure: float) -> None:
+        entry = f"{what} {figure:.2g}"
+        before = report.get("figures")
+        report["figures"] = f"{before}; {entry}" if before else f"tests/comfyui, largest differences: {entry}"
+
+    return add
 
 
 @pytest.fixture(scope="session")

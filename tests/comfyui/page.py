@@ -101,19 +101,43 @@ class Page:
         event, detail = self.page.evaluate("() => window.pgpEnd")
         return event, detail
 
-    def wait_for_picture(self, node: int) -> list[int]:
-        """Wait until a node shows its result; the picture's width and height."""
-        shown = "id => { const i = window.app.graph.getNodeById(id).imgs?.[0]; return i?.naturalWidth > 0 && i; }"
-        # Nodes 2.0 show results as elements, the canvas as images that it draws.
-        element = "[...document.querySelectorAll(`[data-node-id='${id}'] img`)].find(i => i.naturalWidth > 0)"
-        found = f"id => {{ const i = ({shown})(id) || {element}; return i && [i.naturalWidth, i.naturalHeight]; }}"
-        handle = self.page.wait_for_function(found, arg=node)
-        return list(handle.json_value())
+    def use_nodes_2(self, yes: bool) -> None:
+        """Draw nodes as elements (Nodes 2.0), or on the canvas."""
+        self.page.evaluate(
+            "async yes => { await window.app.extensionManager.setting.set('Comfy.VueNodes.Enabled', yes); }", yes
+        )
+
+    def wait_for_pictures(self, node: int, count: int) -> list[tuple[int, int]]:
+        """Wait until a node shows its results; the pictures' widths and heights."""
+        # Nodes 2.0 show results as elements; otherwise the canvas draws them.
+        handle = self.page.wait_for_function(
+            """([id, count]) => {
+                const drawn = window.app.graph.getNodeById(id).imgs ?? [];
+                const elements = document.querySelectorAll(`[data-node-id='${id}'] img`);
+                for (const images of [[...elements], drawn])
+                    if (images.length === count && images.every(i => i.naturalWidth > 0))
+                        return images.map(i => [i.naturalWidth, i.naturalHeight]);
+                return false;
+            }""",
+            arg=[node, count],
+        )
+        return [(width, height) for width, height in handle.json_value()]
+
+    def wait_for_text(self, text: str) -> None:
+        """Wait until the page says something."""
+        self.page.wait_for_function("text => document.body.innerText.includes(text)", arg=text)
+
+    def pause(self, seconds: float = 0.7) -> None:
+        """Where something must not appear, there is nothing to wait for."""
+        self.page.wait_for_timeout(seconds * 1000)
+
+    def fit_view(self) -> None:
+        """The whole graph in view; Nodes 2.0 make elements of what is in view only."""
+        self.page.evaluate("async () => { await window.app.extensionManager.command.execute('Comfy.Canvas.FitView'); }")
+        self.pause()
 
     def screenshot(self, file: Path) -> None:
-        """The whole graph in view."""
-        self.page.evaluate("() => window.app.canvas.fitViewToSelectionAnimated?.()")
-        self.page.wait_for_timeout(1500)
+        """A picture of the page."""
         self.page.screenshot(path=str(file))
 
 
@@ -128,7 +152,7 @@ def opened(base: str, profile: Path, executable: Path | None, seconds: float) ->
             executable_path=str(executable) if executable else None,
             headless=True,
             args=ARGUMENTS,
-            viewport={"width": 1600, "height": 900},
+            viewport={"width": 1920, "height": 1080},
         )
         try:
             context.set_default_timeout(seconds * 1000)

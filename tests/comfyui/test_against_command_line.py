@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +67,12 @@ def test_the_workflow_s_picture_is_pgp_core_s(
     object_info: dict[str, Any],
     server: Server,
     picture: Path,
-    record_property: Any,
+    measured: Callable[[str, float], None],
+    request: pytest.FixtureRequest,
 ) -> None:
     prompt, comfyui = _by_comfyui(workflow, object_info, server, picture)
     ours = _by_pgp_core(prompt, picture)
     assert comfyui.shape == ours.shape == (1, 3, HEIGHT * SCALE, WIDTH * SCALE)
     difference = float((comfyui - ours).abs().max()) * 255
-    record_property("largest difference in levels of 255", difference)
+    measured(f"{request.node.callspec.id} over HTTP, levels of 255,", difference)
     assert difference <= 2, f"the pictures differ by up to {difference:.2f} levels of 255"

@@ -6,6 +6,9 @@ torch, often another release than this one's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 
@@ -25,20 +28,29 @@ def checks(comfy: Comfy, tmp_path_factory: pytest.TempPathFactory) -> Checks:
     return run_checks(comfy, PACK, tmp_path_factory.mktemp("in_process"), SECONDS)
 
 
-def _difference(a: torch.Tensor, b: torch.Tensor) -> float:
-    assert a.shape == b.shape
-    return float((a - b).abs().max())
+@pytest.fixture
+def agree(
+    measured: Callable[[str, float], None], request: pytest.FixtureRequest
+) -> Callable[[torch.Tensor, torch.Tensor], None]:
+    """Asserts that a latent from ComfyUI, in its own scale, is one from diffusers."""
+
+    def compare(comfyui: torch.Tensor, diffusers: torch.Tensor) -> None:
+        assert comfyui.shape == diffusers.shape
+        difference = float((comfyui * nano.SCALE - diffusers).abs().max())
+        measured(request.node.name.removeprefix("test_"), difference)
+        assert difference <= 1e-4, f"ComfyUI and diffusers differ by {difference:.2e}"
+
+    return compare
 
 
 # -- both backbones ------------------------------------------------------------------------------------------
 
 
-def test_both_backbones_agree(checks: Checks) -> None:
+def test_both_backbones_agree(checks: Checks, agree: Any) -> None:
     result, tensors = checks["parity"], checks.tensors("parity")
     assert result["shape"] == [2, 48, 17, 13]
     assert result["guidance changes"] > 0.1, "with guidance that changes nothing there is nothing to compare"
-    difference = _difference(tensors["latent"] * nano.SCALE, diffusers_side.sampled(tensors))
-    assert difference <= 1e-4, f"ComfyUI and diffusers differ by {difference:.2e}"
+    agree(tensors["latent"], diffusers_side.sampled(tensors))
 
 
 def test_both_backbones_draw_the_same_noise(checks: Checks) -> None:
@@ -46,11 +58,10 @@ def test_both_backbones_draw_the_same_noise(checks: Checks) -> None:
     assert torch.equal(noise, draw_noise(noise.shape, diffusers_side.SEED))
 
 
-def test_both_backbones_agree_in_one_step_with_the_s1_lora(checks: Checks) -> None:
+def test_both_backbones_agree_in_one_step_with_the_s1_lora(checks: Checks, agree: Any) -> None:
     result, tensors = checks["one_step"], checks.tensors("one_step")
     assert result["changes"] > 0.01
-    difference = _difference(tensors["z_h"] * nano.SCALE, diffusers_side.restored_once(tensors))
-    assert difference <= 1e-4, f"ComfyUI and diffusers differ by {difference:.2e}"
+    agree(tensors["z_h"], diffusers_side.restored_once(tensors))
 
 
 # -- sampling ------------------------------------------------------------------------------------------------
@@ -87,11 +98,10 @@ def test_guidance_acts_within_its_range_only(checks: Checks) -> None:
     assert result["from the composition"] * nano.SCALE <= 1e-4, result["from the composition"]
 
 
-def test_the_range_means_the_same_on_both_backbones(checks: Checks) -> None:
+def test_the_range_means_the_same_on_both_backbones(checks: Checks, agree: Any) -> None:
     checks["range"]
     tensors = checks.tensors("range")
-    difference = _difference(tensors["latent"] * nano.SCALE, diffusers_side.sampled(tensors, 0.3, 0.8))
-    assert difference <= 1e-4, f"ComfyUI and diffusers differ by {difference:.2e}"
+    agree(tensors["latent"], diffusers_side.sampled(tensors, 0.3, 0.8))
 
 
 def test_a_picture_of_another_size_is_resized(checks: Checks) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from . import pictures
-from .comfy_server import Server
+from .comfy_server import RunFailed, Server
+from .locate import PACK
 from .ui_to_prompt import BYPASSED, MUTED, WorkflowError, to_prompt, widget_names
 from .workflow_size import canvas_size
 
@@ -61,6 +62,24 @@ def test_it_runs_as_shipped_and_the_result_has_the_canvas_s_size(
     assert pictures.read(server.picture(saved)).shape == (1, 3, height, width)
     (compare,) = (i for i, n in prompt.items() if n["class_type"] == "ImageCompare")
     assert len(outputs[compare]["a_images"]) == len(outputs[compare]["b_images"]) == 1
+
+
+def test_an_input_that_does_not_fit_is_said_on_its_node(
+    workflow: dict[str, Any], object_info: dict[str, Any], server: Server, tmp_path: Path
+) -> None:
+    prompt = to_prompt(workflow, object_info)
+    (load,) = (n for n in prompt.values() if n["class_type"] == "LoadImage")
+    server.upload(pictures.save(pictures.smooth(3, 8, 8), tmp_path / "p.png"), load["inputs"]["image"])
+    (apply,) = (n for n in prompt.values() if n["class_type"] == "PGPDiffSRApply")
+    apply["inputs"].update(start_percent=0.6, end_percent=0.4)
+    with pytest.raises(RunFailed, match=r"^PGPDiffSRApply: .*GuidanceError: .*end \(0\.4\) before it starts \(0\.6\)"):
+        server.run(prompt)
+
+
+def test_the_workflows_are_in_one_folder() -> None:
+    """ComfyUI knows five names for it; with two of them it serves the first one's files only."""
+    names = {"example_workflows", "example", "examples", "workflow", "workflows"}
+    assert {p.name for p in PACK.iterdir() if p.name in names and p.is_dir()} == {"workflows"}
 
 
 # -- the conversion itself, on a graph of our own --------------------------------------------------------------

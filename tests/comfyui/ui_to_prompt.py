@@ -86,7 +86,9 @@ class _Graph:
             raise WorkflowError(f"node {node['id']} ({node['type']}) has {len(values)} widget values for {names}")
         if not values:
             values = [self._default(schema, name) for name in names]
-        inputs = {name: value for name, value in zip(names, values, strict=True) if name is not None}
+        # A bare list would be taken for a link.
+        wrapped = [{"__value__": v} if isinstance(v, list) else v for v in values]
+        inputs = {name: value for name, value in zip(names, wrapped, strict=True) if name is not None}
         for entry in node.get("inputs", []):
             source = self._source(entry["link"])
             if source:
@@ -101,7 +103,7 @@ class _Graph:
         kind, options = next(spec for n, spec in _inputs(schema) if n == name)
         if isinstance(kind, list):
             return options.get("default", kind[0] if kind else None)
-        return options.get("default", "" if kind in ("STRING", "IMAGECOMPARE") else None)
+        return options.get("default", {"STRING": "", "IMAGECOMPARE": ["", ""]}.get(kind))
 
     def _source(self, link: int | None, followed: int = 0) -> list[Any] | None:
         """Where an input's value comes from, through reroutes and bypassed nodes; None where from nowhere."""

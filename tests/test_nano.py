@@ -1,0 +1,168 @@
+"""The shipped nano model, and the commands that make it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from pgp_core import lora, nano, pixel_codec
+from pgp_core.checkpoints import read_safetensors, sha256, write_safetensors
+from pgp_core.errors import Cancelled, CheckpointError, PGPError
+from pgp_core.guidance import GuidanceSpec
+from pgp_core.nano_pipeline import NanoPipeline
+from pgp_core.plan import PrunePlan, load_plan
+from pgp_core.sampling import SampleOptions
+from pgp_core.topology import KeyMap, stacks_of
+
+needs_weights = pytest.mark.skipif(
+    not (nano.FOLDER / nano.UNET_FILE).exists(), reason="the nano weights are not in this checkout"
+)
+pytestmark = needs_weights
+
+
+@pytest.fixture(scope="module")
+def multi_step() -> NanoPipeline:
+    return NanoPipeline.load(one_step=False)
+
+
+def smooth(batch: int, height: int, width: int) -> torch.Tensor:
+    coarse = torch.rand(batch, 3, 4, 5, generator=torch.Generator().manual_seed(3))
+    return torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)
+
+
+def test_everything_that_ships_is_at_most_16_mb() -> None:
+    assert sum(p.stat().st_size for p in nano.FOLDER.rglob("*") if p.is_file()) <= 16_000_000
+
+
+def test_figures_name_the_files_as_they_are() -> None:
+    figures = json.loads((nano.FOLDER / "figures.json").read_text())
+    for name, facts in figures["files"].items():
+        assert facts["sha256"] == sha256(nano.FOLDER / name), name
+
+
+def test_the_unet_is_what_its_plan_says() -> None:
+    weights, metadata = read_safetensors(nano.FOLDER / nano.UNET_FILE)
+    plan = PrunePlan.from_json(json.loads(metadata["pgp.plan"]))
+    assert plan == load_plan("pgp-nano")
+    assert stacks_of(weights) == {stack: entry.keep for stack, entry in plan.stacks.items()}
+
+
+def test_guidance_and_s1_fit_the_unet() -> None:
+    weights, _ = read_safetensors(nano.FOLDER / nano.UNET_FILE)
+    names = KeyMap.of(weights)
+    _, metadata = read_safetensors(nano.FOLDER / nano.GUIDANCE_FILE)
+    spec = GuidanceSpec.from_metadata(metadata)
+    assert spec.base == "pgp-nano"
+    assert [names.block_of_site(s.module) for s in spec.sites] == [("input", 0), ("input", 3)]
+    s1, _ = read_safetensors(nano.FOLDER / nano.S1_FILE)
+    modules = {lora.PREFIX + names.to_diffusers(k).rsplit(".", 1)[0].replace(".", "_") for k in weights}
+    stems = {k.split(".")[0] for k in s1}
+    assert stems <= modules
+    assert all(s1[f"{stem}.lora_down.weight"].shape[0] == 16 for stem in stems)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (37, 53), (16, 16), (5, 3)])
+def test_any_size_comes_back_exactly(multi_step: NanoPipeline, size: tuple[int, int]) -> None:
+    result = multi_step.restore(smooth(1, *size), SampleOptions(steps=1, cfg=1))
+    assert result.shape == (1, 3, *size)
+    assert result.dtype == torch.float32
+    assert result.isfinite().all()
+    assert 0 <= result.min() <= result.max() <= 1
+
+
+@pytest.mark.parametrize("colour", [(0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (0.5, 0.5, 0.5), (0.0, 0.0, 1.0)])
+def test_flat_pictures_stay_finite(multi_step: NanoPipeline, colour: tuple[float, float, float]) -> None:
+    flat = torch.tensor(colour).view(1, 3, 1, 1).expand(1, 3, 32, 32)
+    assert multi_step.restore(flat, SampleOptions(steps=2, cfg=1.5)).isfinite().all()
+
+
+def test_a_batch_with_one_noise_equals_single_runs(multi_step: NanoPipeline) -> None:
+    """One step has no noise, so a batch must give what each picture gives alone."""
+    pipeline = NanoPipeline.load(one_step=True)
+    pictures = smooth(3, 24, 32)
+    together = pipeline.restore(pictures)
+    alone = torch.cat([pipeline.restore(p[None]) for p in pictures])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+
+
+def test_cancelling_stops_at_that_step(multi_step: NanoPipeline) -> None:
+    seen = []
+
+    def progress(done: int, total: int) -> bool:
+        seen.append((done, total))
+        return done < 3
+
+    with pytest.raises(Cancelled):
+        multi_step.restore(smooth(1, 32, 32), SampleOptions(steps=6, cfg=1), progress)
+    assert seen == [(1, 6), (2, 6), (3, 6)]
+
+
+def test_strength_zero_ignores_the_picture(multi_step: NanoPipeline) -> None:
+    """Without guidance the residual depends on the noise alone."""
+    options = SampleOptions(steps=2, cfg=1, strength=0)
+    residuals = []
+    for picture in (torch.full((1, 3, 32, 32), 0.4), torch.full((1, 3, 32, 32), 0.6)):
+        residuals.append(multi_step.restore(picture, options) - picture)
+    inside = (residuals[0].abs() < 0.3) & (residuals[1].abs() < 0.3)
+    torch.testing.assert_close(residuals[0][inside], residuals[1][inside], atol=1e-5, rtol=0)
+
+
+def test_codec_is_lossless() -> None:
+    picture = smooth(2, 8, 12)
+    torch.testing.assert_close(pixel_codec.decode(pixel_codec.encode(picture)), picture, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", [nano.UNET_FILE, nano.GUIDANCE_FILE, nano.S1_FILE, nano.CONTEXTS_FILE])
+def test_damaged_files_give_one_clear_line(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "nano"
+    shutil.copytree(nano.FOLDER, folder)
+    path = folder / name
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(CheckpointError, match=Path(name).name) as error:
+        NanoPipeline.load(folder=folder)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_and_extra_keys_are_named_and_counted(tmp_path: Path) -> None:
+    folder = tmp_path / "nano"
+    shutil.copytree(nano.FOLDER, folder)
+    weights, metadata = read_safetensors(folder / nano.UNET_FILE)
+    gone = [k for k in weights if k.startswith("middle_block.1.transformer_blocks.0.attn1")]
+    for k in gone:
+        del weights[k]
+    weights["input_blocks.9.0.surprise"] = torch.zeros(1)
+    write_safetensors(folder / nano.UNET_FILE, weights, metadata)
+    with pytest.raises(PGPError):
+        NanoPipeline.load(folder=folder)
+    del weights["input_blocks.9.0.surprise"]
+    write_safetensors(folder / nano.UNET_FILE, weights, metadata)
+    with pytest.raises(CheckpointError, match=rf"{len(gone)} in all"):
+        NanoPipeline.load(folder=folder)
+
+
+def test_stages_chain_from_pictures_to_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every stage for a step or two, then the export, then the exported files restore a picture."""
+    pytest.importorskip("peft")
+    from pgp_core.training import nano as recipe
+    from pgp_core.training.export import export_nano
+
+    monkeypatch.setattr(recipe, "PICTURES", 3)
+    for name in recipe.STAGES:
+        figures = recipe.run_stage(name, tmp_path / "run", minutes=0.02)
+        assert figures["steps"] >= 1
+    out = tmp_path / "files"
+    export_nano(tmp_path / "run", out, cfg=1.5)
+    pipeline = NanoPipeline.load(one_step=True, folder=out)
+    assert pipeline.cfg == 1.5
+    assert pipeline.restore(smooth(1, 32, 32)).isfinite().all()
+
+
+def test_a_stage_without_the_one_before_says_so(tmp_path: Path) -> None:
+    from pgp_core.training import nano as recipe
+
+    with pytest.raises(PGPError, match="run stage fine first"):
+        recipe.build(recipe.STAGES["finish"], tmp_path)
