@@ -126,7 +126,7 @@ class Trainer:
         return {
             "steps": self.step,
             "seconds": round(self.seconds, 1),
-            "loss": sum(tail) / len(tail) if tail else math.nan,
+            "loss": sum(tail) / len(tail) if tail else None,
             "config": asdict(self.config),
         }
 
