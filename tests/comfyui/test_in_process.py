@@ -110,6 +110,11 @@ def test_a_picture_of_another_size_is_resized(checks: Checks) -> None:
     assert result["shape"] == [1, 48, 17, 13]
 
 
+def test_features_are_made_again_for_a_latent_of_another_size(checks: Checks) -> None:
+    # A feature position of PEAM's site has 8 pixels; a canvas that gives as many positions is left as it is.
+    assert checks["features_for_another_size"]["canvases"] == [[68, 52], [32, 64]]
+
+
 # -- state ---------------------------------------------------------------------------------------------------
 
 
@@ -148,6 +153,14 @@ def test_every_weight_dtype_samples_finite(kind: str, picture: str, checks: Chec
     assert result["finite"]
     # A residual in [-2, 2], in the latent format's unscaled units, with room for a model that is not trained.
     assert result["largest"] < 20
+
+
+def test_peam_computes_in_float32_for_a_half_precision_unet(checks: Checks) -> None:
+    result = checks["half_precision_features"]
+    assert result["hidden"] > 1e6, "nothing here would overflow"
+    assert result["dtype"] == "torch.float16"
+    # One rounding to float16, at the end.
+    assert result["from float32"] <= result["largest"] * 2**-11
 
 
 # -- one step ------------------------------------------------------------------------------------------------
