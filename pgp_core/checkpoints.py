@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from .atomic import replacing
 from .errors import CheckpointError, PGPError, name_some
 
 
@@ -39,27 +39,18 @@ def write_safetensors(
     Raises:
         CheckpointError: if it cannot be written; nothing is left behind.
     """
-    path = Path(path)
-    temporary = None
+    # Safetensors refuses tensors that share memory.
+    seen: set[int] = set()
+    own = {}
+    for k, v in tensors.items():
+        v = v.contiguous()
+        own[k] = v.clone() if v.untyped_storage().data_ptr() in seen else v
+        seen.add(v.untyped_storage().data_ptr())
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        os.close(handle)
-        # Safetensors refuses tensors that share memory.
-        seen: set[int] = set()
-        own = {}
-        for k, v in tensors.items():
-            v = v.contiguous()
-            own[k] = v.clone() if v.untyped_storage().data_ptr() in seen else v
-            seen.add(v.untyped_storage().data_ptr())
-        save_file(own, temporary, dict(metadata or {}))
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            save_file(own, temporary, dict(metadata or {}))
     except (OSError, SafetensorError) as e:
         raise CheckpointError(f"{path} cannot be written: {e}") from None
-    finally:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
 
 
 def check_same(

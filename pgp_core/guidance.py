@@ -53,7 +53,7 @@ class GuidanceSpec:
         base: the UNet family that it guides (a topology's name).
         sites: where PEAMs stand.
         channels, unshuffle, blocks: the LQ adapter's shape.
-        residual: see :class:`pgp_core.peam.PEAM`.
+        residual, slope: see :class:`pgp_core.peam.PEAM`.
         input_range: range of the RGB canvas that the adapter was trained with.
         trained: False for a fresh file, which changes nothing.
         plan_sha256: hash of the plan that the UNet had in training, or None.
@@ -65,6 +65,7 @@ class GuidanceSpec:
     unshuffle: int = 16
     blocks: int = 2
     residual: bool = True
+    slope: float = 0.2
     input_range: tuple[float, float] = (0.0, 1.0)
     trained: bool = True
     plan_sha256: str | None = None
@@ -89,6 +90,7 @@ class GuidanceSpec:
             "lq_adapter": {"channels": list(self.channels), "unshuffle": self.unshuffle, "blocks": self.blocks},
             "input_range": list(self.input_range),
             "residual": self.residual,
+            "slope": self.slope,
             "null_phase": "own",
             "trained": self.trained,
             "plan_sha256": self.plan_sha256,
@@ -137,6 +139,7 @@ class GuidanceSpec:
                 unshuffle=int(adapter["unshuffle"]),
                 blocks=int(adapter["blocks"]),
                 residual=bool(data["residual"]),
+                slope=float(data.get("slope", 0.01)),  # 0.01 in files from before it was stored
                 input_range=(float(low), float(high)),
                 trained=bool(data["trained"]),
                 plan_sha256=data.get("plan_sha256"),
@@ -161,6 +164,8 @@ class GuidanceSpec:
             raise GuidanceError(f"{source}: its guidance metadata has impossible sizes: {sizes}")
         if not all(math.isfinite(x) for x in self.input_range):
             raise GuidanceError(f"{source}: its input_range {self.input_range} is no range")
+        if not 0 <= self.slope <= 1:
+            raise GuidanceError(f"{source}: its PEAM has a LeakyReLU slope of {self.slope}; 0 to 1 is possible")
         for s in self.sites:
             if not 0 <= s.level < len(self.channels):
                 raise GuidanceError(f"{source}: site {s.module} asks for adapter level {s.level}, which is not there")
@@ -194,7 +199,11 @@ class Guidance(torch.nn.Module):
         self.lq_adapter = LQAdapter(spec.channels, spec.unshuffle, spec.levels, spec.blocks, **factory)
         # Keyed by the site's number, so that a file's keys say which site a PEAM belongs to.
         self.peam = torch.nn.ModuleDict(
-            {str(i): PEAM(s.channels, spec.residual, **factory) for i, s in enumerate(spec.sites) if s.fusion == "peam"}
+            {
+                str(i): PEAM(s.channels, spec.residual, spec.slope, **factory)
+                for i, s in enumerate(spec.sites)
+                if s.fusion == "peam"
+            }
         )
 
     @classmethod

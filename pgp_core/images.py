@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from .atomic import replacing
 from .canvas import resize
 from .errors import PictureError
 
@@ -68,19 +67,11 @@ def save_picture(image: Image.Image, path: Path) -> None:
     Raises:
         PictureError: if it cannot be written; nothing half-written stays.
     """
-    temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=path.suffix)
-        with os.fdopen(handle, "wb") as file:
-            image.save(file, format=Image.registered_extensions()[path.suffix.lower()])
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            image.save(temporary, format=Image.registered_extensions()[path.suffix.lower()])
     except (OSError, ValueError) as e:
         raise PictureError(f"{path} cannot be written: {e}") from None
-    finally:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
 
 
 def find_pictures(inputs: list[Path]) -> list[Path]:

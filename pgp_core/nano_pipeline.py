@@ -61,7 +61,7 @@ class NanoPipeline:
         try:
             plan = PrunePlan.from_json(json.loads(metadata["pgp.plan"]), nano.UNET_FILE)
             cfg = float(json.loads(metadata["pgp.model"])["cfg"])
-        except (KeyError, json.JSONDecodeError) as e:
+        except (KeyError, TypeError, ValueError, RecursionError) as e:
             raise CheckpointError(f"{nano.UNET_FILE} lacks nano's metadata ({e})") from None
         unet = load_unet(NANO_SHAPE, plan, {k: v.to(dtype) for k, v in weights.items()}, nano.UNET_FILE).to(device)
         if one_step:

@@ -30,6 +30,8 @@ class PEAM(torch.nn.Module):
     Args:
         channels: C, the channels of H and F.
         residual: add H to the fused result.
+        slope: of LeakyReLU below zero. The paper does not say; with PyTorch's 0.01 the eleven of them died
+            in training (standard deviation 2.5 at the first convolution, 0.003 at the last).
         operations: namespace with ``Conv2d`` (``torch.nn`` or ComfyUI's casting layers).
     """
 
@@ -40,6 +42,7 @@ class PEAM(torch.nn.Module):
         self,
         channels: int,
         residual: bool = True,
+        slope: float = 0.2,
         operations: Any = torch.nn,
         device: Any = None,
         dtype: torch.dtype | None = None,
@@ -47,6 +50,7 @@ class PEAM(torch.nn.Module):
         super().__init__()
         self.channels = channels
         self.residual = residual
+        self.slope = slope
         widths = [2 * channels] + [self.hidden] * self.depth + [2 * channels]
         self.convs: Any = torch.nn.ModuleList(
             operations.Conv2d(i, o, 3, padding=1, device=device, dtype=dtype) for i, o in pairwise(widths)
@@ -61,7 +65,7 @@ class PEAM(torch.nn.Module):
         """
         *inner, last = self.convs
         for conv in inner:
-            torch.nn.init.kaiming_normal_(conv.weight, a=0.01)
+            torch.nn.init.kaiming_normal_(conv.weight, a=self.slope)
             torch.nn.init.zeros_(conv.bias)
         torch.nn.init.zeros_(last.weight)
         torch.nn.init.zeros_(last.bias)
@@ -83,7 +87,7 @@ class PEAM(torch.nn.Module):
         for i, conv in enumerate(self.convs):
             x = conv(x)
             if i < last:
-                x = F.leaky_relu(x, 0.01)
+                x = F.leaky_relu(x, self.slope)
         scale, shift = x.chunk(2, dim=1)
         fused = scale * p + shift
         return h + fused if self.residual else fused

@@ -55,12 +55,21 @@ def test_a_file_without_metadata(tmp_path: Path) -> None:
     assert read_safetensors(str(tmp_path / "x.safetensors"))[1] == {}
 
 
-def test_folders_are_made_and_the_file_is_readable_by_others(tmp_path: Path) -> None:
+def test_folders_are_made(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "x.safetensors"
     write_safetensors(path, {"a": torch.ones(2)})
     assert os.listdir(path.parent) == ["x.safetensors"]
-    if os.name == "posix":
-        assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
+@pytest.mark.parametrize("umask", [0o022, 0o002])
+def test_who_may_read_the_file_is_the_umask_s_to_say(umask: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        write_safetensors(tmp_path / "x.safetensors", {"a": torch.ones(2)})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "x.safetensors").stat().st_mode) == 0o666 & ~umask
 
 
 def test_writing_again_replaces(file: Path) -> None:
@@ -180,7 +189,7 @@ def test_a_folder_that_takes_no_files(tmp_path: Path, monkeypatch: pytest.Monkey
     def forbidden(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(checkpoints.tempfile, "mkstemp", forbidden)
+    monkeypatch.setattr(Path, "open", forbidden)
     with pytest.raises(CheckpointError, match=r"cannot be written.*Permission denied"):
         write_safetensors(tmp_path / "x.safetensors", TENSORS)
     assert os.listdir(tmp_path) == []

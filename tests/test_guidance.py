@@ -57,12 +57,20 @@ def metadata(**changes: Any) -> dict[str, str]:
         GuidanceSpec(),
         SPEC,
         TWO_SITES,
-        GuidanceSpec(residual=False, trained=False, plan_sha256="0" * 64, input_range=(-1.0, 1.0), blocks=1),
+        GuidanceSpec(
+            residual=False, slope=0.01, trained=False, plan_sha256="0" * 64, input_range=(-1.0, 1.0), blocks=1
+        ),
     ],
 )
 def test_metadata_round_trip(spec: GuidanceSpec) -> None:
     text = json.dumps(spec.to_json())
     assert GuidanceSpec.from_metadata({"pgp.guidance": text, "format": "pt"}) == spec
+
+
+def test_files_from_before_the_slope_was_stored_have_pytorch_s() -> None:
+    data = GuidanceSpec().to_json()
+    del data["slope"]
+    assert GuidanceSpec.from_metadata({"pgp.guidance": json.dumps(data)}).slope == 0.01
 
 
 def test_the_metadata_of_the_design() -> None:
@@ -111,6 +119,8 @@ BAD: dict[str, tuple[dict[str, str] | None, str]] = {
     "no null phase": (missing("null_phase"), "null_phase"),
     "no adapter": (missing("lq_adapter"), "lq_adapter"),
     "no sites key": (missing("sites"), "sites"),
+    "a slope above 1": (metadata(slope=1.5), "slope"),
+    "a slope that is no number": (metadata(slope=float("nan")), "slope"),
     "no input range": (missing("input_range"), "input_range"),
     "no base": (missing("base"), "base"),
     "an input range of three": (metadata(input_range=[0, 1, 2]), "incomplete or wrong"),

@@ -161,8 +161,56 @@ def test_stages_chain_from_pictures_to_files(tmp_path: Path, monkeypatch: pytest
     assert pipeline.restore(smooth(1, 32, 32)).isfinite().all()
 
 
+def test_training_goes_on_from_the_files_that_ship(tmp_path: Path) -> None:
+    from pgp_core.training import nano as recipe
+    from pgp_core.training.export import import_nano
+
+    import_nano(tmp_path)
+    model = recipe.build(recipe.STAGES["peam"], tmp_path).eval()
+    shipped = NanoPipeline.load(one_step=False)
+    assert all(torch.equal(v, model.unet.state_dict()[k]) for k, v in shipped.unet.state_dict().items())
+    # A fresh PEAM changes nothing, so the model is the shipped one with its PEAM off.
+    canvas = smooth(1, 32, 32)
+    wanted = shipped.restore(canvas, SampleOptions(steps=2), peam=False)
+    shipped.unet, shipped.guidance = model.unet, model.guidance
+    torch.testing.assert_close(shipped.restore(canvas, SampleOptions(steps=2)), wanted, atol=1e-5, rtol=0)
+    torch.testing.assert_close(model.contexts.context[1:], shipped.positive.context)
+    torch.testing.assert_close(model.contexts.pooled[:1], shipped.negative.pooled)
+    with pytest.raises(PGPError, match="already"):
+        import_nano(tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"pgp.model": "[]"}, {"pgp.model": '{"cfg": "x"}'}, {"pgp.model": '{"cfg": null}'}])
+def test_wrong_metadata_gives_one_clear_line(change: dict[str, str], tmp_path: Path) -> None:
+    folder = tmp_path / "nano"
+    shutil.copytree(nano.FOLDER, folder)
+    weights, metadata = read_safetensors(folder / nano.UNET_FILE)
+    write_safetensors(folder / nano.UNET_FILE, weights, metadata | change)
+    with pytest.raises(CheckpointError, match="metadata") as error:
+        NanoPipeline.load(folder=folder)
+    assert "\n" not in str(error.value)
+
+
+def test_is_peam_alive(tmp_path: Path) -> None:
+    """The probe against the variance that Kaiming's start values keep; and it sees a dead one."""
+    from pgp_core.training import nano as recipe
+    from pgp_core.training.export import import_nano
+
+    import_nano(tmp_path)
+    model = recipe.build(recipe.STAGES["peam"], tmp_path).eval()
+    g = torch.Generator().manual_seed(0)
+    batch = (torch.rand(2, 3, 64, 64, generator=g), torch.rand(2, 3, 64, 64, generator=g))
+    alive = recipe.peam_std(model, batch)
+    assert len(alive) == 12
+    assert all(0.3 < later / alive[0] < 3 for later in alive)
+    with torch.no_grad():
+        model.guidance.peam["1"].convs[5].weight.zero_()
+    assert max(recipe.peam_std(model, batch)[6:]) < 1e-3
+    assert recipe.peam_std(recipe.build(recipe.STAGES["regress"], tmp_path), batch) == [], "no PEAM in that stage"
+
+
 def test_a_stage_without_the_one_before_says_so(tmp_path: Path) -> None:
     from pgp_core.training import nano as recipe
 
-    with pytest.raises(PGPError, match="run stage fine first"):
+    with pytest.raises(PGPError, match="run stage peam first"):
         recipe.build(recipe.STAGES["finish"], tmp_path)

@@ -15,9 +15,9 @@ def draw(seed: int, *shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def peam(channels: int = 6, residual: bool = True) -> PEAM:
+def peam(channels: int = 6, residual: bool = True, slope: float = 0.2) -> PEAM:
     """With weights that keep the variance of the input through all twelve convolutions."""
-    module = PEAM(channels, residual)
+    module = PEAM(channels, residual, slope)
     with torch.no_grad():
         for i, p in enumerate(module.parameters()):
             fan_in = p[0].numel() if p.dim() > 1 else 25
@@ -36,7 +36,7 @@ def by_hand(module: PEAM, h: torch.Tensor, f: torch.Tensor, exchange: bool = Tru
     for i, (weight, bias) in enumerate(layers):
         x = torch.nn.functional.conv2d(x, weight, bias, padding=1)
         if i < len(layers) - 1:
-            x = torch.where(x > 0, x, 0.01 * x)
+            x = torch.where(x > 0, x, module.slope * x)
     m, a = x[:, : h.shape[1]], x[:, h.shape[1] :]
     return m * p + a + (h if module.residual else 0)
 
@@ -44,9 +44,11 @@ def by_hand(module: PEAM, h: torch.Tensor, f: torch.Tensor, exchange: bool = Tru
 @pytest.mark.parametrize("residual", [True, False])
 @pytest.mark.parametrize("exchange", [True, False])
 @pytest.mark.parametrize("size", [(8, 8), (7, 10), (1, 5)], ids=lambda s: f"{s[0]}x{s[1]}")
+@pytest.mark.parametrize("slope", [0.01, 0.2])
 @torch.no_grad()
-def test_peam_is_its_equations(residual: bool, exchange: bool, size: tuple[int, int]) -> None:
-    module = peam(residual=residual)
+def test_peam_is_its_equations(slope: float, residual: bool, exchange: bool, size: tuple[int, int]) -> None:
+    module = peam(residual=residual, slope=slope)
+    assert module.slope == slope
     h, f = draw(20, 2, 6, *size), draw(21, 2, 6, *size)
     expected = by_hand(module, h, f, exchange)
     torch.testing.assert_close(module(h, f, exchange).double(), expected, atol=1e-4, rtol=1e-3)

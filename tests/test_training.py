@@ -142,6 +142,27 @@ def test_the_state_of_another_model_is_refused(tmp_path: Path) -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None], ids=["empty", "text", "truncated"])
+def test_a_damaged_state_is_named(content: bytes | None, tmp_path: Path) -> None:
+    trainer(tmp_path).run(stopping_after(3), progress=False)
+    path = tmp_path / "state.pt"
+    path.write_bytes(path.read_bytes()[:2000] if content is None else content)
+    with pytest.raises(CheckpointError, match="is damaged") as error:
+        trainer(tmp_path).resume()
+    assert "\n" not in str(error.value)
+
+
+def test_learning_rates_by_name(tmp_path: Path) -> None:
+    """One step of Adam moves every weight by its learning rate, whatever the gradient."""
+    t = trainer(tmp_path, lr_factors={"0.": 0.3}, weight_decay=0.0, warmup=1, steps=10)
+    before = {k: v.clone() for k, v in t.model.state_dict().items()}
+    t.run(stopping_after(1), progress=False)
+    for name, value in t.model.state_dict().items():
+        moved = (value - before[name]).abs()
+        expected = torch.full_like(moved, 1e-2 * (0.3 if name.startswith("0.") else 1))
+        torch.testing.assert_close(moved, expected, rtol=1e-3, atol=1e-6)
+
+
 def test_the_log(tmp_path: Path) -> None:
     losses: list[float] = []
 
@@ -194,9 +215,9 @@ def test_a_gradient_that_is_not_finite_is_passed_over(tmp_path: Path) -> None:
         return (model[0].bias * 0).abs().sqrt().sum() if run.step == 2 else loss_of(model, batch, generator)
 
     run = trainer(tmp_path, steep, steps=3)
-    run.run(stopping_after(2), progress=False)
+    assert run.run(stopping_after(2), progress=False)["skipped"] == 0
     before = {k: v.clone() for k, v in state_of(run).items()}
-    run.run(batches, progress=False)
+    assert run.run(batches, progress=False)["skipped"] == 1, "and it is said"
     assert run.step == 3
     assert all(torch.equal(v, before[k]) for k, v in state_of(run).items())
 
@@ -412,8 +433,15 @@ def test_hq_crops_are_cut_from_the_pictures(pictures: np.ndarray) -> None:
 class Recorder(torch.nn.Module):
     """Notes what it is given and answers with a formula."""
 
-    def forward(self, x: torch.Tensor, t: torch.Tensor, lq: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
-        self.x, self.t, self.lq, self.positive = x, t, lq, positive
+    def forward(
+        self,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        lq: torch.Tensor,
+        positive: torch.Tensor,
+        base: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        self.x, self.t, self.lq, self.positive, self.base = x, t, lq, positive, base
         return 0.5 * x + 0.1
 
     @property
@@ -483,6 +511,36 @@ def test_the_share_of_negatives() -> None:
         ResidualDiffusionLoss(12.0, negatives=0.1)(model, pair(), torch.Generator().manual_seed(seed))
         drawn += (~model.positive).tolist()
     assert sum(drawn) / len(drawn) == pytest.approx(0.1, abs=0.05)
+
+
+def test_the_share_of_samples_without_the_additive_sites() -> None:
+    model = Recorder()
+    ResidualDiffusionLoss(12.0)(model, pair(), torch.Generator())
+    assert model.base is None
+    kept = []
+    for seed in range(60):
+        ResidualDiffusionLoss(12.0, drop_base=0.25)(model, pair(), torch.Generator().manual_seed(seed))
+        assert model.base is not None
+        kept += model.base.tolist()
+    assert sum(kept) / len(kept) == pytest.approx(0.75, abs=0.06)
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_the_edges_of_the_one_step_loss_by_hand(power: int) -> None:
+    lq, hq = pair()
+    model = Recorder()
+    plain, edged = (OneStepLoss(12.0, 999, power, e)(model, (lq, hq), torch.Generator()) for e in (0.0, 0.5))
+    # The error as a picture: the latent's 48 channels are 3 colours of 4 x 4 pixels.
+    error = 12.0 * unshuffled(lq) - model.answer - 12.0 * unshuffled(hq)
+    e = error.reshape(8, 3, 4, 4, 4, 3).transpose(0, 1, 4, 2, 5, 3).reshape(8, 3, 16, 12)
+    expected = 0.0
+    for n in (1, 2, 4):
+        for axis, side in ((2, 16), (3, 12)):
+            total = np.cumsum(np.cumsum(np.pad(e, ((0, 0), (0, 0), (1, 0), (1, 0))), 2), 3)
+            box = (total[..., n:, n:] - total[..., :-n, n:] - total[..., n:, :-n] + total[..., :-n, :-n]) / n**2
+            first, second = (np.take(box, range(i, side - 2 * n + 1 + i), axis) for i in (0, n))
+            expected += (np.abs(second - first) ** power).mean()
+    assert (edged - plain).item() == pytest.approx(0.5 * expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("power", [1, 2])

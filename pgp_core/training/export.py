@@ -85,6 +85,34 @@ def export_nano(folder: Path, out: Path = nano.FOLDER, cfg: float = 1.0) -> dict
     return figures
 
 
+def import_nano(folder: Path, source: Path = nano.FOLDER) -> Path:
+    """The other way round: the files that ship become stage ``fine`` of a run folder, to train on from there.
+
+    PEAM and what feeds it alone are left out: stage ``peam`` starts them afresh.
+
+    Returns:
+        the file written.
+
+    Raises:
+        PGPError: if stage ``fine`` is there already.
+    """
+    target = folder / "fine" / "model.safetensors"
+    if target.exists():
+        raise PGPError(f"{target} is there already: choose another folder")
+    unet, _ = read_safetensors(source / nano.UNET_FILE)
+    names = KeyMap.of(unet)
+    weights = {f"unet.{names.to_diffusers(k)}": v.float() for k, v in unet.items()}
+    guidance, _ = read_safetensors(source / nano.GUIDANCE_FILE)
+    own = ("lq_adapter.conv_in.", *(f"lq_adapter.body.{i}." for i in range(nano.guidance_spec(peam=False).levels)))
+    stripped = {k.removeprefix(KEY_PREFIX): v for k, v in guidance.items()}
+    weights |= {f"guidance.{k}": v.float() for k, v in stripped.items() if k.startswith(own)}
+    contexts, _ = read_safetensors(source / nano.CONTEXTS_FILE)
+    for part in ("context", "pooled"):
+        weights[f"contexts.{part}"] = torch.cat([contexts[f"{k}.{part}"].float() for k in ("negative", "positive")])
+    write_safetensors(target, weights)
+    return target
+
+
 def _modelspec(title: str, description: str) -> dict[str, str]:
     return {
         "modelspec.sai_model_spec": "1.0.1",

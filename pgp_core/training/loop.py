@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import pickle
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..atomic import replacing
 from ..errors import CheckpointError
 from .model import EMA
 from .precision import autocast
@@ -30,6 +31,7 @@ class LoopConfig:
         minutes: wall-clock budget of this call, or None. The learning rate then follows the larger of the
             two shares (steps done, time used), so the cosine always ends at zero.
         lr: peak learning rate, after ``warmup`` steps, then cosine to zero.
+        lr_factors: prefix of parameter names to a factor on ``lr`` for them.
         decay: of the weights' moving average.
         clip: norm that gradients are clipped to.
         precision: ``float32`` or ``bf16`` (see :mod:`.precision`).
@@ -39,6 +41,7 @@ class LoopConfig:
     steps: int
     minutes: float | None = None
     lr: float = 4e-4
+    lr_factors: Mapping[str, float] = field(default_factory=dict)
     warmup: int = 100
     weight_decay: float = 1e-2
     decay: float = 0.999
@@ -63,11 +66,13 @@ class Trainer:
         self.model, self.loss, self.config, self.folder = model, loss, config, folder
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.999), fused=True
+            self._groups(), lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.999), fused=True
         )
         self.ema = EMA(model, config.decay)
         self.step = 0
         self.seconds = 0.0
+        #: Steps without an update, because a gradient was not finite.
+        self.skipped = 0
         folder.mkdir(parents=True, exist_ok=True)
 
     def run(self, batches: Callable[[int, int], Iterable[Batch]], progress: bool = True) -> dict[str, Any]:
@@ -94,7 +99,7 @@ class Trainer:
                     break
                 lr = self._lr(share)
                 for group in self.optimizer.param_groups:
-                    group["lr"] = lr
+                    group["lr"] = lr * group["factor"]
                 generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
                 with autocast(device, self.config.precision):
                     loss = self.loss(self.model, batch, generator)
@@ -105,6 +110,8 @@ class Trainer:
                 if torch.isfinite(norm):
                     self.optimizer.step()
                     self.ema.update(self.model)
+                else:
+                    self.skipped += 1
                 self.optimizer.zero_grad(set_to_none=True)
                 self.step += 1
                 recent.append(loss.item())
@@ -115,6 +122,7 @@ class Trainer:
                         "loss": sum(tail) / len(tail),
                         "lr": lr,
                         "grad_norm": float(norm),
+                        "skipped": self.skipped,
                         "seconds": round(self.seconds, 1),
                     }
                     log.write(json.dumps(row) + "\n")
@@ -125,6 +133,7 @@ class Trainer:
         tail = recent[-max(1, len(recent) // 10) :]
         return {
             "steps": self.step,
+            "skipped": self.skipped,
             "seconds": round(self.seconds, 1),
             "loss": sum(tail) / len(tail) if tail else None,
             "config": asdict(self.config),
@@ -139,10 +148,10 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.shadow,
             "ema_updates": self.ema.updates,
+            "skipped": self.skipped,
         }
-        temporary = self.folder / "state.pt.tmp"
-        torch.save(state, temporary)
-        os.replace(temporary, self.folder / "state.pt")
+        with replacing(self.folder / "state.pt") as temporary:
+            torch.save(state, temporary)
 
     def resume(self) -> bool:
         """Continue from ``state.pt`` if there is one.
@@ -153,19 +162,31 @@ class Trainer:
         path = self.folder / "state.pt"
         if not path.exists():
             return False
-        state = torch.load(path, weights_only=True, map_location="cpu")
+        try:
+            state = torch.load(path, weights_only=True, map_location="cpu")
+        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as e:
+            raise CheckpointError(f"{path} is damaged ({_first_line(e)}): delete it to start this run again") from None
         try:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
         except (KeyError, RuntimeError, ValueError) as e:
-            first = str(e).strip().splitlines()[0]
             raise CheckpointError(
-                f"{path} is not from this run ({first}): choose another folder or delete it"
+                f"{path} is not from this run ({_first_line(e)}): choose another folder or delete it"
             ) from None
         for name, value in self.ema.shadow.items():
             value.copy_(state["ema"][name])
         self.ema.updates, self.step, self.seconds = state["ema_updates"], state["step"], state["seconds"]
+        self.skipped = state["skipped"]
         return True
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Parameters by their learning rate's factor; where several prefixes match, the first counts."""
+        groups: dict[float, list[torch.nn.Parameter]] = {}
+        for name, p in self.model.named_parameters():
+            if p.requires_grad:
+                factor = next((f for prefix, f in self.config.lr_factors.items() if name.startswith(prefix)), 1.0)
+                groups.setdefault(factor, []).append(p)
+        return [{"params": params, "factor": factor} for factor, params in groups.items()]
 
     def _share(self) -> float:
         by_steps = self.step / self.config.steps
@@ -187,3 +208,7 @@ class Trainer:
             unit="step",
             disable=not progress,
         )
+
+
+def _first_line(e: BaseException) -> str:
+    return (str(e).strip().splitlines() or [type(e).__name__])[0]

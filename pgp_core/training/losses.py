@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
 from .. import pixel_codec, schedule
 from .loop import Batch
@@ -18,6 +19,8 @@ class ResidualDiffusionLoss:
         scale: of the residual; 10 to 12 gives it unit variance.
         timesteps: first and last, between which timesteps are uniform. The last few hundred alone make a
             regression of the residual from the LQ picture, which teaches the conditioning fast.
+        drop_base: share of samples without the guidance's additive sites, so that the PEAMs learn to bring
+            the LQ by themselves.
     """
 
     def __init__(
@@ -26,8 +29,10 @@ class ResidualDiffusionLoss:
         prediction: str = "v_prediction",
         negatives: float = 0.1,
         timesteps: tuple[int, int] = (0, schedule.TRAIN_STEPS - 1),
+        drop_base: float = 0.0,
     ):
         self.scale, self.prediction, self.negatives, self.timesteps = scale, prediction, negatives, timesteps
+        self.drop_base = drop_base
 
     def __call__(self, model: torch.nn.Module, batch: Batch, generator: torch.Generator) -> torch.Tensor:
         lq, hq = batch
@@ -40,8 +45,8 @@ class ResidualDiffusionLoss:
         t = (low + (torch.arange(n) + torch.rand(n, generator=generator)) * ((high - low + 1) / n)).long()
         x = schedule.add_noise(x0, noise, t)
         goal = schedule.target(self.prediction, x0, noise, t)
-        channels_last = torch.channels_last
-        out = model(x.contiguous(memory_format=channels_last), t, lq.contiguous(memory_format=channels_last), positive)
+        base = torch.rand(n, generator=generator) >= self.drop_base if self.drop_base else None
+        out = model(x, t, lq, positive, base)
         return (out - goal).square().mean()
 
 
@@ -49,18 +54,45 @@ class OneStepLoss:
     """S1, stage 1: ``z_H = z_L - UNet(z_L, t)`` against HQ, in latents scaled as the model wants them.
 
     Pixel unshuffle is orthogonal up to a factor, so a latent loss is a pixel loss.
+
+    Args:
+        scale: of the latent, and so of the loss.
+        timestep: at which the one step is made.
+        power: 1 for mean absolute, 2 for mean squared error.
+        edges: weight of the same error of the picture's Haar detail, at steps of 1, 2 and 4 pixels. A plain
+            pixel loss does not mind that errors change from one latent position to the next, which is seen
+            as a grid of 4 pixels.
     """
 
-    def __init__(self, scale: float, timestep: int, power: int = 1):
-        self.scale, self.timestep, self.power = scale, timestep, power
+    def __init__(self, scale: float, timestep: int, power: int = 1, edges: float = 0.0):
+        self.scale, self.timestep, self.power, self.edges = scale, timestep, power, edges
 
     def __call__(self, model: torch.nn.Module, batch: Batch, generator: torch.Generator) -> torch.Tensor:
         lq, hq = batch
         z_l, z_h = self.scale * pixel_codec.encode(lq), self.scale * pixel_codec.encode(hq)
         t = torch.full((len(lq),), self.timestep)
         positive = torch.ones(len(lq), dtype=torch.bool)
-        channels_last = torch.channels_last
-        out = model(
-            z_l.contiguous(memory_format=channels_last), t, lq.contiguous(memory_format=channels_last), positive
-        )
-        return (z_l - out - z_h).abs().pow(self.power).mean()
+        out = model(z_l, t, lq, positive)
+        error = z_l - out - z_h
+        loss = error.abs().pow(self.power).mean()
+        if self.edges:
+            details = haar_details(F.pixel_shuffle(error, pixel_codec.FACTOR))
+            loss = loss + self.edges * torch.stack([d.abs().pow(self.power).mean() for d in details]).sum()
+        return loss
+
+
+def haar_details(x: torch.Tensor, levels: int = 3) -> list[torch.Tensor]:
+    """Undecimated Haar detail: differences of neighbouring boxes of 1, 2, 4, ... pixels, along x and along y.
+
+    Args:
+        x: ``(B, C, H, W)``, at least ``2**levels`` on each side.
+
+    Returns:
+        two tensors per level, at every position where the pair of boxes lies inside.
+    """
+    details = []
+    for level in range(levels):
+        n = 2**level
+        box = F.avg_pool2d(x, n, stride=1) if n > 1 else x
+        details += [box[..., n:] - box[..., :-n], box[..., n:, :] - box[..., :-n, :]]
+    return details

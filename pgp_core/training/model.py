@@ -40,7 +40,14 @@ class Restorer(torch.nn.Module):
         self.guidance = guidance
         self.contexts = Contexts(shape.context_dim, shape.pooled_dim)
 
-    def forward(self, x: torch.Tensor, t: torch.Tensor, lq: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        lq: torch.Tensor,
+        positive: torch.Tensor,
+        base: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """The UNet's output.
 
         Args:
@@ -48,10 +55,11 @@ class Restorer(torch.nn.Module):
             t: ``(B,)`` timesteps.
             lq: ``(B, 3, H, W)`` canvas in [0, 1].
             positive: ``(B,)`` booleans, which context each sample has.
+            base: ``(B,)`` booleans, which samples have the additive sites; all of them by default.
         """
         context, pooled = self.contexts(positive)
         ids = torch.tensor(TIME_IDS, device=x.device, dtype=x.dtype).expand(x.shape[0], -1)
-        with guided(self.unet, self.guidance, self.guidance.features(lq)):
+        with guided(self.unet, self.guidance, self._features(lq, base)):
             out = self.unet(
                 x,
                 t,
@@ -60,6 +68,14 @@ class Restorer(torch.nn.Module):
                 return_dict=False,
             )[0]
         return out.float()
+
+    def _features(self, lq: torch.Tensor, base: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
+        features = self.guidance.features(lq)
+        if base is None:
+            return features
+        keep = base.view(-1, 1, 1, 1)
+        sites = self.guidance.spec.sites
+        return tuple(f * keep if s.fusion == "add" else f for f, s in zip(features, sites, strict=True))
 
 
 class EMA:

@@ -1,11 +1,12 @@
-"""How nano is made: six stages, each a command that resumes, each starting from the one before.
+"""How nano is made: seven stages, each a command that resumes, each starting from the one before.
 
 ==========  =============================================================================================
 regress     full UNet, LQ added after ``conv_in``; the last timesteps only, a regression of the residual
 full        the same model on all timesteps: nano's base, what FaithDiff is to PGP-DiffSR
 coarse      coarse plan applied, healed
-fine        fine plan applied, PEAM added, healed
-finish      a second, shorter cosine on the same model, which ships
+fine        fine plan applied, healed
+peam        PEAM added; every fourth sample goes without the LQ at ``conv_in``, so PEAM has to bring it
+finish      a last cosine with everything in place; this model ships
 s1          a rank-16 LoRA on it for one step
 ==========  =============================================================================================
 """
@@ -20,7 +21,7 @@ from typing import Any
 
 import torch
 
-from .. import nano
+from .. import nano, pixel_codec, schedule
 from ..checkpoints import read_safetensors, write_safetensors
 from ..errors import PGPError
 from ..guidance import Guidance
@@ -33,12 +34,18 @@ from .loop import LoopConfig, Trainer
 from .losses import OneStepLoss, ResidualDiffusionLoss
 from .model import Restorer
 from .pictures import paint_set
-from .precision import prepare
+from .precision import fastest, prepare
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of the recipe; ``minutes`` on two cores with bfloat16 matrix units."""
+    """One stage of the recipe.
+
+    Attributes:
+        after: the stage whose weights it starts from.
+        minutes: on one core with bfloat16 matrix units.
+        drop_base: share of samples that the additive sites leave out.
+    """
 
     after: str | None
     plan: str | None
@@ -49,6 +56,7 @@ class Stage:
     patch: int = 64
     timesteps: tuple[int, int] = (0, 999)
     decay: float = 0.999
+    drop_base: float = 0.0
     lora_rank: int | None = None
 
 
@@ -56,10 +64,14 @@ STAGES = {
     "regress": Stage(None, None, False, 5, 1e-3, timesteps=(900, 999)),
     "full": Stage("regress", None, False, 8, 1e-3),
     "coarse": Stage("full", "pgp-nano-coarse", False, 6, 8e-4),
-    "fine": Stage("coarse", "pgp-nano", True, 50, 1e-3, batch=8, patch=128),
-    "finish": Stage("fine", "pgp-nano", True, 10, 5e-4, batch=8, patch=128),
-    "s1": Stage("finish", "pgp-nano", True, 9, 1e-3, batch=8, patch=128, lora_rank=16),
+    "fine": Stage("coarse", "pgp-nano", False, 60, 1e-3, batch=8, patch=128),
+    "peam": Stage("fine", "pgp-nano", True, 25, 8e-4, batch=8, patch=128, drop_base=0.25),
+    "finish": Stage("peam", "pgp-nano", True, 35, 6e-4, batch=8, patch=128),
+    "s1": Stage("finish", "pgp-nano", True, 25, 1e-3, batch=8, patch=128, lora_rank=16),
 }
+
+#: A PEAM is twelve plain convolutions in a row: at the UNet's learning rate its activations die.
+LR_FACTORS = {"guidance.peam.": 0.3}
 
 #: What the LoRA touches: PiSA-SR's list.
 LORA_TARGETS = [
@@ -127,17 +139,20 @@ def run_stage(name: str, folder: Path, minutes: float | None = None, threads: in
     model = build(stage, folder)
     if stage.lora_rank:
         add_lora(model, stage.lora_rank)
-        loss: Any = OneStepLoss(nano.SCALE, nano.S1_TIMESTEP)
+        loss: Any = OneStepLoss(nano.SCALE, nano.S1_TIMESTEP, edges=1.0)
     else:
-        loss = ResidualDiffusionLoss(nano.SCALE, nano.PREDICTION, timesteps=stage.timesteps)
-    model = model.to(memory_format=torch.channels_last)
-    prepare(model.unet, "bf16")
+        loss = ResidualDiffusionLoss(nano.SCALE, nano.PREDICTION, timesteps=stage.timesteps, drop_base=stage.drop_base)
+    precision = fastest(torch.device("cpu"))
+    if precision == "bf16":
+        model = model.to(memory_format=torch.channels_last)
+    prepare(model.unet, precision)
     config = LoopConfig(
         steps=10**6,
         minutes=stage.minutes if minutes is None else minutes,
         lr=stage.lr,
+        lr_factors=LR_FACTORS,
         decay=stage.decay,
-        precision="bf16",
+        precision=precision,
         seed=seed,
     )
     trainer = Trainer(model, loss, config, folder / name)
@@ -156,6 +171,34 @@ def run_stage(name: str, folder: Path, minutes: float | None = None, threads: in
         "batch": stage.batch,
         "patch": stage.patch,
         "threads": torch.get_num_threads(),
+        "peam_std": peam_std(averaged, Crops(pictures, stage.batch, stage.patch, seed).at(0)),
     }
     (folder / name / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
     return figures
+
+
+@torch.no_grad()
+def peam_std(model: Any, batch: tuple[torch.Tensor, torch.Tensor]) -> list[float]:
+    """Is PEAM alive? Standard deviation of the input of each of its convolutions, halfway through sampling.
+
+    A stack of plain convolutions can die in training: what reaches the last one is then a constant, whatever
+    the picture. Empty where there is no PEAM.
+    """
+    found: list[float] = []
+    convs = [conv for peam in model.guidance.peam.values() for conv in peam.convs]
+    handles = [
+        conv.register_forward_pre_hook(lambda _m, args: found.append(round(float(args[0].float().std()), 4)))
+        for conv in convs
+    ]
+    try:
+        lq, hq = batch
+        n = len(lq)
+        t = torch.full((n,), 500)
+        x0 = nano.SCALE * (pixel_codec.encode(hq) - pixel_codec.encode(lq))
+        noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
+        if convs:
+            model(schedule.add_noise(x0, noise, t), t, lq, torch.ones(n, dtype=torch.bool))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found

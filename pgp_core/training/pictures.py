@@ -7,8 +7,14 @@ strokes or text on top, and a mild optical blur that varies over the picture end
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from ..atomic import replacing
 
 #: Pictures are drawn at this multiple of their size and box-filtered down, which gives true edges.
 SUPERSAMPLE = 2
@@ -116,9 +122,10 @@ class Painter:
             tile = tile.T
         y0, x0 = int(rng.integers(0, n - height + 1)), int(rng.integers(0, n - width + 1))
         tile = tile[y0 : y0 + height, x0 : x0 + width]
-        # Most surfaces of a photograph are smooth at this scale. With texture on four of five, a model
-        # samples grain everywhere: it is what it was shown (flat patches 4 levels noisier than HQ's).
-        amplitude = rng.gamma(1.2, 9.0) if rng.random() < 0.4 else 0.0
+        # Most surfaces of a photograph are smooth at this scale, and a texture so faint that LQ hides it tells
+        # a model to sample grain on everything flat: it is what it was shown. With texture on four surfaces of
+        # five flat patches came out 4 levels noisier than HQ's; with two of five, many of them faint, 2.
+        amplitude = 4.0 + rng.gamma(1.5, 6.0) if rng.random() < 0.25 else 0.0
         tint = 1 + rng.normal(0, 0.15, 3)
         ramp_y = np.linspace(-1, 1, height, dtype=np.float32)[:, None] * rng.normal(0, 18)
         ramp_x = np.linspace(-1, 1, width, dtype=np.float32)[None, :] * rng.normal(0, 18)
@@ -208,24 +215,37 @@ class Painter:
         return image
 
 
+_painter: Painter
+_seed: int
+
+
+def _start_painter(seed: int, size: int) -> None:
+    global _painter, _seed
+    _painter, _seed = Painter(seed, size), seed
+
+
+def _paint(i: int) -> np.ndarray:
+    return _painter.picture(np.random.default_rng([_seed, 2, i]))
+
+
 def paint_set(path: str, count: int, seed: int, size: int = 256) -> np.ndarray:
     """Draw ``count`` pictures into an ``.npy`` file of shape ``(count, size, size, 3)`` uint8, or reuse it.
 
     The i-th picture depends on ``seed``, ``size`` and i alone, so a file of the right shape is reused.
     """
-    import os
-
     from tqdm import tqdm
 
     if os.path.exists(path):
         have = np.load(path, mmap_mode="r")
         if have.shape == (count, size, size, 3):
             return have
-    painter = Painter(seed, size)
     pictures = np.empty((count, size, size, 3), np.uint8)
-    for i in tqdm(range(count), desc="painting", unit="picture"):
-        pictures[i] = painter.picture(np.random.default_rng([seed, 2, i]))
-    temporary = f"{path}.tmp.npy"
-    np.save(temporary, pictures)
-    os.replace(temporary, path)
+    # "spawn": a forked child of a process that has run PyTorch may hang in OpenMP.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(mp_context=context, initializer=_start_painter, initargs=(seed, size)) as pool:
+        painted = pool.map(_paint, range(count), chunksize=16)
+        for i, picture in enumerate(tqdm(painted, desc="painting", unit="picture", total=count)):
+            pictures[i] = picture
+    with replacing(path) as temporary:
+        np.save(temporary, pictures)
     return np.load(path, mmap_mode="r")

@@ -1,0 +1,37 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary file beside ``path`` to write to; it takes the name when the ``with`` block ends well.
+
+    The folder is made if it is missing. When the block raises, the temporary file is deleted and what had
+    the name before stays as it was.
+
+    Yields:
+        the temporary file's path: it exists, is empty, and ends as ``path`` does.
+
+    Raises:
+        OSError: if the folder cannot be made or written to.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not tempfile's: those are readable by their owner alone, whatever the umask says.
+    temporary = path.parent / f".{secrets.token_hex(6)}.tmp{path.suffix}"
+    temporary.open("xb").close()
+    mode = temporary.stat().st_mode
+    try:
+        yield temporary
+        # Some writers, safetensors among them, put a file of their own in its place.
+        temporary.chmod(mode)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
