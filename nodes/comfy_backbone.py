@@ -32,6 +32,7 @@ from ..pgp_core.errors import CheckpointError, GuidanceError, PGPError
 from ..pgp_core.guidance import Guidance, GuidanceSpec
 from ..pgp_core.one_step import one_step
 from ..pgp_core.plan import PrunePlan
+from ..pgp_core.schedule import PREDICTIONS
 from ..pgp_core.topology import KeyMap
 from ..pgp_core.unet_shape import NANO_SHAPE, UNetShape
 
@@ -60,6 +61,10 @@ class NanoLatent(comfy.latent_formats.LatentFormat):
         return torch.nn.functional.pixel_shuffle(x, pixel_codec.FACTOR)
 
 
+class _SamplePrediction(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.X0):
+    """SDXL's noise schedule for a UNet that outputs the denoised latent."""
+
+
 class _PrunedSDXL(comfy.supported_models.SDXL):
     """SDXL's configuration for another shape, prediction and latent."""
 
@@ -74,6 +79,13 @@ class _PrunedSDXL(comfy.supported_models.SDXL):
     def model_type(self, state_dict: Any, prefix: str = "") -> Any:
         types = comfy.model_base.ModelType
         return types.V_PREDICTION if self.prediction == "v_prediction" else types.EPS
+
+    def get_model(self, state_dict: Any, prefix: str = "", device: Any = None) -> Any:
+        model = super().get_model(state_dict, prefix, device=device)
+        if self.prediction == "sample":
+            # Core has the sampling (see its ModelSamplingDiscrete node), but no model type for it.
+            model.model_sampling = _SamplePrediction(self)
+        return model
 
     def inpaint_model(self) -> bool:
         # Core takes every UNet with more than four input channels for an inpainting one.
@@ -125,6 +137,8 @@ def load_unet(path: str, options: dict[str, Any] | None = None, disable_dynamic:
         plan = PrunePlan.from_json(json.loads(metadata["pgp.plan"]), source)
         about = json.loads(metadata["pgp.model"])
         prediction = str(about["prediction"])
+        if prediction not in PREDICTIONS:
+            raise CheckpointError(f"{source} predicts {prediction!r}, which this release does not know: update")
     except (KeyError, TypeError, json.JSONDecodeError) as e:
         raise CheckpointError(f"{source} is no pruned UNet of this pack: its metadata lacks {e}") from None
     if plan.topology != NANO_SHAPE.topology.name:
@@ -395,13 +409,15 @@ def one_step_sampler(model: Any, timestep: int) -> tuple[Any, torch.Tensor]:
     """SAMPLER and SIGMAS that compute :func:`pgp_core.one_step.one_step` on a MODEL.
 
     Raises:
-        PGPError: if the MODEL does not predict noise or v.
+        PGPError: if the MODEL predicts neither noise, nor v, nor the sample.
     """
     sampling = model.get_model_object("model_sampling")
-    v_prediction = isinstance(sampling, comfy.model_sampling.V_PREDICTION)
-    if not isinstance(sampling, comfy.model_sampling.EPS):
+    # V_PREDICTION and X0 are subclasses of EPS in core, and have subclasses that scale their input otherwise.
+    kinds = (comfy.model_sampling.V_PREDICTION, comfy.model_sampling.X0, comfy.model_sampling.EPS)
+    kind = next((k for k in kinds if isinstance(sampling, k)), None)
+    if kind is None or isinstance(sampling, (comfy.model_sampling.IMG_TO_IMG, comfy.model_sampling.EDM)):
         raise PGPError(
-            "PGP-DiffSR One Step needs a model that predicts noise or v, such as SDXL; this MODEL does neither"
+            "PGP-DiffSR One Step needs a model that predicts noise, v or the sample, such as SDXL; this MODEL does not"
         )
     sigma = float(sampling.sigma(torch.tensor(float(timestep))))
 
@@ -417,7 +433,9 @@ def one_step_sampler(model: Any, timestep: int) -> tuple[Any, torch.Tensor]:
             # Core divides its input by `scale` and returns x0; both are undone to get the UNet's raw output.
             noised = z * scale
             x0 = denoise(noised, s.expand(z.shape[0]), **(extra_args or {}))
-            if v_prediction:
+            if kind is comfy.model_sampling.X0:
+                return x0
+            if kind is comfy.model_sampling.V_PREDICTION:
                 return (noised / scale**2 - x0) * scale / s
             return (noised - x0) / s
 

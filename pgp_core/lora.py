@@ -15,14 +15,19 @@ from .errors import CheckpointError, name_some
 PREFIX = "lora_unet_"
 
 
-def from_peft(weights: Mapping[str, torch.Tensor], alpha: float) -> dict[str, torch.Tensor]:
-    """Rename PEFT's keys (``<module>.lora_A[.default].weight``), adding ``alpha`` (the scale times the rank)."""
+def from_peft(weights: Mapping[str, torch.Tensor], alpha: float | None = None) -> dict[str, torch.Tensor]:
+    """Rename PEFT's keys (``<module>.lora_A[.default].weight``), adding ``alpha`` (the scale times the rank).
+
+    Args:
+        alpha: of every layer; by default each layer's own rank, so that the scale is 1.
+    """
     out = {}
     for key, value in weights.items():
         stem, _, tail = key.partition(".lora_")
-        name = PREFIX + stem.replace(".", "_")
-        out[f"{name}.lora_{'down' if tail.startswith('A') else 'up'}.weight"] = value
-        out[f"{name}.alpha"] = torch.tensor(float(alpha))
+        name, down = PREFIX + stem.replace(".", "_"), tail.startswith("A")
+        out[f"{name}.lora_{'down' if down else 'up'}.weight"] = value
+        rank = len(value) if down else value.shape[1]
+        out[f"{name}.alpha"] = torch.tensor(float(rank if alpha is None else alpha))
     return out
 
 

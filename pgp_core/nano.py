@@ -24,9 +24,11 @@ SCALE = 12.0
 #: SDXL's micro-conditioning, constant: original height and width, crop, target height and width.
 TIME_IDS = (512.0, 512.0, 0.0, 0.0, 512.0, 512.0)
 
-PREDICTION = "v_prediction"
+#: The UNet outputs the residual itself. To predict noise, or v, it would have to carry 48 channels of noise
+#: through layers of 64; what it loses on the way stays on the picture as grain.
+PREDICTION = "sample"
 
-#: Timestep at which one step is made: there v-prediction already outputs about minus the residual.
+#: Timestep at which one step is made: there the UNet has learned to look at the LQ features alone.
 S1_TIMESTEP = 999
 
 #: Where the base takes the LQ in, before PEAM is added: beside the noisy latent, as FaithDiff does.

@@ -15,6 +15,7 @@ from .errors import CheckpointError
 from .guidance import Guidance, GuidanceSpec
 from .plan import PrunePlan
 from .sampling import Conditioning, Denoiser, Progress, SampleOptions, euler, restore_once
+from .schedule import PREDICTIONS
 from .unet_diffusers import load_unet
 from .unet_shape import NANO_SHAPE
 
@@ -34,12 +35,15 @@ class NanoPipeline:
         negative: Conditioning,
         one_step: bool,
         cfg: float,
+        prediction: str,
     ):
         self.unet, self.guidance = unet, guidance
         self.positive, self.negative = positive, negative
         self.one_step = one_step
         #: The CFG scale that the multi-step model is meant for.
         self.cfg = cfg
+        #: What the UNet outputs, see :func:`pgp_core.schedule.target`.
+        self.prediction = prediction
 
     @classmethod
     def load(
@@ -60,9 +64,12 @@ class NanoPipeline:
         weights, metadata = read_safetensors(folder / nano.UNET_FILE)
         try:
             plan = PrunePlan.from_json(json.loads(metadata["pgp.plan"]), nano.UNET_FILE)
-            cfg = float(json.loads(metadata["pgp.model"])["cfg"])
+            about = json.loads(metadata["pgp.model"])
+            cfg, prediction = float(about["cfg"]), str(about["prediction"])
         except (KeyError, TypeError, ValueError, RecursionError) as e:
             raise CheckpointError(f"{nano.UNET_FILE} lacks nano's metadata ({e})") from None
+        if prediction not in PREDICTIONS:
+            raise CheckpointError(f"{nano.UNET_FILE} predicts {prediction!r}, which this release does not know: update")
         unet = load_unet(NANO_SHAPE, plan, {k: v.to(dtype) for k, v in weights.items()}, nano.UNET_FILE).to(device)
         if one_step:
             s1, _ = read_safetensors(folder / nano.S1_FILE)
@@ -78,7 +85,7 @@ class NanoPipeline:
             )
         except KeyError as e:
             raise CheckpointError(f"{nano.CONTEXTS_FILE} lacks {e}") from None
-        return cls(unet, guidance, positive, negative, one_step, cfg)
+        return cls(unet, guidance, positive, negative, one_step, cfg, prediction)
 
     @property
     def device(self) -> torch.device:
@@ -130,7 +137,7 @@ class NanoPipeline:
             z_h = restore_once(denoiser, z_l * nano.SCALE, nano.S1_TIMESTEP, progress) / nano.SCALE
         else:
             # The latent is the residual: the LQ picture's own is zero.
-            residual = euler(denoiser, torch.zeros_like(z_l), nano.PREDICTION, options, progress)
+            residual = euler(denoiser, torch.zeros_like(z_l), self.prediction, options, progress)
             z_h = z_l + residual / nano.SCALE
         return pixel_codec.decode(z_h)[..., :height, :width].clamp(0, 1).float().cpu()
 

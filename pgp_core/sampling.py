@@ -146,7 +146,7 @@ def euler(
     Args:
         lq_latent: ``(B, C, h, w)``, scaled as the model wants it; its shape and device are the result's.
             A ``"noise"`` start uses nothing else of it.
-        prediction: ``"epsilon"`` or ``"v_prediction"``.
+        prediction: ``"epsilon"``, ``"v_prediction"`` or ``"sample"``.
         progress: called after each step.
 
     Raises:

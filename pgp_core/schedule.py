@@ -1,10 +1,12 @@
-"""SDXL's noise schedule and the two predictions that our models make."""
+"""SDXL's noise schedule and the three predictions that our models make."""
 
 from __future__ import annotations
 
 import torch
 
 TRAIN_STEPS = 1000
+#: What a UNet may output, by diffusers' names; see :func:`target`.
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
 BETA_START, BETA_END = 0.00085, 0.012
 
 
@@ -29,7 +31,8 @@ def target(prediction: str, x0: torch.Tensor, noise: torch.Tensor, t: torch.Tens
     """What the UNet is trained to output.
 
     Args:
-        prediction: ``"epsilon"`` (the noise) or ``"v_prediction"`` (``sqrt(a) noise - sqrt(1 - a) x0``).
+        prediction: ``"epsilon"`` (the noise), ``"v_prediction"`` (``sqrt(a) noise - sqrt(1 - a) x0``) or
+            ``"sample"`` (``x0``); diffusers' names.
 
     Raises:
         ValueError: for another prediction.
@@ -39,4 +42,6 @@ def target(prediction: str, x0: torch.Tensor, noise: torch.Tensor, t: torch.Tens
     if prediction == "v_prediction":
         a = alphas_cumprod().to(x0.device)[t].view(-1, 1, 1, 1)
         return a.sqrt() * noise - (1 - a).sqrt() * x0
-    raise ValueError(f'prediction is "epsilon" or "v_prediction", not {prediction!r}')
+    if prediction == "sample":
+        return x0
+    raise ValueError(f'prediction is "epsilon", "v_prediction" or "sample", not {prediction!r}')

@@ -53,8 +53,9 @@ def test_targets_are_diffusers(ddpm: Any, batch: tuple[torch.Tensor, torch.Tenso
     velocity = ddpm.get_velocity(*batch)
     torch.testing.assert_close(schedule.target("v_prediction", *batch), velocity, atol=1e-4, rtol=1e-4)
     assert torch.equal(schedule.target("epsilon", *batch), batch[1])
-    with pytest.raises(ValueError, match="'sample'"):
-        schedule.target("sample", *batch)
+    assert torch.equal(schedule.target("sample", *batch), batch[0])
+    with pytest.raises(ValueError, match="'x0'"):
+        schedule.target("x0", *batch)
 
 
 # -- Euler -------------------------------------------------------------------------------------------------
@@ -98,7 +99,7 @@ class Toy:
         x0 = clean_estimate(unscaled, sigma)
         eps = (unscaled - x0) / sigma
         v = math.sqrt(a) * eps - math.sqrt(1 - a) * x0
-        return torch.from_numpy(eps if self.prediction == "epsilon" else v).to(x)
+        return torch.from_numpy({"epsilon": eps, "v_prediction": v, "sample": x0}[self.prediction]).to(x)
 
 
 LQ = draw(3, 2, 4, 5, 7)
@@ -111,7 +112,7 @@ def noise_of(seed: int) -> np.ndarray:
         return torch.randn(LQ.shape).double().numpy()
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 @pytest.mark.parametrize("start", ["noise", "lq"])
 @pytest.mark.parametrize("steps", [1, 7, 20])
 def test_euler_is_the_loop_by_hand(prediction: str, start: str, steps: int) -> None:
@@ -130,7 +131,7 @@ def test_twenty_steps_are_951_to_1() -> None:
     assert toy.timesteps == list(range(951, 0, -50))
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 @pytest.mark.parametrize(("denoise", "first"), [(0.5, 451), (0.25, 226), (0.9, 811)])
 def test_a_weaker_denoise_takes_the_last_part_of_more_steps(prediction: str, denoise: float, first: int) -> None:
     toy, steps = Toy(prediction), 10

@@ -66,7 +66,7 @@ def export_nano(folder: Path, out: Path = nano.FOLDER, cfg: float = 1.0) -> dict
     if s1.exists():
         peft, _ = read_safetensors(s1)
         rank = STAGES["s1"].lora_rank or 0
-        loras = lora.from_peft({k[5:]: v.half() for k, v in peft.items() if k.startswith("unet.")}, rank)
+        loras = lora.from_peft({k[5:]: v.half() for k, v in peft.items() if k.startswith("unet.")})
         write_safetensors(
             out / nano.S1_FILE,
             loras,

@@ -19,6 +19,8 @@ class ResidualDiffusionLoss:
         scale: of the residual; 10 to 12 gives it unit variance.
         timesteps: first and last, between which timesteps are uniform. The last few hundred alone make a
             regression of the residual from the LQ picture, which teaches the conditioning fast.
+        max_weight: with ``"sample"`` the squared error counts ``1 / (1 - a_t)`` times, as it does in
+            v-prediction, but never more than this.
         drop_base: share of samples without the guidance's additive sites, so that the PEAMs learn to bring
             the LQ by themselves.
     """
@@ -30,7 +32,9 @@ class ResidualDiffusionLoss:
         negatives: float = 0.1,
         timesteps: tuple[int, int] = (0, schedule.TRAIN_STEPS - 1),
         drop_base: float = 0.0,
+        max_weight: float = 10.0,
     ):
+        self.max_weight = max_weight
         self.scale, self.prediction, self.negatives, self.timesteps = scale, prediction, negatives, timesteps
         self.drop_base = drop_base
 
@@ -47,7 +51,10 @@ class ResidualDiffusionLoss:
         goal = schedule.target(self.prediction, x0, noise, t)
         base = torch.rand(n, generator=generator) >= self.drop_base if self.drop_base else None
         out = model(x, t, lq, positive, base)
-        return (out - goal).square().mean()
+        error = (out - goal).square()
+        if self.prediction == "sample":
+            error = error * (1 / (1 - schedule.alphas_cumprod()[t])).clamp(max=self.max_weight).view(-1, 1, 1, 1)
+        return error.mean()
 
 
 class OneStepLoss:

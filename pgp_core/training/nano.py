@@ -66,7 +66,7 @@ STAGES = {
     "coarse": Stage("full", "pgp-nano-coarse", False, 6, 8e-4),
     "fine": Stage("coarse", "pgp-nano", False, 60, 1e-3, batch=8, patch=128),
     "peam": Stage("fine", "pgp-nano", True, 25, 8e-4, batch=8, patch=128, drop_base=0.25),
-    "finish": Stage("peam", "pgp-nano", True, 35, 6e-4, batch=8, patch=128),
+    "finish": Stage("peam", "pgp-nano", True, 50, 8e-4, batch=8, patch=128, drop_base=0.1),
     "s1": Stage("finish", "pgp-nano", True, 25, 1e-3, batch=8, patch=128, lora_rank=16),
 }
 
@@ -113,8 +113,23 @@ def add_lora(model: Restorer, rank: int) -> None:
     from peft import LoraConfig
 
     model.requires_grad_(False)
-    config = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=LORA_TARGETS)
+    # The one-step form subtracts the output, the multi-step form is the output: conv_out changes its sign,
+    # and that takes its full rank.
+    full = model.unet.conv_out.out_channels  # type: ignore[union-attr]
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=rank,
+        rank_pattern={"^conv_out$": full},
+        alpha_pattern={"^conv_out$": full},
+        init_lora_weights="gaussian",
+        target_modules=LORA_TARGETS,
+    )
     model.unet.add_adapter(config)  # type: ignore[operator]
+    conv: Any = model.unet.conv_out
+    u, s, vh = torch.linalg.svd(-2 * conv.weight.detach().flatten(1), full_matrices=False)
+    with torch.no_grad():
+        conv.lora_A["default"].weight.copy_((s.sqrt()[:, None] * vh).view_as(conv.lora_A["default"].weight))
+        conv.lora_B["default"].weight.copy_((u * s.sqrt()).view_as(conv.lora_B["default"].weight))
 
 
 def run_stage(name: str, folder: Path, minutes: float | None = None, threads: int | None = None) -> dict[str, Any]:

@@ -29,8 +29,9 @@ def _denoiser(pipeline: NanoPipeline, image: torch.Tensor, options: SampleOption
 def sampled(tensors: dict[str, torch.Tensor], start: float = 0.0, end: float = 1.0) -> torch.Tensor:
     """The latent of ``check_parity`` and ``check_range``, scaled as the UNet has it."""
     options = SampleOptions(steps=STEPS, cfg=CFG, seed=SEED, start_percent=start, end_percent=end)
-    denoiser = _denoiser(_pipeline(tensors), tensors["image"], options)
-    return euler(denoiser, torch.zeros_like(tensors["noise"]), nano.PREDICTION, options)
+    pipeline = _pipeline(tensors)
+    denoiser = _denoiser(pipeline, tensors["image"], options)
+    return euler(denoiser, torch.zeros_like(tensors["noise"]), pipeline.prediction, options)
 
 
 @torch.inference_mode()

@@ -171,8 +171,9 @@ def test_one_step_is_the_lq_latent_minus_the_unet_s_output(checks: Checks) -> No
     assert difference * nano.SCALE <= 1e-4, difference
 
 
-def test_one_step_of_a_model_that_predicts_noise(checks: Checks) -> None:
-    difference = checks["one_step_of_a_noise_predictor"]["from the direct call"]
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_one_step_of_every_prediction(prediction: str, checks: Checks) -> None:
+    difference = checks["one_step_of_every_prediction"][prediction]
     assert difference * nano.SCALE <= 1e-4, difference
 
 

@@ -53,15 +53,18 @@ def check_one_step_with_guidance_before_lora(_out: Path) -> Any:
     return {"difference": scene.difference(behind, before)}
 
 
-def check_one_step_of_a_noise_predictor(_out: Path) -> Any:
+def check_one_step_of_every_prediction(_out: Path) -> Any:
     """SDXL predicts noise. Nano's weights say otherwise, but the arithmetic is the same for any weights."""
-    nano = scene.Nano()
-    with tempfile.TemporaryDirectory() as folder:
-        nano.model = comfy_backbone.load_unet(str(_with_prediction("epsilon", Path(folder))))
-        image = scene.pictures(1)
-        model = nano.guided(image)
-        z_l = nano.vae.encode(image)
-        return {"from the direct call": scene.difference(_sample(nano, model, z_l), _direct(nano, model, z_l))}
+    results = {}
+    image = scene.pictures(1)
+    for prediction in ("epsilon", "v_prediction", "sample"):
+        nano = scene.Nano()
+        with tempfile.TemporaryDirectory() as folder:
+            nano.model = comfy_backbone.load_unet(str(_with_prediction(prediction, Path(folder))))
+            model = nano.guided(image)
+            z_l = nano.vae.encode(image)
+            results[prediction] = scene.difference(_sample(nano, model, z_l), _direct(nano, model, z_l))
+    return results
 
 
 def check_noise_mask(_out: Path) -> Any:
