@@ -101,6 +101,7 @@ class NanoPipeline:
         peam_lq: torch.Tensor | None = None,
         exchange: bool = True,
         peam: bool = True,
+        base: bool = True,
     ) -> torch.Tensor:
         """Restore canvases.
 
@@ -109,8 +110,8 @@ class NanoPipeline:
             options: how to sample; by default one CFG-less step for a one-step model, else 20 steps from
                 noise at :attr:`cfg`.
             progress: see :data:`pgp_core.sampling.Progress`.
-            peam_lq, exchange, peam: for ablations: another picture for the PEAM alone; PEAM without the
-                phase exchange; no PEAM.
+            peam_lq, exchange, peam, base: for ablations: another picture for the PEAM alone; PEAM without the
+                phase exchange; no PEAM; no additive sites.
 
         Returns:
             ``(B, 3, H, W)`` float32 on the CPU, in [0, 1].
@@ -128,6 +129,8 @@ class NanoPipeline:
         if peam_lq is not None:
             other = guidance.features(pad(peam_lq, pixel_codec.FACTOR).to(weight))
             features = tuple(other[i] if i in peams else f for i, f in enumerate(features))
+        if not base:
+            features = tuple(f if i in peams else torch.zeros_like(f) for i, f in enumerate(features))
         if not peam:
             guidance = _without_peam(guidance)
             features = tuple(f for i, f in enumerate(features) if i not in peams)

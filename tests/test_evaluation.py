@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,8 @@ def test_mechanism_table(pictures: dict[str, Image.Image]) -> None:
 
     def error(name: str, options: SampleOptions | None, change: dict[str, Any]) -> float:
         variant = {"peam": "off", "peam_lq": "shuffled", "exchange": "no_phase"}.get(next(iter(change), ""), "on")
+        if change.get("base") is False:
+            return 2 * cost[variant]
         if variant == "no_phase" and name == "c":
             return 0.5 if options is None else cost["on"] + options.seed  # no loss on this one
         return cost[variant] + (options.seed if options else 0)
@@ -208,13 +211,18 @@ def test_mechanism_table(pictures: dict[str, Image.Image]) -> None:
     assert "difference" not in many["on"]
     one = table["modes"]["one_step"]["variants"]
     assert one["off"]["spread"]["psnr_y"] is None
+    alone = table["modes"]["peam_alone"]["variants"]
+    for variant, levels in cost.items():
+        assert alone[variant]["photographs"]["a"]["psnr_y"] == pytest.approx([off_by(pictures["a"], 2 * levels)] * 3)
     # Nothing but the named part is changed, and the other picture is another one.
-    for name, options, change in pipeline.calls:
+    for name, options, asked in pipeline.calls:
+        change = {k: v for k, v in asked.items() if k != "base"}
+        assert asked.get("base", False) is False
         assert change in ({}, {"peam": False}, {"exchange": False}) or list(change) == ["peam_lq"]
         if "peam_lq" in change:
             assert pipeline.which(change["peam_lq"]).name == {"a": "b", "b": "c", "c": "a"}[name]
         assert options is None or (options.start, options.steps, options.cfg) == ("noise", 20, 1.5)
-    assert len(pipeline.calls) == 4 * 3 * (1 + 3)
+    assert len(pipeline.calls) == 4 * 3 * (1 + 3 + 3)
 
 
 def test_mechanism_markdown(pictures: dict[str, Image.Image]) -> None:
@@ -258,7 +266,7 @@ def untrained() -> NanoPipeline:
     unet = build_unet(NANO_SHAPE, load_plan("pgp-nano")).eval()
     guidance = Guidance(nano.guidance_spec()).eval()
     prompts = [Conditioning(torch.randn(1, 8, 64), torch.randn(1, 64), nano.TIME_IDS) for _ in range(2)]
-    return NanoPipeline(unet, guidance, *prompts, one_step=False, cfg=1.5)
+    return NanoPipeline(unet, guidance, *prompts, one_step=False, cfg=1.5, prediction="sample")
 
 
 @pytest.fixture
@@ -267,9 +275,8 @@ def tiny() -> dict[str, Image.Image]:
 
 
 def one_step_of(pipeline: NanoPipeline) -> NanoPipeline:
-    return NanoPipeline(
-        pipeline.unet, pipeline.guidance, pipeline.positive, pipeline.negative, one_step=True, cfg=pipeline.cfg
-    )
+    p = pipeline
+    return NanoPipeline(p.unet, p.guidance, p.positive, p.negative, True, p.cfg, p.prediction)
 
 
 def test_tables_of_an_untrained_nano(untrained: NanoPipeline, tiny: dict[str, Image.Image]) -> None:
@@ -285,9 +292,13 @@ def test_tables_of_an_untrained_nano(untrained: NanoPipeline, tiny: dict[str, Im
 
 def test_every_variant_reaches_the_model(untrained: NanoPipeline, tiny: dict[str, Image.Image]) -> None:
     one_step = one_step_of(untrained)
-    variants = mechanism_table(one_step, untrained, seeds=(3,), pictures=tiny)["modes"]["one_step"]["variants"]
-    figures = {v: row["photographs"]["astronaut"]["psnr_y"][0] for v, row in variants.items()}
-    assert len(set(figures.values())) == 4, figures
+    modes = mechanism_table(one_step, untrained, seeds=(3,), pictures=tiny)["modes"]
+    for mode in modes.values():
+        figures = {v: row["photographs"]["astronaut"]["psnr_y"][0] for v, row in mode["variants"].items()}
+        assert len(set(figures.values())) == 4, figures
+    rows = [modes[m]["variants"]["on"] for m in ("multi_step", "peam_alone")]
+    many, alone = (row["photographs"]["astronaut"]["psnr_y"] for row in rows)
+    assert many != alone
 
 
 # Reports
@@ -354,7 +365,7 @@ def test_run_leaves_nothing_half_written(loaded: Path, tmp_path: Path, monkeypat
 
     out = tmp_path / "out"
     with monkeypatch.context() as m:
-        m.setattr(report.os, "replace", full)
+        m.setattr(os, "replace", full)
         with pytest.raises(PictureError, match=r"cannot be written: no space left"):
             report.run("mechanism", loaded, (0,), out)
     assert list(out.iterdir()) == []

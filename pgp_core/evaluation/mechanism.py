@@ -37,7 +37,8 @@ def mechanism_table(
     progress: Progress | None = None,
     pictures: Mapping[str, Image.Image] | None = None,
 ) -> dict[str, Any]:
-    """Restore every photograph with every variant, in one step and in 20 steps from noise.
+    """Restore every photograph with every variant, in one step and in 20 steps from noise; the latter also
+    without the additive site, so that the LQ comes in through PEAM alone.
 
     "Another photograph" is the next in the list (for the last, the first); all else of the model still sees
     its own LQ. Differences are paired: same photograph, same seed.
@@ -49,7 +50,7 @@ def mechanism_table(
         pictures: at least two, of one size; scikit-image's photographs by default.
 
     Returns:
-        JSON data: ``modes`` maps ``one_step`` and ``multi_step`` to variants; each has ``label``,
+        JSON data: ``modes`` maps ``one_step``, ``multi_step`` and ``peam_alone`` to variants; each has ``label``,
         ``photographs`` (photograph to metric to one value per seed), ``mean``, ``spread`` and, but for the
         first, ``difference``: metric to ``mean`` and ``spread`` over seeds of this variant minus "PEAM on",
         and ``worse_on``, the number of photographs on which it falls behind.
@@ -60,18 +61,20 @@ def mechanism_table(
     """
     todo = cases(pictures)
     sampled = [SampleOptions(steps=STEPS, cfg=multi_step.cfg, seed=s) for s in seeds]
-    modes: dict[str, tuple[str, NanoPipeline, Sequence[SampleOptions | None]]] = {
-        "one_step": ("one step", one_step, [None]),
-        "multi_step": (f"{STEPS} steps from noise", multi_step, sampled),
+    label = f"{STEPS} steps from noise"
+    modes: dict[str, tuple[str, NanoPipeline, Sequence[SampleOptions | None], bool]] = {
+        "one_step": ("one step", one_step, [None], True),
+        "multi_step": (label, multi_step, sampled, True),
+        "peam_alone": (f"{label}, the LQ through PEAM alone", multi_step, sampled, False),
     }
-    done, total = 0, len(todo) * len(VARIANTS) * (1 + len(seeds))
+    done, total = 0, len(todo) * len(VARIANTS) * (1 + 2 * len(seeds))
     data = {}
-    for mode, (label, pipeline, options) in modes.items():
+    for mode, (label, pipeline, options, base) in modes.items():
         rows: dict[str, dict[str, Any]] = {}
         for variant in VARIANTS:
             scores: Scores = {case.name: {m: [] for m in METRICS} for case in todo}
             for i, case in enumerate(todo):
-                change = _change(variant, todo[(i + 1) % len(todo)].canvas)
+                change = _change(variant, todo[(i + 1) % len(todo)].canvas) | ({} if base else {"base": False})
                 for option in options:
                     picture = picture_of(pipeline.restore(case.canvas, option, **change))
                     for metric, value in score(floats(picture), floats(case.hq), METRICS).items():
@@ -104,7 +107,7 @@ def render_markdown(table: Mapping[str, Any]) -> str:
             cells.append(f"{d['psnr_y']['worse_on']}, {d['haarpsi']['worse_on']} of {count}" if d else "")
             rows.append(cells)
         differences = [f"Δ {head.split(' ')[0]}" for head in heads]
-        text += f"\n## {mode['label'].capitalize()}\n\n"
+        text += f"\n## {mode['label'][:1].upper()}{mode['label'][1:]}\n\n"
         text += markdown_table(["", *heads, *differences, "worse on (PSNR-Y, HaarPSI)"], rows)
     return text
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from .. import nano
+from ..atomic import replacing
 from ..checkpoints import sha256
 from ..errors import PGPError, PictureError
 from ..nano_pipeline import NanoPipeline
@@ -106,16 +105,8 @@ def _make(folder: Path) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write beside the target, then rename."""
-    temporary = None
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        with os.fdopen(handle, "wb") as f:
-            f.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
     except OSError as e:
         raise PictureError(f"{path} cannot be written: {e}") from None
-    finally:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
