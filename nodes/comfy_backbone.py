@@ -32,7 +32,7 @@ from ..pgp_core.errors import CheckpointError, GuidanceError, PGPError
 from ..pgp_core.guidance import Guidance, GuidanceSpec
 from ..pgp_core.one_step import one_step
 from ..pgp_core.plan import PrunePlan
-from ..pgp_core.schedule import PREDICTIONS
+from ..pgp_core.schedule import PREDICTIONS, start_gain
 from ..pgp_core.topology import KeyMap
 from ..pgp_core.unet_shape import NANO_SHAPE, UNetShape
 
@@ -61,20 +61,35 @@ class NanoLatent(comfy.latent_formats.LatentFormat):
         return torch.nn.functional.pixel_shuffle(x, pixel_codec.FACTOR)
 
 
-class _SamplePrediction(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.X0):
-    """SDXL's noise schedule for a UNet that outputs the denoised latent."""
+def _sampling(config: Any, prediction: str, latent_std: float) -> Any:
+    """Core's discrete noise schedule for a prediction, with :func:`pgp_core.schedule.start_gain`."""
+    # Core has X0 (see its ModelSamplingDiscrete node), but no model type for it.
+    kind: Any = {
+        "epsilon": comfy.model_sampling.EPS,
+        "v_prediction": comfy.model_sampling.V_PREDICTION,
+        "sample": comfy.model_sampling.X0,
+    }[prediction]
+
+    class Sampling(comfy.model_sampling.ModelSamplingDiscrete, kind):
+        def noise_scaling(self, sigma: Any, noise: Any, latent_image: Any, max_denoise: bool = False) -> Any:
+            gain = start_gain(float(sigma.flatten()[0]), latent_std)
+            # Core's max_denoise adds a variance of 1 in the same way.
+            return super().noise_scaling(sigma, noise * gain, latent_image, max_denoise and gain == 1)
+
+    return Sampling(config)
 
 
 class _PrunedSDXL(comfy.supported_models.SDXL):
     """SDXL's configuration for another shape, prediction and latent."""
 
-    def __init__(self, shape: UNetShape, prediction: str, latent_format: Any):
+    def __init__(self, shape: UNetShape, prediction: str, latent_format: Any, latent_std: float = 0.0):
         # Set on the instance: core's __init__ writes these over unet_config.
         self.unet_extra_config = {"num_heads": -1, "num_head_channels": shape.head_dim}
         super().__init__(_unet_config(shape))
         if latent_format is not None:
             self.latent_format = latent_format
         self.prediction = prediction
+        self.latent_std = latent_std
 
     def model_type(self, state_dict: Any, prefix: str = "") -> Any:
         types = comfy.model_base.ModelType
@@ -82,9 +97,7 @@ class _PrunedSDXL(comfy.supported_models.SDXL):
 
     def get_model(self, state_dict: Any, prefix: str = "", device: Any = None) -> Any:
         model = super().get_model(state_dict, prefix, device=device)
-        if self.prediction == "sample":
-            # Core has the sampling (see its ModelSamplingDiscrete node), but no model type for it.
-            model.model_sampling = _SamplePrediction(self)
+        model.model_sampling = _sampling(self, self.prediction, self.latent_std)
         return model
 
     def inpaint_model(self) -> bool:
@@ -136,15 +149,15 @@ def load_unet(path: str, options: dict[str, Any] | None = None, disable_dynamic:
     try:
         plan = PrunePlan.from_json(json.loads(metadata["pgp.plan"]), source)
         about = json.loads(metadata["pgp.model"])
-        prediction = str(about["prediction"])
+        prediction, latent_std = str(about["prediction"]), float(about.get("latent_std", 0))
         if prediction not in PREDICTIONS:
             raise CheckpointError(f"{source} predicts {prediction!r}, which this release does not know: update")
-    except (KeyError, TypeError, json.JSONDecodeError) as e:
+    except (KeyError, TypeError, ValueError) as e:
         raise CheckpointError(f"{source} is no pruned UNet of this pack: its metadata lacks {e}") from None
     if plan.topology != NANO_SHAPE.topology.name:
         raise CheckpointError(f"{source} is pruned from {plan.topology}, which this release cannot load yet")
 
-    config = _PrunedSDXL(NANO_SHAPE, prediction, NanoLatent())
+    config = _PrunedSDXL(NANO_SHAPE, prediction, NanoLatent(), latent_std)
     load_device, offload = mm.get_torch_device(), mm.unet_offload_device()
     dtype = options.get("dtype") or mm.unet_dtype(
         model_params=comfy.utils.calculate_parameters(sd),

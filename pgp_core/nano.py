@@ -18,18 +18,27 @@ GUIDANCE_FILE = "pgp-nano-guidance.safetensors"
 S1_FILE = "loras/pgp-nano-s1.safetensors"
 CONTEXTS_FILE = "pgp-nano-contexts.safetensors"
 
-#: The residual latent is multiplied by this, which gives it about unit variance.
-SCALE = 12.0
+#: The residual latent is multiplied by this. About 12 gives it unit variance. With twice that, at every
+#: timestep half as much noise lies on the picture: v-prediction asks the UNet to output 48 channels of noise,
+#: what it loses of them in layers of 64 stays as grain.
+SCALE = 24.0
+
+#: Standard deviation of the residual latent at that scale. At the noisiest timesteps that is not nothing beside
+#: the noise, so sampling starts from noise of the variance of both.
+RESIDUAL_STD = 2.0
 
 #: SDXL's micro-conditioning, constant: original height and width, crop, target height and width.
 TIME_IDS = (512.0, 512.0, 0.0, 0.0, 512.0, 512.0)
 
-#: The UNet outputs the residual itself. To predict noise, or v, it would have to carry 48 channels of noise
-#: through layers of 64; what it loses on the way stays on the picture as grain.
-PREDICTION = "sample"
+PREDICTION = "v_prediction"
 
-#: Timestep at which one step is made: there the UNet has learned to look at the LQ features alone.
+#: Timestep at which one step is made: there v-prediction already outputs about minus the residual.
 S1_TIMESTEP = 999
+
+#: What S1's LoRA leaves of ``conv_in`` to begin with. One step gives the UNet the LQ latent where it has learned to
+#: expect noise of unit variance, and 24 times a picture is far from that: as it is, the LoRA would start at 1.2 dB
+#: below bicubic, with this at 0.5 dB above.
+S1_INPUT = 0.3 / SCALE
 
 #: Where the base takes the LQ in, before PEAM is added: beside the noisy latent, as FaithDiff does.
 BASE_SITE = Site("conv_in", 64, 0, 4, "add")

@@ -36,6 +36,7 @@ class NanoPipeline:
         one_step: bool,
         cfg: float,
         prediction: str,
+        latent_std: float = 0.0,
     ):
         self.unet, self.guidance = unet, guidance
         self.positive, self.negative = positive, negative
@@ -44,6 +45,8 @@ class NanoPipeline:
         self.cfg = cfg
         #: What the UNet outputs, see :func:`pgp_core.schedule.target`.
         self.prediction = prediction
+        #: See :func:`pgp_core.schedule.start_gain`.
+        self.latent_std = latent_std
 
     @classmethod
     def load(
@@ -66,6 +69,7 @@ class NanoPipeline:
             plan = PrunePlan.from_json(json.loads(metadata["pgp.plan"]), nano.UNET_FILE)
             about = json.loads(metadata["pgp.model"])
             cfg, prediction = float(about["cfg"]), str(about["prediction"])
+            latent_std = float(about.get("latent_std", 0))
         except (KeyError, TypeError, ValueError, RecursionError) as e:
             raise CheckpointError(f"{nano.UNET_FILE} lacks nano's metadata ({e})") from None
         if prediction not in PREDICTIONS:
@@ -85,7 +89,7 @@ class NanoPipeline:
             )
         except KeyError as e:
             raise CheckpointError(f"{nano.CONTEXTS_FILE} lacks {e}") from None
-        return cls(unet, guidance, positive, negative, one_step, cfg, prediction)
+        return cls(unet, guidance, positive, negative, one_step, cfg, prediction, latent_std)
 
     @property
     def device(self) -> torch.device:
@@ -140,7 +144,7 @@ class NanoPipeline:
             z_h = restore_once(denoiser, z_l * nano.SCALE, nano.S1_TIMESTEP, progress) / nano.SCALE
         else:
             # The latent is the residual: the LQ picture's own is zero.
-            residual = euler(denoiser, torch.zeros_like(z_l), self.prediction, options, progress)
+            residual = euler(denoiser, torch.zeros_like(z_l), self.prediction, options, progress, self.latent_std)
             z_h = z_l + residual / nano.SCALE
         return pixel_codec.decode(z_h)[..., :height, :width].clamp(0, 1).float().cpu()
 

@@ -138,6 +138,7 @@ def euler(
     prediction: str,
     options: SampleOptions,
     progress: Progress | None = None,
+    latent_std: float = 0.0,
 ) -> torch.Tensor:
     """Sample a latent with diffusers' Euler scheduler and FaithDiff's schedule.
 
@@ -148,6 +149,7 @@ def euler(
             A ``"noise"`` start uses nothing else of it.
         prediction: ``"epsilon"``, ``"v_prediction"`` or ``"sample"``.
         progress: called after each step.
+        latent_std: see :func:`pgp_core.schedule.start_gain`.
 
     Raises:
         Cancelled: when ``progress`` returned False.
@@ -169,7 +171,7 @@ def euler(
     scheduler.set_begin_index(total - options.steps)
     sigma = scheduler.sigmas[total - options.steps].to(lq_latent)
     noise = draw_noise(lq_latent.shape, options.seed).to(lq_latent)
-    x = noise * sigma + (lq_latent if options.start == "lq" else 0)
+    x = noise * sigma * schedule.start_gain(float(sigma), latent_std) + (lq_latent if options.start == "lq" else 0)
     for i, t in enumerate(timesteps):
         out = denoiser(scheduler.scale_model_input(x, t), t.expand(x.shape[0]))
         x = scheduler.step(out, t, x, return_dict=False)[0]

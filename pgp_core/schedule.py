@@ -45,3 +45,16 @@ def target(prediction: str, x0: torch.Tensor, noise: torch.Tensor, t: torch.Tens
     if prediction == "sample":
         return x0
     raise ValueError(f'prediction is "epsilon", "v_prediction" or "sample", not {prediction!r}')
+
+
+def start_gain(sigma: float, latent_std: float) -> float:
+    """By how much start noise is to be larger than ``sigma``.
+
+    A noised latent ``x0 + sigma noise`` has the variance ``sigma**2 + latent_std**2``; started with less, a model
+    takes what is missing for a sign that there is little to be found. Where sigma is less than three times
+    ``latent_std`` the answer is 1: white noise is no stand-in for so much of a picture's detail.
+
+    Args:
+        latent_std: standard deviation of what is to be found, 0 where sigma is far larger.
+    """
+    return (1 + (latent_std / sigma) ** 2) ** 0.5 if sigma >= 3 * latent_std > 0 else 1.0

@@ -125,6 +125,26 @@ def test_euler_is_the_loop_by_hand(prediction: str, start: str, steps: int) -> N
     np.testing.assert_allclose(result.double().numpy(), expected, atol=2e-4, rtol=2e-4)
 
 
+def test_the_start_noise_has_the_variance_of_noised_latents() -> None:
+    """x = sigma * noise + x0 has the variance sigma**2 + std**2."""
+    toy = Toy("epsilon")
+    seen: list[torch.Tensor] = []
+
+    def model(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        seen.append(x)
+        return toy(x, t)
+
+    euler(model, LQ, "epsilon", SampleOptions(steps=4, seed=11), latent_std=0.5)  # type: ignore[arg-type]
+    sigma = sigma_of(751)
+    expected = noise_of(11) * math.sqrt(sigma**2 + 0.25) / math.sqrt(sigma**2 + 1)
+    np.testing.assert_allclose(seen[0].double().numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_start_gain() -> None:
+    assert schedule.start_gain(6.0, 2.0) == pytest.approx(math.sqrt(40) / 6)
+    assert schedule.start_gain(5.9, 2.0) == schedule.start_gain(14.6, 0.0) == 1
+
+
 def test_twenty_steps_are_951_to_1() -> None:
     toy = Toy("epsilon")
     euler(toy, LQ, "epsilon", SampleOptions())  # type: ignore[arg-type]

@@ -466,7 +466,7 @@ def pair(n: int = 8) -> Batch:
 def test_the_diffusion_loss_by_hand(prediction: str, negatives: float) -> None:
     lq, hq = pair()
     model = Recorder()
-    loss = ResidualDiffusionLoss(12.0, prediction, negatives, (300, 999))(
+    loss = ResidualDiffusionLoss(12.0, prediction, negatives, (300, 999), std=2.0)(
         model, (lq, hq), torch.Generator().manual_seed(3)
     )
     assert torch.equal(model.lq, lq)
@@ -481,8 +481,8 @@ def test_the_diffusion_loss_by_hand(prediction: str, negatives: float) -> None:
     assert noise.mean() == pytest.approx(0, abs=0.05)
     assert noise.std() == pytest.approx(1, abs=0.05)
     goal = {"epsilon": noise, "v_prediction": np.sqrt(a) * noise - np.sqrt(1 - a) * x0, "sample": x0}[prediction]
-    # An error of x0 makes one of v that is 1 / sqrt(1 - a) times as large.
-    weight = np.minimum(1 / (1 - a), 10) if prediction == "sample" else 1
+    # The variance of v = sqrt(a) noise - sqrt(1 - a) x0, where x0 has the standard deviation 2.
+    weight = 1 / (a + 4 * (1 - a)) if prediction == "v_prediction" else 1
     assert loss.item() == pytest.approx((weight * np.square(model.answer - goal)).mean(), rel=1e-4)
 
 

@@ -42,7 +42,14 @@ def export_nano(folder: Path, out: Path = nano.FOLDER, cfg: float = 1.0) -> dict
         {names.to_ldm(k): v.half() for k, v in unet.items()},
         {
             "pgp.plan": json.dumps(plan.to_json()),
-            "pgp.model": json.dumps({"topology": plan.topology, "prediction": nano.PREDICTION, "cfg": cfg}),
+            "pgp.model": json.dumps(
+                {
+                    "topology": plan.topology,
+                    "prediction": nano.PREDICTION,
+                    "cfg": cfg,
+                    "latent_std": nano.RESIDUAL_STD,
+                }
+            ),
             **_modelspec("PGP-DiffSR nano", "A demonstration: pruned UNet of the residual latent."),
         },
     )

@@ -19,8 +19,8 @@ class ResidualDiffusionLoss:
         scale: of the residual; 10 to 12 gives it unit variance.
         timesteps: first and last, between which timesteps are uniform. The last few hundred alone make a
             regression of the residual from the LQ picture, which teaches the conditioning fast.
-        max_weight: with ``"sample"`` the squared error counts ``1 / (1 - a_t)`` times, as it does in
-            v-prediction, but never more than this.
+        std: standard deviation of the scaled residual. The squared error of v is divided by v's variance, which
+            is 1 at every timestep if this is 1.
         drop_base: share of samples without the guidance's additive sites, so that the PEAMs learn to bring
             the LQ by themselves.
     """
@@ -32,9 +32,9 @@ class ResidualDiffusionLoss:
         negatives: float = 0.1,
         timesteps: tuple[int, int] = (0, schedule.TRAIN_STEPS - 1),
         drop_base: float = 0.0,
-        max_weight: float = 10.0,
+        std: float = 1.0,
     ):
-        self.max_weight = max_weight
+        self.std = std
         self.scale, self.prediction, self.negatives, self.timesteps = scale, prediction, negatives, timesteps
         self.drop_base = drop_base
 
@@ -52,8 +52,9 @@ class ResidualDiffusionLoss:
         base = torch.rand(n, generator=generator) >= self.drop_base if self.drop_base else None
         out = model(x, t, lq, positive, base)
         error = (out - goal).square()
-        if self.prediction == "sample":
-            error = error * (1 / (1 - schedule.alphas_cumprod()[t])).clamp(max=self.max_weight).view(-1, 1, 1, 1)
+        if self.prediction == "v_prediction":
+            a = schedule.alphas_cumprod()[t].view(-1, 1, 1, 1)
+            error = error / (a + (1 - a) * self.std**2)
         return error.mean()
 
 

@@ -67,7 +67,7 @@ STAGES = {
     "fine": Stage("coarse", "pgp-nano", False, 60, 1e-3, batch=8, patch=128),
     "peam": Stage("fine", "pgp-nano", True, 25, 8e-4, batch=8, patch=128, drop_base=0.25),
     "finish": Stage("peam", "pgp-nano", True, 50, 8e-4, batch=8, patch=128, drop_base=0.1),
-    "s1": Stage("finish", "pgp-nano", True, 25, 1e-3, batch=8, patch=128, lora_rank=16),
+    "s1": Stage("finish", "pgp-nano", True, 25, 6e-4, batch=8, patch=128, lora_rank=16),
 }
 
 #: A PEAM is twelve plain convolutions in a row: at the UNet's learning rate its activations die.
@@ -109,27 +109,29 @@ def build(stage: Stage, folder: Path) -> Restorer:
 
 
 def add_lora(model: Restorer, rank: int) -> None:
-    """Freeze the model and put a LoRA on its UNet; alpha equals the rank, so the scale is 1."""
+    """Freeze the model and put a LoRA on its UNet; alpha equals the rank, so the scale is 1.
+
+    On ``conv_in`` it has full rank, and starts by shrinking the input to :data:`pgp_core.nano.S1_INPUT`.
+    """
     from peft import LoraConfig
 
     model.requires_grad_(False)
-    # The one-step form subtracts the output, the multi-step form is the output: conv_out changes its sign,
-    # and that takes its full rank.
-    full = model.unet.conv_out.out_channels  # type: ignore[union-attr]
+    unet: Any = model.unet
+    weight = unet.conv_in.weight.detach()
+    full = {"conv_in": min(weight.flatten(1).shape)}
     config = LoraConfig(
         r=rank,
         lora_alpha=rank,
-        rank_pattern={"^conv_out$": full},
-        alpha_pattern={"^conv_out$": full},
+        rank_pattern=full,
+        alpha_pattern=full,
         init_lora_weights="gaussian",
         target_modules=LORA_TARGETS,
     )
-    model.unet.add_adapter(config)  # type: ignore[operator]
-    conv: Any = model.unet.conv_out
-    u, s, vh = torch.linalg.svd(-2 * conv.weight.detach().flatten(1), full_matrices=False)
-    with torch.no_grad():
-        conv.lora_A["default"].weight.copy_((s.sqrt()[:, None] * vh).view_as(conv.lora_A["default"].weight))
-        conv.lora_B["default"].weight.copy_((u * s.sqrt()).view_as(conv.lora_B["default"].weight))
+    unet.add_adapter(config)
+    u, s, vh = torch.linalg.svd((nano.S1_INPUT - 1) * weight.flatten(1), full_matrices=False)
+    for half, value in (("lora_A", s.sqrt()[:, None] * vh), ("lora_B", u * s.sqrt())):
+        target = unet.get_submodule(f"conv_in.{half}.default").weight
+        target.data.copy_(value.view_as(target))
 
 
 def run_stage(name: str, folder: Path, minutes: float | None = None, threads: int | None = None) -> dict[str, Any]:
@@ -154,9 +156,11 @@ def run_stage(name: str, folder: Path, minutes: float | None = None, threads: in
     model = build(stage, folder)
     if stage.lora_rank:
         add_lora(model, stage.lora_rank)
-        loss: Any = OneStepLoss(nano.SCALE, nano.S1_TIMESTEP, edges=1.0)
+        loss: Any = OneStepLoss(nano.SCALE, nano.S1_TIMESTEP, edges=0.25)
     else:
-        loss = ResidualDiffusionLoss(nano.SCALE, nano.PREDICTION, timesteps=stage.timesteps, drop_base=stage.drop_base)
+        loss = ResidualDiffusionLoss(
+            nano.SCALE, nano.PREDICTION, timesteps=stage.timesteps, drop_base=stage.drop_base, std=nano.RESIDUAL_STD
+        )
     precision = fastest(torch.device("cpu"))
     if precision == "bf16":
         model = model.to(memory_format=torch.channels_last)

@@ -31,7 +31,9 @@ def sampled(tensors: dict[str, torch.Tensor], start: float = 0.0, end: float = 1
     options = SampleOptions(steps=STEPS, cfg=CFG, seed=SEED, start_percent=start, end_percent=end)
     pipeline = _pipeline(tensors)
     denoiser = _denoiser(pipeline, tensors["image"], options)
-    return euler(denoiser, torch.zeros_like(tensors["noise"]), pipeline.prediction, options)
+    return euler(
+        denoiser, torch.zeros_like(tensors["noise"]), pipeline.prediction, options, latent_std=pipeline.latent_std
+    )
 
 
 @torch.inference_mode()
