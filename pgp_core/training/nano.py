@@ -66,8 +66,8 @@ STAGES = {
     "coarse": Stage("full", "pgp-nano-coarse", False, 6, 8e-4),
     "fine": Stage("coarse", "pgp-nano", False, 60, 1e-3, batch=8, patch=128),
     "peam": Stage("fine", "pgp-nano", True, 25, 8e-4, batch=8, patch=128, drop_base=0.25),
-    "finish": Stage("peam", "pgp-nano", True, 50, 8e-4, batch=8, patch=128, drop_base=0.1),
-    "s1": Stage("finish", "pgp-nano", True, 25, 6e-4, batch=8, patch=128, lora_rank=16),
+    "finish": Stage("peam", "pgp-nano", True, 45, 8e-4, batch=8, patch=128, drop_base=0.1),
+    "s1": Stage("finish", "pgp-nano", True, 12, 6e-4, batch=8, patch=128, lora_rank=16),
 }
 
 #: A PEAM is twelve plain convolutions in a row: at the UNet's learning rate its activations die.
