@@ -6,10 +6,18 @@ from comfy_api.latest import ComfyExtension, io
 
 from . import comfy_backbone
 from .apply import PGPDiffSRApply
+from .canvas import PGPDiffSRCanvas
+from .color_fix import PGPDiffSRColorFix
 from .load_nano import PGPDiffSRLoadNano
 from .one_step import PGPDiffSROneStep
 
-NODES: list[type[io.ComfyNode]] = [PGPDiffSRLoadNano, PGPDiffSRApply, PGPDiffSROneStep]
+NODES: list[type[io.ComfyNode]] = [
+    PGPDiffSRLoadNano,
+    PGPDiffSRApply,
+    PGPDiffSROneStep,
+    PGPDiffSRCanvas,
+    PGPDiffSRColorFix,
+]
 
 
 class PGPDiffSRExtension(ComfyExtension):

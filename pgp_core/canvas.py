@@ -2,17 +2,107 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from .errors import PGPError
+
 #: A canvas is padded to a multiple of this many pixels: latents of 1/4 (nano) or 1/8, halved twice by the UNet.
 MULTIPLE = {"pgp-nano": 16, "sdxl": 32}
+#: Pixels on each side that are padded at least. Convolutions repeat zeros beyond the picture, and nano's colours near
+#: the border suffer: saturated blue is off by up to 25 levels of 255 there, 32 pixels further in by less than 1.
+BORDER = {"pgp-nano": 32, "sdxl": 0}
+
+MIN_SCALE, MAX_SCALE = 1.0, 8.0
+#: Pixels along a side that are allowed at most; ComfyUI's own limit.
+MAX_SIDE = 16384
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the result is to be; exactly one of these is given.
+
+    Attributes:
+        scale: result over input, 1 to 8.
+        width, height, longest: pixels of that side of the result; the other side follows in proportion.
+
+    Raises:
+        PGPError: if none or several are given, or one is out of range.
+    """
+
+    scale: float | None = None
+    width: int | None = None
+    height: int | None = None
+    longest: int | None = None
+
+    def __post_init__(self) -> None:
+        given = {k: v for k, v in vars(self).items() if v is not None}
+        if len(given) != 1:
+            raise PGPError(f"give one of scale, width, height and longest side, not {len(given)} of them")
+        ((name, value),) = given.items()
+        if name == "scale":
+            if not MIN_SCALE <= value <= MAX_SCALE:
+                raise PGPError(f"the scale is {MIN_SCALE:g} to {MAX_SCALE:g}, not {value:g}")
+        elif not 1 <= value <= MAX_SIDE:
+            raise PGPError(f"the {name.replace('longest', 'longest side')} is 1 to {MAX_SIDE} pixels, not {value}")
+
+    def of(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height of the result for a picture of this size; halves are rounded up.
+
+        Raises:
+            PGPError: if the result would be more than 8 times as large as the picture, or too large at all.
+        """
+        if self.scale is not None:
+            target = _round(width * self.scale), _round(height * self.scale)
+        else:
+            along_width = self.width is not None or (self.longest is not None and width >= height)
+            wanted = self.width or self.height or self.longest or 0
+            if along_width:
+                target = wanted, _round(height * wanted / width)
+            else:
+                target = _round(width * wanted / height), wanted
+        if max(target) > MAX_SIDE:
+            raise PGPError(
+                f"{width}x{height} would become {target[0]}x{target[1]}; {MAX_SIDE} pixels a side are the most"
+            )
+        if max(target[0] / width, target[1] / height) > MAX_SCALE + 0.5:
+            raise PGPError(
+                f"{width}x{height} would become {target[0]}x{target[1]}, more than {MAX_SCALE:g} times as large"
+            )
+        return target
+
+
+def _round(x: float) -> int:
+    return max(1, math.floor(x + 0.5))
 
 
 def resize(image: Image.Image, width: int, height: int) -> Image.Image:
     """Lanczos, in 8 bits a channel, which is also what ComfyUI's "lanczos" does."""
     return image.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def resample(pictures: torch.Tensor, width: int, height: int) -> torch.Tensor:
+    """Lanczos in float32, for canvases.
+
+    Args:
+        pictures: ``(B, C, H, W)`` in [0, 1].
+
+    Returns:
+        ``(B, C, height, width)`` float32 in [0, 1] on the same device.
+    """
+    if pictures.shape[-2:] == (height, width):
+        return pictures.float()
+    out = torch.empty(*pictures.shape[:2], height, width)
+    for picture, target in zip(pictures, out, strict=True):
+        for plane, place in zip(picture, target, strict=True):
+            image = Image.fromarray(plane.float().cpu().numpy(), mode="F")
+            place.copy_(torch.from_numpy(np.array(resize(image, width, height))))
+    return out.clamp_(0, 1).to(pictures.device)
 
 
 def pad(rgb: torch.Tensor, multiple: int) -> torch.Tensor:
@@ -25,3 +115,47 @@ def pad(rgb: torch.Tensor, multiple: int) -> torch.Tensor:
             amounts = (0, extra, 0, 0) if axis == 0 else (0, 0, 0, extra)
             rgb = F.pad(rgb, amounts, mode="reflect" if extra < size else "replicate")
     return rgb
+
+
+def frame(rgb: torch.Tensor, multiple: int, border: int = 0) -> torch.Tensor:
+    """Pad ``(B, C, H, W)`` on all sides by at least ``border``, to multiples; :func:`crop` is the way back.
+
+    Reflection where the picture is large enough, repetition of the edge where it is not.
+    """
+    for dim in (-1, -2):
+        size = rgb.shape[dim]
+        extra = -(-(size + 2 * border) // multiple) * multiple - size
+        before, after = extra // 2, extra - extra // 2
+        if extra:
+            amounts = (before, after, 0, 0) if dim == -1 else (0, 0, before, after)
+            rgb = F.pad(rgb, amounts, mode="reflect" if after < size else "replicate")
+    return rgb
+
+
+def crop(pictures: torch.Tensor, width: int, height: int) -> torch.Tensor:
+    """What :func:`frame` put a frame around: the middle of ``(B, C, H, W)``; a view.
+
+    Raises:
+        PGPError: if the pictures are smaller.
+    """
+    top, left = ((n - m) // 2 for n, m in zip(pictures.shape[-2:], (height, width), strict=True))
+    if min(top, left) < 0:
+        raise PGPError(f"{pictures.shape[-1]}x{pictures.shape[-2]} pixels cannot be cropped to {width}x{height}")
+    return pictures[..., top : top + height, left : left + width]
+
+
+def canvas(pictures: torch.Tensor, size: Size, model: str) -> tuple[torch.Tensor, int, int]:
+    """Enlarge pictures to their final size and put the frame around them that a model needs.
+
+    Args:
+        pictures: ``(B, C, H, W)`` in [0, 1].
+        model: a key of :data:`MULTIPLE`.
+
+    Returns:
+        the canvas, ``(B, C, ...)`` float32 in [0, 1], and the width and height to :func:`crop` the result to.
+
+    Raises:
+        PGPError: see :meth:`Size.of`.
+    """
+    width, height = size.of(pictures.shape[-1], pictures.shape[-2])
+    return frame(resample(pictures, width, height), MULTIPLE[model], BORDER[model]), width, height

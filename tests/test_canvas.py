@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from pgp_core import canvas, pixel_codec
+from pgp_core.errors import PGPError
 
 
 def picture(height: int, width: int) -> torch.Tensor:
@@ -36,6 +39,89 @@ def test_padding_reflects_or_repeats_the_edge(size: tuple[int, int]) -> None:
         widths[axis] = (0, extra)
         expected = np.pad(expected, widths, mode="reflect" if extra < rgb.shape[axis] else "edge")
     assert np.array_equal(canvas.pad(rgb, 16).numpy(), expected)
+
+
+SIZES = (st.integers(1, 300), st.integers(1, 200))
+
+
+@settings(max_examples=60, deadline=None)
+@given(*SIZES, st.sampled_from([1, 1.5, 2, 2.37, 4]), st.sampled_from(["pgp-nano", "sdxl"]))
+def test_a_scale_is_exact(width: int, height: int, scale: float, model: str) -> None:
+    pictures = torch.rand(1, 3, height, width)
+    out, w, h = canvas.canvas(pictures, canvas.Size(scale=scale), model)
+    multiple, border = canvas.MULTIPLE[model], canvas.BORDER[model]
+    # By fractions: what floats make of the product must not matter.
+    exact = [max(1, int(Fraction(n) * Fraction(str(scale)) + Fraction(1, 2))) for n in (width, height)]
+    assert [w, h] == exact
+    assert out.shape[-1] % multiple == out.shape[-2] % multiple == 0
+    assert out.dtype == torch.float32 and 0 <= out.min() <= out.max() <= 1
+    large = canvas.resample(pictures, w, h)
+    assert torch.equal(canvas.crop(out, w, h), large)
+    # The frame is the picture mirrored or its edge repeated, and as narrow as it can be.
+    frames = [(total - n) for total, n in zip(out.shape[-2:], (h, w), strict=True)]
+    assert all(2 * border <= extra < 2 * border + multiple for extra in frames)
+    expected = large.numpy()
+    for axis, extra in ((3, frames[1]), (2, frames[0])):
+        widths = [(0, 0)] * 4
+        widths[axis] = (extra // 2, extra - extra // 2)
+        mode = "reflect" if widths[axis][1] < large.shape[axis] else "edge"
+        expected = np.pad(expected, widths, mode=mode)
+    assert np.array_equal(out.numpy(), expected)
+
+
+@given(*SIZES, st.integers(1, 800), st.sampled_from(["width", "height", "longest"]))
+def test_a_side_is_exact_and_the_other_in_proportion(width: int, height: int, pixels: int, name: str) -> None:
+    named = {"width": 0, "height": 1, "longest": 0 if width >= height else 1}[name]
+    other = Fraction((height, width)[named] * pixels, (width, height)[named])
+    try:
+        size = canvas.Size(**{name: pixels}).of(width, height)
+    except PGPError:
+        assert pixels > 8 * (width, height)[named] or max(1, other) > 8 * (height, width)[named]
+        return
+    assert size[named] == pixels
+    assert size[1 - named] == max(1, int(other + Fraction(1, 2)))
+
+
+@pytest.mark.parametrize("scale", [0, -1, 0.99, 8.01, 1000, float("nan"), float("inf")])
+def test_scales_that_are_none(scale: float) -> None:
+    with pytest.raises(PGPError, match=r"the scale is 1 to 8"):
+        canvas.Size(scale=scale)
+
+
+def test_crops_that_are_none() -> None:
+    with pytest.raises(PGPError, match="20x10 pixels cannot be cropped to 21x10"):
+        canvas.crop(torch.zeros(1, 3, 10, 20), 21, 10)
+
+
+def test_sizes_that_are_none() -> None:
+    with pytest.raises(PGPError, match="longest side is 1 to 16384"):
+        canvas.Size(longest=0)
+    with pytest.raises(PGPError, match="give one of"):
+        canvas.Size(scale=2, width=100)
+    with pytest.raises(PGPError, match="give one of"):
+        canvas.Size()
+    with pytest.raises(PGPError, match="20000x40 would become"):
+        canvas.Size(scale=1).of(20000, 40)
+    with pytest.raises(PGPError, match="more than 8 times"):
+        canvas.Size(longest=4096).of(100, 10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_resampling_is_lanczos_in_floats(dtype: torch.dtype) -> None:
+    rgb = picture(9, 14).to(dtype)
+    out = canvas.resample(rgb, 35, 20)
+    for one, plane in zip(out.flatten(0, 1), rgb.float().flatten(0, 1), strict=True):
+        expected = _lanczos(_lanczos(plane.double().numpy(), 35).T, 20).T
+        np.testing.assert_allclose(one.numpy(), expected.clip(0, 1), atol=2e-6)
+
+
+def _lanczos(rows: np.ndarray, n: int) -> np.ndarray:
+    """Along the last axis, by the formula: window 3, enlarging, cut off at the edges and normalised."""
+    size = rows.shape[-1]
+    centre = (np.arange(n) + 0.5) * size / n
+    distance = np.arange(size)[None] + 0.5 - centre[:, None]
+    weights = np.where(np.abs(distance) < 3, np.sinc(distance) * np.sinc(distance / 3), 0)
+    return rows @ (weights / weights.sum(1, keepdims=True)).T
 
 
 def test_resize_is_exact_about_the_size() -> None:

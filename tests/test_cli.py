@@ -120,6 +120,82 @@ def test_upscale_writes_exact_sizes_and_json(tmp_path: Path, capsys: pytest.Capt
 
 
 @needs_weights
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        (["--scale", "1.5"], (32, 20)),  # 31.5 and 19.5
+        (["--width", "50"], (50, 31)),  # 30.95
+        (["--height", "50"], (81, 50)),  # 80.77
+        (["--longest", "100"], (100, 62)),  # 61.9
+        (["--scale", "1"], (21, 13)),
+    ],
+    ids=lambda o: o[0] if isinstance(o, list) else "",
+)
+def test_exact_sizes(options: list[str], size: tuple[int, int], tmp_path: Path) -> None:
+    source = picture(tmp_path / "a.png", 21, 13)
+    assert main(["upscale", str(source), "-o", str(tmp_path / "out"), *options]) == 0
+    with Image.open(tmp_path / "out" / "a.png") as result:
+        assert result.size == size
+
+
+@pytest.mark.parametrize("options", [["--width", "0"], ["--longest", "99999"], ["--width", "9", "--height", "9"]])
+def test_bad_sizes_exit_2(options: list[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["upscale", "a.png", "-o", str(tmp_path), *options])
+    assert stop.value.code == 2
+
+
+@needs_weights
+def test_the_colour_fix_is_on_unless_it_is_not_wanted(tmp_path: Path) -> None:
+    """What it is for: the mean over a wide area is the input's."""
+    source = tmp_path / "a.png"
+    Image.new("RGB", (48, 48), (20, 40, 230)).save(source)
+    for fix in ("wavelet", "adain", "none"):
+        assert main(["upscale", str(source), "-o", str(tmp_path / fix), "--color-fix", fix]) == 0
+        result = np.asarray(Image.open(tmp_path / fix / "a.png"), float)
+        if fix != "none":
+            assert np.abs(result - [20, 40, 230]).max() <= 1, fix
+    one, other = ((tmp_path / d / "a.png").read_bytes() for d in ("wavelet", "none"))
+    assert one != other
+
+
+def test_its_methods_are_the_colour_fix_s() -> None:
+    from pgp_core import color_fix
+    from pgp_core.cli import upscale
+
+    assert upscale.METHODS == color_fix.METHODS
+
+
+@needs_weights
+def test_results_that_are_there_are_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        picture(folder / name)
+    out.mkdir()
+    (out / "a.png").write_bytes(b"done before")
+    run = ["upscale", str(folder), "-o", str(out), "--scale", "1", "--json"]
+    assert main(run) == 0
+    captured = capsys.readouterr()
+    assert (out / "a.png").read_bytes() == b"done before"
+    rows = [json.loads(line) for line in captured.out.splitlines()]
+    assert [(Path(r["input"]).name, r.get("skipped", False)) for r in rows] == [("a.png", True), ("b.png", False)]
+    assert "1 of 2 pictures done, 1 skipped" in captured.err
+    assert main(run) == 0, "nothing to do is no failure"
+    assert "0 of 2 pictures done, 2 skipped" in capsys.readouterr().err
+    assert main([*run, "--overwrite"]) == 0
+    assert (out / "a.png").read_bytes() != b"done before"
+
+
+@needs_weights
+def test_names_with_spaces_and_a_leading_dash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    picture(tmp_path / "-v ö.png")
+    assert main(["upscale", "-o", "out", "--scale", "1", "--", "-v ö.png"]) == 0
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["-v ö.png"]
+
+
+@needs_weights
 def test_same_seed_same_picture_and_other_seed_another(tmp_path: Path) -> None:
     source = picture(tmp_path / "a.png")
     results = []

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import PGPError, PictureError
 from .output import emit
+
+if TYPE_CHECKING:
+    from ..canvas import Size
+
+#: :data:`pgp_core.color_fix.METHODS`, without waiting for PyTorch.
+METHODS = ("wavelet", "adain", "none")
+#: :data:`pgp_core.images.FORMATS`.
+FORMATS = {"png": ".png", "tiff": ".tif", "jpeg": ".jpg", "webp": ".webp"}
 
 
 def add_to(commands: Any) -> None:
@@ -18,7 +26,10 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser("upscale", help="enlarge and restore pictures")
     parser.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="pictures, or folders of pictures")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the results")
-    parser.add_argument("--scale", type=_scale, default=4.0, help="1 to 8 (4)")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--scale", type=_in_range(float, "scale"), metavar="F", help="result over input, 1 to 8 (4)")
+    for side, what in (("width", "width"), ("height", "height"), ("longest", "longer side")):
+        size.add_argument(f"--{side}", type=_in_range(int, side), metavar="N", help=f"pixels of the result's {what}")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--one-step", action="store_true", help="one UNet call (the default)")
     how.add_argument("--steps", type=int, metavar="N", help="Euler steps with CFG instead, 20 as in the paper")
@@ -27,62 +38,95 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--start", choices=("noise", "lq"), default="noise", help="what --steps starts from (noise)")
     parser.add_argument("--denoise", type=float, default=0.5, metavar="F", help="noise added to an lq start (0.5)")
     parser.add_argument("--strength", type=float, default=1.0, metavar="F", help="of the guidance, 0 to 1 (1)")
+    parser.add_argument("--color-fix", choices=METHODS, default="wavelet", help="whose colours to keep (wavelet)")
+    parser.add_argument("--format", choices=FORMATS, default="png", help="of the results (png)")
+    parser.add_argument("--quality", type=int, default=95, metavar="N", help="of JPEG and WebP, 1 to 100 (95)")
+    parser.add_argument("--lossless", action="store_true", help="WebP without loss")
+    parser.add_argument("--overwrite", action="store_true", help="make results again that are there already")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (auto)")
     parser.add_argument("--json", action="store_true", help="one JSON object a picture on stdout")
     parser.set_defaults(run=run)
 
 
-def _scale(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 1 <= value <= 8:
-        raise argparse.ArgumentTypeError(f"the scale is 1 to 8, not {text}")
-    return value
+def _in_range(number: type, field: str) -> Callable[[str], Any]:
+    """A type for argparse: a number that :class:`pgp_core.canvas.Size` takes, else wrong usage."""
+
+    def parse(text: str) -> Any:
+        from ..canvas import Size
+
+        value = number(text)
+        try:
+            Size(**{field: value})
+        except PGPError as e:
+            raise argparse.ArgumentTypeError(str(e)) from None
+        return value
+
+    parse.__name__ = number.__name__
+    return parse
 
 
 def run(args: argparse.Namespace) -> int:
     """Upscale all inputs; a picture that fails is named and the rest goes on."""
     from ..images import find_pictures
 
+    size = _size(args)
     pictures = find_pictures(args.inputs)
-    outputs = _outputs(pictures, args.output)
+    outputs = _outputs(pictures, args.output, FORMATS[args.format])
     # Options are checked, and the folder is made, before anything slow begins.
     options = _options(args)
     try:
         args.output.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise PictureError(f"the folder {args.output} cannot be made: {e}") from None
+    todo = [(s, t) for s, t in zip(pictures, outputs, strict=True) if args.overwrite or not t.exists()]
+    if args.json:
+        for source, target in zip(pictures, outputs, strict=True):
+            if (source, target) not in todo:
+                emit({"input": str(source), "output": str(target), "skipped": True})
+    failed = _all(todo, args, size, options) if todo else 0
+    if len(pictures) > 1 or not todo:
+        skipped = len(pictures) - len(todo)
+        summary = f"{len(todo) - failed} of {len(pictures)} pictures done"
+        if skipped:
+            summary += f", {skipped} skipped that were there already (--overwrite makes them again)"
+        if failed:
+            summary += f", {failed} failed"
+        print(f"pgp-diffsr: {summary}", file=sys.stderr)  # noqa: T201
+    return 1 if failed else 0
+
+
+def _all(todo: list[tuple[Path, Path]], args: argparse.Namespace, size: Size, options: dict[str, Any]) -> int:
+    """Upscale all of them; how many failed."""
     from ..nano_pipeline import NanoPipeline
 
     pipeline = NanoPipeline.load(one_step=args.steps is None, device=_device(args.device))
     if args.steps is None and args.cfg is None:
         options["cfg"] = 1.0
     failed = 0
-    for source, target in zip(pictures, outputs, strict=True):
+    for source, target in todo:
         try:
-            _upscale(pipeline, source, target, args, options)
+            _upscale(pipeline, source, target, args, size, options)
         except PGPError as e:
-            if len(pictures) == 1:
+            if len(todo) == 1:
                 raise
             failed += 1
             print(f"pgp-diffsr: error: {e}", file=sys.stderr)  # noqa: T201
-    if len(pictures) > 1:
-        done = len(pictures) - failed
-        print(f"pgp-diffsr: {done} of {len(pictures)} pictures done", file=sys.stderr)  # noqa: T201
-    return 1 if failed else 0
+    return failed
 
 
-def _upscale(pipeline: Any, source: Path, target: Path, args: argparse.Namespace, options: dict[str, Any]) -> None:
+def _upscale(
+    pipeline: Any, source: Path, target: Path, args: argparse.Namespace, size: Size, options: dict[str, Any]
+) -> None:
     from tqdm import tqdm
 
-    from ..images import open_picture, save_picture, to_image
+    from ..images import open_picture, save_picture
     from ..sampling import SampleOptions
+    from ..upscale import upscale
 
     started = time.perf_counter()
     picture = open_picture(source)
-    width, height = (max(1, round(n * args.scale)) for n in picture.rgb.size)
+    if picture.frames > 1:
+        print(f"{source} holds {picture.frames} pictures: the first one is taken", file=sys.stderr)  # noqa: T201
     steps = args.steps or 1
     chosen = SampleOptions(**{"cfg": pipeline.cfg, **options})
     with tqdm(total=steps, desc=source.name, unit="step", disable=None, leave=False) as bar:
@@ -90,8 +134,9 @@ def _upscale(pipeline: Any, source: Path, target: Path, args: argparse.Namespace
         def progress(done: int, total: int) -> None:
             bar.update(done - bar.n)
 
-        result = pipeline.restore(picture.canvas(width, height), chosen, progress)
-    save_picture(to_image(result[0], picture.alpha), target)
+        result = upscale(pipeline, picture.rgb(), size, chosen, args.color_fix, progress)
+    height, width = result.shape[-2:]
+    save_picture(picture.enlarged(result[0]), target, args.quality, args.lossless)
     seconds = time.perf_counter() - started
     row = {
         "input": str(source),
@@ -109,15 +154,15 @@ def _upscale(pipeline: Any, source: Path, target: Path, args: argparse.Namespace
     print(f"{target}  {width} x {height}, {seconds:.1f} s", file=sys.stderr)  # noqa: T201
 
 
-def _outputs(pictures: list[Path], folder: Path) -> list[Path]:
-    """``folder/<stem>.png`` of each.
+def _outputs(pictures: list[Path], folder: Path, suffix: str) -> list[Path]:
+    """``folder/<stem><suffix>`` of each.
 
     Raises:
         PictureError: if two inputs would write one output, or one would overwrite its input.
     """
     outputs: dict[Path, Path] = {}
     for source in pictures:
-        target = folder / f"{source.stem}.png"
+        target = folder / f"{source.stem}{suffix}"
         if target in outputs:
             raise PictureError(f"{outputs[target]} and {source} would both be written to {target}: rename one")
         if target.resolve() == source.resolve():
@@ -126,9 +171,18 @@ def _outputs(pictures: list[Path], folder: Path) -> list[Path]:
     return list(outputs)
 
 
+def _size(args: argparse.Namespace) -> Size:
+    from ..canvas import Size
+
+    given = {k: getattr(args, k) for k in ("scale", "width", "height", "longest")}
+    return Size(**given) if any(v is not None for v in given.values()) else Size(scale=4.0)
+
+
 def _options(args: argparse.Namespace) -> dict[str, Any]:
     from ..sampling import SampleOptions
 
+    if not 1 <= args.quality <= 100:
+        raise PGPError(f"the quality is 1 to 100, not {args.quality}")
     options: dict[str, Any] = {"seed": args.seed, "strength": args.strength}
     if args.cfg is not None:
         options["cfg"] = args.cfg

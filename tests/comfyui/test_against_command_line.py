@@ -11,9 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from pgp_core import canvas
+from pgp_core.canvas import Size
 from pgp_core.nano_pipeline import NanoPipeline
 from pgp_core.sampling import SampleOptions
+from pgp_core.upscale import upscale
 
 from . import pictures
 from .comfy_server import Server
@@ -41,7 +42,7 @@ def _by_comfyui(
             # As the workflow's note says for a picture of one's own.
             node["mode"] = BYPASSED
     prompt = to_prompt(workflow, object_info)
-    assert _node(prompt, "ImageScaleBy")["scale_by"] == SCALE
+    assert (_node(prompt, "PGPDiffSRCanvas")["by"], _node(prompt, "PGPDiffSRCanvas")["scale"]) == ("scale", SCALE)
     server.upload(picture, _node(prompt, "LoadImage")["image"])
     (saver,) = (i for i, n in prompt.items() if n["class_type"] == "SaveImage")
     (saved,) = server.run(prompt)["outputs"][saver]["images"]
@@ -50,8 +51,7 @@ def _by_comfyui(
 
 def _by_pgp_core(prompt: dict[str, Any], picture: Path) -> torch.Tensor:
     with Image.open(picture) as image:
-        lq = canvas.resize(image.convert("RGB"), WIDTH * SCALE, HEIGHT * SCALE)
-    x = torch.from_numpy(np.asarray(lq).copy()).movedim(-1, 0)[None].float() / 255
+        x = torch.from_numpy(np.array(image.convert("RGB"))).movedim(-1, 0)[None].float() / 255
     one_step = any(n["class_type"] == "PGPDiffSROneStep" for n in prompt.values())
     if one_step:
         options = SampleOptions(cfg=1.0)
@@ -59,7 +59,8 @@ def _by_pgp_core(prompt: dict[str, Any], picture: Path) -> torch.Tensor:
         sampler = _node(prompt, "KSampler")
         assert (sampler["sampler_name"], sampler["scheduler"], sampler["denoise"]) == ("euler", "ddim_uniform", 1.0)
         options = SampleOptions(steps=sampler["steps"], cfg=sampler["cfg"], seed=sampler["seed"])
-    return NanoPipeline.load(one_step=one_step).restore(x, options)
+    fix = _node(prompt, "PGPDiffSRColorFix")["method"]
+    return upscale(NanoPipeline.load(one_step=one_step), x, Size(scale=SCALE), options, fix)
 
 
 def test_the_workflow_s_picture_is_pgp_core_s(

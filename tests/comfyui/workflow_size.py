@@ -32,9 +32,14 @@ def canvas_size(prompt: dict[str, Any], node: str, loaded: tuple[int, int]) -> t
         return loaded
     if kind in KEEP:
         return canvas_size(prompt, inputs[KEEP[kind]][0], loaded)
-    if kind == "ImageScaleBy":
+    if kind == "PGPDiffSRColorFix":
+        # It crops to the size that the canvas node says.
+        assert inputs["width"][0] == inputs["height"][0]
+        return canvas_size(prompt, inputs["width"][0], loaded)
+    if kind == "PGPDiffSRCanvas":
+        assert inputs["by"] == "scale"
         width, height = canvas_size(prompt, inputs["image"][0], loaded)
-        return round(width * inputs["scale_by"]), round(height * inputs["scale_by"])
+        return int(width * inputs["scale"] + 0.5), int(height * inputs["scale"] + 0.5)
     if kind == "ImageScaleToMaxDimension":
         width, height = canvas_size(prompt, inputs["image"][0], loaded)
         largest = inputs["largest_size"]

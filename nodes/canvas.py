@@ -1,0 +1,70 @@
+"""Node: the LQ canvas, a picture at its final size."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..pgp_core import canvas
+
+
+class PGPDiffSRCanvas(io.ComfyNode):
+    """Enlarges a picture to the exact size of the result, with the frame around it that the model needs."""
+
+    #: Widget value to field of :class:`pgp_core.canvas.Size`.
+    BY = {"scale": "scale", "width": "width", "height": "height", "longest side": "longest"}  # noqa: RUF012
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PGPDiffSRCanvas",
+            display_name="PGP-DiffSR Canvas",
+            category="PGP-DiffSR",
+            description=(
+                "Enlarges the low-quality picture to the exact size of the result (Lanczos) and puts a mirrored frame "
+                "around it, as the model needs. PGP-DiffSR Colour Fix cuts the frame off again."
+            ),
+            search_aliases=["pgp", "upscale", "resize", "pad", "super resolution"],
+            inputs=[
+                io.Image.Input("image", tooltip="The low-quality picture, or a batch. An alpha channel is kept."),
+                io.Combo.Input(
+                    "by",
+                    options=list(cls.BY),
+                    default="scale",
+                    tooltip="What the size of the result is given by; the other side follows in proportion.",
+                ),
+                io.Float.Input(
+                    "scale",
+                    default=4.0,
+                    min=canvas.MIN_SCALE,
+                    max=canvas.MAX_SCALE,
+                    step=0.01,
+                    tooltip="Result over input; read with by = scale. Halves of a pixel are rounded up.",
+                ),
+                io.Int.Input(
+                    "pixels",
+                    default=2048,
+                    min=1,
+                    max=canvas.MAX_SIDE,
+                    tooltip="Pixels of the side named by 'by', exactly; not read with by = scale.",
+                ),
+                io.Combo.Input(
+                    "model",
+                    options=list(canvas.MULTIPLE),
+                    tooltip="Which model the canvas is for: nano needs multiples of 16 pixels and a "
+                    "frame of 32, SDXL multiples of 32.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="canvas", tooltip="For VAE Encode, Apply PGP-DiffSR and the colour fix."),
+                io.Int.Output(display_name="width", tooltip="Of the result without the frame, for the colour fix."),
+                io.Int.Output(display_name="height", tooltip="Of the result without the frame, for the colour fix."),
+                io.Image.Output(display_name="enlarged", tooltip="The canvas without the frame, to compare with."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, image: io.Image.Type, by: str, scale: float, pixels: int, model: str) -> io.NodeOutput:
+        size = canvas.Size(scale=scale) if by == "scale" else canvas.Size(**{cls.BY[by]: pixels})
+        out, width, height = canvas.canvas(image.movedim(-1, 1), size, model)
+        enlarged = canvas.crop(out, width, height)
+        return io.NodeOutput(out.movedim(1, -1), width, height, enlarged.movedim(1, -1))

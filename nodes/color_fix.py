@@ -1,0 +1,67 @@
+"""Node: the colours of the LQ picture for the restored one, and its exact size."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io
+
+from ..pgp_core.canvas import MAX_SIDE, crop, resample
+from ..pgp_core.color_fix import METHODS, color_fix
+
+
+class PGPDiffSRColorFix(io.ComfyNode):
+    """Gives a restored picture the colours, and the alpha channel, of the low-quality one."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PGPDiffSRColorFix",
+            display_name="PGP-DiffSR Colour Fix",
+            category="PGP-DiffSR",
+            description=(
+                "Gives the restored picture the colours of the low-quality one: wavelet keeps its detail and takes "
+                "the rest, adain gives each channel the mean and contrast of the whole. Alpha comes along. Then the "
+                "canvas's frame is cut off."
+            ),
+            search_aliases=["pgp", "color fix", "wavelet", "adain", "colour transfer", "color match"],
+            inputs=[
+                io.Image.Input("image", tooltip="The restored picture, from VAE Decode."),
+                io.Image.Input(
+                    "reference",
+                    tooltip="The canvas, or any version of the low-quality picture: a smaller one is enlarged.",
+                ),
+                io.Combo.Input(
+                    "method", options=list(METHODS), default="wavelet", tooltip="none leaves colours alone."
+                ),
+                io.Int.Input(
+                    "width",
+                    default=0,
+                    min=0,
+                    max=MAX_SIDE,
+                    tooltip="Crop the middle to this width, from PGP-DiffSR Canvas; 0 does not crop.",
+                ),
+                io.Int.Input(
+                    "height",
+                    default=0,
+                    min=0,
+                    max=MAX_SIDE,
+                    tooltip="Crop the middle to this height, from PGP-DiffSR Canvas; 0 does not crop.",
+                ),
+            ],
+            outputs=[io.Image.Output(display_name="image", tooltip="The picture with its colours put right.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, image: io.Image.Type, reference: io.Image.Type, method: str, width: int = 0, height: int = 0
+    ) -> io.NodeOutput:
+        pictures, references = image.movedim(-1, 1), reference.movedim(-1, 1)
+        if references.shape[-2:] != pictures.shape[-2:]:
+            references = resample(references, pictures.shape[-1], pictures.shape[-2])
+        fixed = color_fix(pictures[:, :3], references[:, :3], method)
+        source = references if references.shape[1] == 4 else pictures
+        if source.shape[1] == 4:
+            alpha = source[:, 3:].to(fixed).expand(len(fixed), -1, -1, -1)
+            fixed = torch.cat([fixed, alpha], 1)
+        fixed = crop(fixed, width or fixed.shape[-1], height or fixed.shape[-2])
+        return io.NodeOutput(fixed.movedim(1, -1).contiguous())

@@ -1,0 +1,46 @@
+"""The whole way of a picture: canvas, restoration, colour fix, exact size."""
+
+from __future__ import annotations
+
+import torch
+
+from . import canvas
+from .color_fix import color_fix
+from .nano_pipeline import NanoPipeline
+from .sampling import Progress, SampleOptions
+
+#: Nano's name in :data:`pgp_core.canvas.MULTIPLE`.
+MODEL = "pgp-nano"
+
+
+def upscale(
+    pipeline: NanoPipeline,
+    pictures: torch.Tensor,
+    size: canvas.Size,
+    options: SampleOptions | None = None,
+    fix: str = "wavelet",
+    progress: Progress | None = None,
+) -> torch.Tensor:
+    """Enlarge and restore pictures; ComfyUI's shipped workflows do the same with their nodes.
+
+    Args:
+        pictures: ``(B, 3, H, W)`` RGB in [0, 1]. Each is restored by itself, with the same seed: what it becomes
+            does not depend on the others.
+        size: of the result.
+        options, progress: see :meth:`pgp_core.nano_pipeline.NanoPipeline.restore`.
+        fix: one of :data:`pgp_core.color_fix.METHODS`.
+
+    Returns:
+        ``(B, 3, height, width)`` float32 on the CPU, in [0, 1], of exactly the size asked for.
+
+    Raises:
+        PGPError: if the size is out of range.
+        Cancelled: when ``progress`` returned False.
+    """
+    results = []
+    for picture in pictures:
+        lq, width, height = canvas.canvas(picture[None], size, MODEL)
+        restored = pipeline.restore(lq, options, progress)
+        # Before the frame is cut off, as the nodes do it: both look at the same pixels.
+        results.append(canvas.crop(color_fix(restored, lq.cpu(), fix), width, height))
+    return torch.cat(results)
