@@ -7,6 +7,7 @@ from typing import Any
 #: Nodes that keep a picture's size, and the input that it comes in by. Latents count in pixels.
 KEEP = {
     "SaveImage": "images",
+    "RebatchImages": "images",
     "VAEDecode": "samples",
     "VAEEncode": "pixels",
     "LatentAdd": "samples1",
