@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         for source, target in zip(pictures, outputs, strict=True):
             if (source, target) not in todo:
                 emit({"input": str(source), "output": str(target), "skipped": True})
-    failed = _all(todo, args, size, options) if todo else 0
+    failed = _all(todo, args, size, options, len(pictures) > 1) if todo else 0
     if len(pictures) > 1 or not todo:
         skipped = len(pictures) - len(todo)
         summary = f"{len(todo) - failed} of {len(pictures)} pictures done"
@@ -95,8 +95,10 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _all(todo: list[tuple[Path, Path]], args: argparse.Namespace, size: Size, options: dict[str, Any]) -> int:
-    """Upscale all of them; how many failed."""
+def _all(
+    todo: list[tuple[Path, Path]], args: argparse.Namespace, size: Size, options: dict[str, Any], many: bool
+) -> int:
+    """Upscale all of them; how many failed. The failure of a lone input is raised."""
     from ..nano_pipeline import NanoPipeline
 
     pipeline = NanoPipeline.load(one_step=args.steps is None, device=_device(args.device))
@@ -107,7 +109,7 @@ def _all(todo: list[tuple[Path, Path]], args: argparse.Namespace, size: Size, op
         try:
             _upscale(pipeline, source, target, args, size, options)
         except PGPError as e:
-            if len(todo) == 1:
+            if not many:
                 raise
             failed += 1
             print(f"pgp-diffsr: error: {e}", file=sys.stderr)  # noqa: T201
