@@ -107,21 +107,21 @@ class Page:
             "async yes => { await window.app.extensionManager.setting.set('Comfy.VueNodes.Enabled', yes); }", yes
         )
 
-    def wait_for_pictures(self, node: int, count: int) -> list[tuple[int, int]]:
-        """Wait until a node shows its results; the pictures' widths and heights."""
+    def wait_for_pictures(self, node: int, sizes: list[tuple[int, int]]) -> None:
+        """Wait until a node shows pictures of these widths and heights.
+
+        For sizes, not for pictures: after a run the page shows those of the run before for a moment.
+        """
         # Nodes 2.0 show results as elements; otherwise the canvas draws them.
-        handle = self.page.wait_for_function(
-            """([id, count]) => {
+        self.page.wait_for_function(
+            """([id, sizes]) => {
                 const drawn = window.app.graph.getNodeById(id).imgs ?? [];
                 const elements = document.querySelectorAll(`[data-node-id='${id}'] img`);
-                for (const images of [[...elements], drawn])
-                    if (images.length === count && images.every(i => i.naturalWidth > 0))
-                        return images.map(i => [i.naturalWidth, i.naturalHeight]);
-                return false;
+                const shown = images => JSON.stringify(images.map(i => [i.naturalWidth, i.naturalHeight]));
+                return [[...elements], drawn].some(images => shown(images) === JSON.stringify(sizes));
             }""",
-            arg=[node, count],
+            arg=[node, sizes],
         )
-        return [(width, height) for width, height in handle.json_value()]
 
     def wait_for_text(self, text: str) -> None:
         """Wait until the page says something."""
