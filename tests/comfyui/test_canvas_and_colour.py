@@ -106,3 +106,24 @@ def test_a_batch_is_its_pictures_one_by_one(server: Server, object_info: dict[st
         assert len(together) == 3
         for one, saved in zip(alone, together, strict=True):
             assert float((one - pictures.read(server.picture(saved))).abs().max()) * 255 <= 1
+
+
+def test_cores_color_transfer_in_its_place(server: Server, tmp_path: Path) -> None:
+    """Core gives a picture with a cast the colours of the canvas; ours behind it then only cuts the frame off."""
+    picture = pictures.smooth(3, 40, 30)
+    server.upload(pictures.save(picture, tmp_path / "true.png"), "true.png")
+    server.upload(pictures.save((picture * 0.6 + 0.3).clamp(0, 1), tmp_path / "cast.png"), "cast.png")
+    transfer = {"method": "reinhard_lab", "source_stats": "per_frame", "strength": 1.0}
+    prompt = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "true.png"}},
+        "2": {"class_type": "LoadImage", "inputs": {"image": "cast.png"}},
+        "3": _canvas(["1", 0], scale=1.0),
+        "4": _canvas(["2", 0], scale=1.0),
+        "5": {"class_type": "ColorTransfer", "inputs": {"image_target": ["4", 0], "image_ref": ["3", 0], **transfer}},
+        "6": _fix(["5", 0], ["3", 0], "3", method="none"),
+        "7": _save(["6", 0]),
+    }
+    (saved,) = server.run(prompt)["outputs"]["7"]["images"]
+    result = pictures.read(server.picture(saved))
+    assert result.shape == picture.shape
+    assert float((result.mean((-1, -2)) - picture.mean((-1, -2))).abs().max()) < 0.02
