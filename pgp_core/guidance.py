@@ -1,4 +1,4 @@
-"""Guidance: the LQ adapter and the PEAMs of one file, composed as the file's metadata says."""
+"""Guidance: what one file holds of LQ adapter and PEAM, LQ encoder and alignment, composed as its metadata says."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 
+from .alignment import Alignment
 from .checkpoints import check_same
 from .errors import GuidanceError, name_some
 from .lq_adapter import LQAdapter
+from .lq_encoder import GROUPS, Attention, LQEncoder, plain_attention
 from .peam import PEAM
 
 FORMAT = "pgp-diffsr/guidance"
@@ -29,9 +31,10 @@ class Site:
         module: diffusers name of the encoder module after which they meet; the skip connection takes the
             fused features too.
         channels: C of the UNet's features there.
-        level: which of the LQ adapter's levels feeds it.
+        level: which of the LQ adapter's levels feeds it; not read for ``"alignment"``.
         scale: pixels of the LQ canvas per feature position there.
-        fusion: ``"peam"``, or ``"add"`` as plain T2I-Adapter does.
+        fusion: ``"peam"``; ``"add"`` as plain T2I-Adapter does; or ``"alignment"``, FaithDiff's, which the LQ
+            encoder feeds.
     """
 
     module: str = "down_blocks.0.downsamplers.0"
@@ -51,11 +54,13 @@ class GuidanceSpec:
 
     Attributes:
         base: the UNet family that it guides (a topology's name).
-        sites: where PEAMs stand.
+        sites: where the LQ comes in.
         channels, unshuffle, blocks: the LQ adapter's shape.
+        encoder_channels, encoder_blocks: the LQ encoder's shape, see :class:`pgp_core.lq_encoder.LQEncoder`.
+        alignment_layers: see :class:`pgp_core.alignment.Alignment`.
         residual, slope: see :class:`pgp_core.peam.PEAM`.
-        input_range: range of the RGB canvas that the adapter was trained with.
-        trained: False for a fresh file, which changes nothing.
+        input_range: range of the RGB canvas that the adapter was trained with; the encoder's is (-1, 1).
+        trained: False if a part is fresh and changes nothing.
         plan_sha256: hash of the plan that the UNet had in training, or None.
     """
 
@@ -64,6 +69,9 @@ class GuidanceSpec:
     channels: tuple[int, ...] = (320, 640, 1280, 1280)
     unshuffle: int = 16
     blocks: int = 2
+    encoder_channels: tuple[int, ...] = (128, 256, 512, 512)
+    encoder_blocks: int = 2
+    alignment_layers: int = 2
     residual: bool = True
     slope: float = 0.2
     input_range: tuple[float, float] = (0.0, 1.0)
@@ -72,12 +80,19 @@ class GuidanceSpec:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     #: Parts that this release builds; a file with others is refused, not half-read.
-    PARTS = ("lq_adapter", "peam")
+    PARTS = ("lq_adapter", "peam", "lq_encoder", "alignment")
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Those of :data:`PARTS` that the sites need."""
+        fusions = {s.fusion for s in self.sites}
+        adapter, encoder = bool(fusions & {"peam", "add"}), "alignment" in fusions
+        return ("lq_adapter", "peam") * adapter + ("lq_encoder", "alignment") * encoder
 
     @property
     def levels(self) -> int:
         """How many adapter levels the sites use."""
-        return max(s.level for s in self.sites) + 1
+        return max((s.level for s in self.sites if s.fusion != "alignment"), default=-1) + 1
 
     def to_json(self) -> dict[str, Any]:
         """JSON data, version 1."""
@@ -85,10 +100,10 @@ class GuidanceSpec:
             "format": FORMAT,
             "version": VERSION,
             "base": self.base,
-            "parts": list(self.PARTS),
+            "parts": list(self.parts),
             "sites": [s.to_json() for s in self.sites],
-            "lq_adapter": {"channels": list(self.channels), "unshuffle": self.unshuffle, "blocks": self.blocks},
-            "input_range": list(self.input_range),
+            **({"lq_adapter": self._adapter_json(), "input_range": list(self.input_range)} if self.levels else {}),
+            **(self._encoder_json() if "lq_encoder" in self.parts else {}),
             "residual": self.residual,
             "slope": self.slope,
             "null_phase": "own",
@@ -96,6 +111,13 @@ class GuidanceSpec:
             "plan_sha256": self.plan_sha256,
             **self.extra,
         }
+
+    def _adapter_json(self) -> dict[str, Any]:
+        return {"channels": list(self.channels), "unshuffle": self.unshuffle, "blocks": self.blocks}
+
+    def _encoder_json(self) -> dict[str, Any]:
+        encoder = {"channels": list(self.encoder_channels), "blocks": self.encoder_blocks, "input_range": [-1, 1]}
+        return {"lq_encoder": encoder, "alignment": {"layers": self.alignment_layers}}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str] | None, source: str = "this file") -> GuidanceSpec:
@@ -127,23 +149,34 @@ class GuidanceSpec:
         if data.get("null_phase") != "own":
             raise GuidanceError(f'{source}: null_phase is {data.get("null_phase")!r}, this release knows "own" only')
         try:
-            adapter = data["lq_adapter"]
-            low, high = data["input_range"]
+            sites = tuple(
+                Site(str(s["module"]), int(s["channels"]), int(s["level"]), int(s["scale"]), str(s["fusion"]))
+                for s in data["sites"]
+            )
+            default = cls(sites=sites)
+            needs_adapter, needs_encoder = default.levels > 0, "lq_encoder" in default.parts
+            adapter = data["lq_adapter"] if needs_adapter else default._adapter_json()
+            low, high = data["input_range"] if needs_adapter else default.input_range
+            encoder = data if needs_encoder else default._encoder_json()
+            if [float(x) for x in encoder["lq_encoder"]["input_range"]] != [-1, 1]:
+                raise GuidanceError(f"{source}: its LQ encoder wants another range than -1 to 1: update")
             spec = cls(
                 base=str(data["base"]),
-                sites=tuple(
-                    Site(str(s["module"]), int(s["channels"]), int(s["level"]), int(s["scale"]), str(s["fusion"]))
-                    for s in data["sites"]
-                ),
+                sites=sites,
                 channels=tuple(int(c) for c in adapter["channels"]),
                 unshuffle=int(adapter["unshuffle"]),
                 blocks=int(adapter["blocks"]),
+                encoder_channels=tuple(int(c) for c in encoder["lq_encoder"]["channels"]),
+                encoder_blocks=int(encoder["lq_encoder"]["blocks"]),
+                alignment_layers=int(encoder["alignment"]["layers"]),
                 residual=bool(data["residual"]),
                 slope=float(data.get("slope", 0.01)),  # 0.01 in files from before it was stored
                 input_range=(float(low), float(high)),
                 trained=bool(data["trained"]),
                 plan_sha256=data.get("plan_sha256"),
             )
+        except GuidanceError:
+            raise
         except (KeyError, TypeError, ValueError, OverflowError) as e:
             raise GuidanceError(f"{source}: its guidance metadata is incomplete or wrong at {e}") from None
         spec._check(source)
@@ -156,32 +189,46 @@ class GuidanceSpec:
             self.unshuffle,
             self.blocks,
             *self.channels,
+            self.encoder_blocks,
+            self.alignment_layers,
+            *self.encoder_channels,
             *(s.channels for s in self.sites),
             *(s.scale for s in self.sites),
         ]
         # Sizes come from an untrusted file and become allocations.
-        if not all(1 <= x <= 16384 for x in sizes) or self.unshuffle > 64 or self.blocks > 64:
+        if (
+            not all(1 <= x <= 16384 for x in sizes)
+            or max(self.unshuffle, self.blocks, self.encoder_blocks, self.alignment_layers) > 64
+        ):
             raise GuidanceError(f"{source}: its guidance metadata has impossible sizes: {sizes}")
         if not all(math.isfinite(x) for x in self.input_range):
             raise GuidanceError(f"{source}: its input_range {self.input_range} is no range")
         if not 0 <= self.slope <= 1:
             raise GuidanceError(f"{source}: its PEAM has a LeakyReLU slope of {self.slope}; 0 to 1 is possible")
+        if not 2 <= len(self.encoder_channels) <= 8 or any(c % GROUPS for c in self.encoder_channels):
+            raise GuidanceError(f"{source}: an LQ encoder of {self.encoder_channels} channels cannot be built")
         for s in self.sites:
+            if s.fusion not in ("peam", "add", "alignment"):
+                raise GuidanceError(
+                    f"{source}: site {s.module} has fusion {s.fusion!r}; peam, add and alignment are known: update"
+                )
+            if s.fusion == "alignment":
+                if s.scale != 2 ** (len(self.encoder_channels) - 1):
+                    raise GuidanceError(f"{source}: site {s.module} has another scale than its LQ encoder")
+                continue
             if not 0 <= s.level < len(self.channels):
                 raise GuidanceError(f"{source}: site {s.module} asks for adapter level {s.level}, which is not there")
-            if s.fusion not in ("peam", "add"):
-                raise GuidanceError(
-                    f'{source}: site {s.module} has fusion {s.fusion!r}; "peam" and "add" are known: update'
-                )
             if self.channels[s.level] != s.channels:
                 raise GuidanceError(
                     f"{source}: site {s.module} has {s.channels} channels, adapter level {s.level} gives "
                     f"{self.channels[s.level]}"
                 )
+        if sum(s.fusion == "alignment" for s in self.sites) > 1:
+            raise GuidanceError(f"{source}: its guidance has more than one alignment")
 
 
 class Guidance(torch.nn.Module):
-    """LQ adapter and one PEAM per site.
+    """LQ adapter and one PEAM per site, LQ encoder and alignment, as the spec says.
 
     Use: :meth:`features` once per picture, then :meth:`fuse` at each site and UNet call.
     """
@@ -192,11 +239,17 @@ class Guidance(torch.nn.Module):
         operations: Any = torch.nn,
         device: Any = None,
         dtype: torch.dtype | None = None,
+        attention: Attention = plain_attention,
     ):
         super().__init__()
         self.spec = spec
         factory = {"operations": operations, "device": device, "dtype": dtype}
-        self.lq_adapter = LQAdapter(spec.channels, spec.unshuffle, spec.levels, spec.blocks, **factory)
+        if spec.levels:
+            self.lq_adapter = LQAdapter(spec.channels, spec.unshuffle, spec.levels, spec.blocks, **factory)
+        for s in spec.sites:
+            if s.fusion == "alignment":
+                self.lq_encoder = LQEncoder(spec.encoder_channels, spec.encoder_blocks, attention, **factory)
+                self.alignment = Alignment(spec.encoder_channels[-1], s.channels, spec.alignment_layers, **factory)
         # Keyed by the site's number, so that a file's keys say which site a PEAM belongs to.
         self.peam = torch.nn.ModuleDict(
             {
@@ -208,10 +261,12 @@ class Guidance(torch.nn.Module):
 
     @classmethod
     def fresh(cls, spec: GuidanceSpec, **factory: Any) -> Guidance:
-        """An untrained guidance whose PEAMs change nothing (with ``spec.residual``)."""
+        """An untrained guidance whose PEAMs (with ``spec.residual``) and alignment change nothing."""
         guidance = cls(spec, **factory)
         for peam in guidance.peam.values():
             peam.reset_identity()  # type: ignore[operator]
+        if "alignment" in spec.parts:
+            guidance.alignment.reset_identity()
         return guidance
 
     def features(self, lq: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -224,13 +279,17 @@ class Guidance(torch.nn.Module):
             one ``(B, C, ceil(H / scale), ceil(W / scale))`` per site.
         """
         low, high = self.spec.input_range
-        levels = self.lq_adapter(lq * (high - low) + low)
-        return tuple(levels[s.level] for s in self.spec.sites)
+        levels = self.lq_adapter(lq * (high - low) + low) if self.spec.levels else []
+        return tuple(self._encoded(lq) if s.fusion == "alignment" else levels[s.level] for s in self.spec.sites)
+
+    def _encoded(self, lq: torch.Tensor) -> torch.Tensor:
+        return self.alignment.condition(self.lq_encoder(lq * 2 - 1))
 
     def fuse(
         self, site: int, h: torch.Tensor, f: torch.Tensor, strength: float = 1.0, exchange: bool = True
     ) -> torch.Tensor:
-        """``h + strength * (PEAM(h, f) - h)`` at one site (``h + strength * f`` at an additive one).
+        """``h + strength * (PEAM(h, f) - h)`` at one site (``h + strength * f`` at an additive one,
+        ``h + strength * alignment(h, f)`` at FaithDiff's).
 
         Args:
             site: index into ``spec.sites``.
@@ -255,6 +314,8 @@ class Guidance(torch.nn.Module):
         f = fit(f, h.shape[-2], h.shape[-1]).to(h.dtype).expand(h.shape[0], -1, -1, -1)
         if self.spec.sites[site].fusion == "add":
             return h + strength * f
+        if self.spec.sites[site].fusion == "alignment":
+            return h + strength * self.alignment(h, f)
         fused = self.peam[str(site)](h, f, exchange)
         return fused if strength == 1 else h + strength * (fused - h)
 

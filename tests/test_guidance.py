@@ -111,7 +111,7 @@ BAD: dict[str, tuple[dict[str, str] | None, str]] = {
     "version text": (metadata(version="1"), "positive whole number, not '1'"),
     "version true": (metadata(version=True), "positive whole number, not True"),
     "no version": (missing("version"), "positive whole number, not None"),
-    "unknown part": (metadata(parts=["lq_adapter", "peam", "alignment"]), "does not know: alignment"),
+    "unknown part": (metadata(parts=["lq_adapter", "peam", "tagger"]), "does not know: tagger"),
     "parts null": (metadata(parts=None), "parts"),
     "parts a number": (metadata(parts=3), "parts"),
     "a part that is an object": (metadata(parts=[{"name": "peam"}]), "parts"),

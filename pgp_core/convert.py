@@ -1,0 +1,94 @@
+"""Converting FaithDiff's published file, once, without holding it in memory."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from .atomic import replacing
+from .checkpoints import check_same
+from .errors import CheckpointError
+from .faithdiff import find_extras, value_path, value_shape
+from .guidance import KEY_PREFIX, METADATA_KEY
+from .safetensors_stream import write_streaming
+from .unet_file import UNetInfo, inspect_unet, metadata_of
+from .weights_file import WeightsFile, open_weights
+
+
+def convert(
+    path: Path, folder: Path, dtype: torch.dtype = torch.float16, progress: Callable[[int, int], None] | None = None
+) -> tuple[Path, Path]:
+    """Split a FaithDiff file into a UNet and a guidance file, tensor by tensor.
+
+    The UNet gets LDM keys without prefix, which core's loader reads too. Both files appear together, or
+    neither does.
+
+    Args:
+        folder: where to; in its ``diffusion_models`` and ``model_patches`` where it has both, as ComfyUI's
+            ``models`` does.
+        dtype: of both files. The authors run float16.
+        progress: called with bytes done and in all.
+
+    Returns:
+        the two paths.
+
+    Raises:
+        CheckpointError, GuidanceError: if the file does not fit, or nothing can be written.
+    """
+    with open_weights(path) as file:
+        info = inspect_unet(file)
+        _check_whole(info, file)
+        extras = find_extras(file)
+        unet_path, guidance_path = _places(path, folder)
+        unet = {info.ldm(k): k for k in info.keys}
+        guidance = {KEY_PREFIX + k: s for k, s in extras.sources.items()}
+
+        def size(source: str) -> int:
+            return math.prod(value_shape(source, file.shapes[source])) * dtype.itemsize
+
+        total = sum(map(size, (*unet.values(), *guidance.values())))
+        done = 0
+
+        def read(source: str) -> torch.Tensor:
+            nonlocal done
+            done += size(source)
+            if progress is not None:
+                progress(done, total)
+            return value_path(source, file.read(source))
+
+        def write(target: Path, keys: dict[str, str], metadata: dict[str, str]) -> None:
+            shapes = {k: value_shape(s, file.shapes[s]) for k, s in keys.items()}
+            write_streaming(target, shapes, dtype, lambda k: read(keys[k]), metadata)
+
+        try:
+            with replacing(unet_path) as unet_file, replacing(guidance_path) as guidance_file:
+                write(unet_file, unet, metadata_of(info, f"{path.stem} UNet"))
+                write(guidance_file, guidance, {METADATA_KEY: json.dumps(extras.spec.to_json())})
+        except OSError as e:
+            raise CheckpointError(f"{folder} cannot be written to: {e}") from None
+    return unet_path, guidance_path
+
+
+def _check_whole(info: UNetInfo, file: WeightsFile) -> None:
+    """Every weight of an unpruned SDXL UNet must be there, by diffusers' own account of it."""
+    from .unet_diffusers import build_unet
+
+    with torch.device("meta"):
+        expected = {k: tuple(v.shape) for k, v in build_unet(info.shape).state_dict().items()}
+        found = {info.diffusers(k): torch.empty(file.shapes[k]) for k in info.keys}
+    check_same(expected, found, file.name)
+
+
+def _places(path: Path, folder: Path) -> tuple[Path, Path]:
+    """Where the UNet and the guidance go."""
+    own = folder / "diffusion_models", folder / "model_patches"
+    unet, guidance = own if all(p.is_dir() for p in own) else (folder, folder)
+    stem = path.stem.lower()
+    places = unet / f"{stem}-unet.safetensors", guidance / f"{stem}-guidance.safetensors"
+    if path.resolve() in [p.resolve() for p in places]:
+        raise CheckpointError(f"{path} would be overwritten by its own conversion: choose another folder")
+    return places

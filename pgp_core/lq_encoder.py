@@ -1,0 +1,145 @@
+"""FaithDiff's LQ encoder: the trunk of SDXL's VAE encoder, fine-tuned, on the LQ canvas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+#: ``attention(q, k, v)`` over all positions, one head: ``(B, C, H, W)`` each, and the result.
+Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+GROUPS, EPS = 32, 1e-6
+
+
+def plain_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """PyTorch's own attention; ComfyUI passes its VAE attention instead."""
+    queries, keys, values = (x.flatten(2).transpose(1, 2)[:, None].contiguous() for x in (q, k, v))
+    return F.scaled_dot_product_attention(queries, keys, values)[:, 0].transpose(1, 2).reshape(q.shape)
+
+
+class _Resnet(torch.nn.Module):
+    """GroupNorm, SiLU, convolution, twice; a 1x1 convolution where the channels change."""
+
+    def __init__(self, inputs: int, outputs: int, operations: Any, **factory: Any):
+        super().__init__()
+        self.norm1 = operations.GroupNorm(GROUPS, inputs, EPS, **factory)
+        self.conv1 = operations.Conv2d(inputs, outputs, 3, padding=1, **factory)
+        self.norm2 = operations.GroupNorm(GROUPS, outputs, EPS, **factory)
+        self.conv2 = operations.Conv2d(outputs, outputs, 3, padding=1, **factory)
+        self.conv_shortcut = operations.Conv2d(inputs, outputs, 1, **factory) if inputs != outputs else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv2(F.silu(self.norm2(h)))
+        return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+
+
+class _Downsampler(torch.nn.Module):
+    """Strided convolution, padded at the right and lower border only."""
+
+    def __init__(self, channels: int, operations: Any, **factory: Any):
+        super().__init__()
+        self.conv = operations.Conv2d(channels, channels, 3, stride=2, **factory)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+class _Level(torch.nn.Module):
+    """The residual blocks of one scale and, but for the last, the step to the next."""
+
+    def __init__(self, inputs: int, outputs: int, blocks: int, down: bool, operations: Any, **factory: Any):
+        super().__init__()
+        self.resnets = torch.nn.ModuleList(
+            _Resnet(inputs if i == 0 else outputs, outputs, operations, **factory) for i in range(blocks)
+        )
+        self.downsamplers = torch.nn.ModuleList([_Downsampler(outputs, operations, **factory)] if down else [])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in (*self.resnets, *self.downsamplers):
+            x = layer(x)
+        return x
+
+
+class _Attention(torch.nn.Module):
+    """Self-attention with one head over all positions, added to its input."""
+
+    def __init__(self, channels: int, attention: Attention, operations: Any, **factory: Any):
+        super().__init__()
+        self.attention = attention
+        self.group_norm = operations.GroupNorm(GROUPS, channels, EPS, **factory)
+        self.to_q, self.to_k, self.to_v = (operations.Linear(channels, channels, **factory) for _ in range(3))
+        self.to_out = torch.nn.ModuleList([operations.Linear(channels, channels, **factory)])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.group_norm(x).flatten(2).transpose(1, 2)
+        q, k, v = (m(tokens).transpose(1, 2).reshape(x.shape) for m in (self.to_q, self.to_k, self.to_v))
+        out = self.attention(q, k, v).flatten(2).transpose(1, 2)
+        return x + self.to_out[0](out).transpose(1, 2).reshape(x.shape)
+
+
+class _Middle(torch.nn.Module):
+    """Residual block, attention, residual block."""
+
+    def __init__(self, channels: int, attention: Attention, operations: Any, **factory: Any):
+        super().__init__()
+        self.resnets = torch.nn.ModuleList(_Resnet(channels, channels, operations, **factory) for _ in range(2))
+        self.attentions = torch.nn.ModuleList([_Attention(channels, attention, operations, **factory)])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.resnets[1](self.attentions[0](self.resnets[0](x)))
+
+
+class LQEncoder(torch.nn.Module):
+    """SDXL's VAE encoder without its last norm, convolution and quantisation: features, no latent.
+
+    Names below are diffusers', as in FaithDiff's file. With SDXL's channels it has 34,125,696 parameters.
+
+    Args:
+        channels: per level; each but the last is followed by a halving of the size.
+        blocks: residual blocks per level.
+        attention: see :data:`Attention`.
+        operations: namespace with ``Conv2d``, ``Linear`` and ``GroupNorm``.
+    """
+
+    def __init__(
+        self,
+        channels: tuple[int, ...] = (128, 256, 512, 512),
+        blocks: int = 2,
+        attention: Attention = plain_attention,
+        operations: Any = torch.nn,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        factory = {"operations": operations, "device": device, "dtype": dtype}
+        self.factor = 2 ** (len(channels) - 1)
+        self.conv_in = operations.Conv2d(3, channels[0], 3, padding=1, device=device, dtype=dtype)
+        last = len(channels) - 1
+        self.down_blocks = torch.nn.ModuleList(
+            _Level(i, o, blocks, n != last, **factory) for n, (i, o) in enumerate(pairwise((channels[0], *channels)))
+        )
+        self.mid_block = _Middle(channels[-1], attention, **factory)
+
+    def forward(self, lq: torch.Tensor) -> torch.Tensor:
+        """Features of the canvas; nothing is sampled or scaled.
+
+        Args:
+            lq: ``(B, 3, H, W)`` RGB in [-1, 1]. Sizes that :attr:`factor` does not divide are padded right and
+                below by repeating the edge, as FaithDiff does.
+
+        Returns:
+            ``(B, channels[-1], ceil(H / factor), ceil(W / factor))``.
+        """
+        height, width = lq.shape[-2:]
+        pad_h, pad_w = -height % self.factor, -width % self.factor
+        if pad_h or pad_w:
+            lq = F.pad(lq, (0, pad_w, 0, pad_h), mode="replicate")
+        x = self.conv_in(lq)
+        for level in self.down_blocks:
+            x = level(x)
+        return self.mid_block(x)

@@ -1,0 +1,56 @@
+"""Writing safetensors tensor by tensor: the library's own writer takes them all at once, and copies them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+_NAMES = {
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+}
+
+
+def write_streaming(
+    path: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    dtype: torch.dtype,
+    read: Callable[[str], torch.Tensor],
+    metadata: Mapping[str, str],
+) -> None:
+    """Write a file whose tensors are asked for one at a time and need never be together in memory.
+
+    Args:
+        path: written in place; wrap it in :func:`pgp_core.atomic.replacing`.
+        shapes: names in the order in which they are written.
+        dtype: of all tensors; floating.
+        read: gives a tensor of the shape promised; it is converted.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    offset = 0
+    for name, shape in shapes.items():
+        size = math.prod(shape) * dtype.itemsize
+        header[name] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [offset, offset + size]}
+        offset += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    # The format aligns the data to 8 bytes with spaces.
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little"))
+        file.write(text)
+        for name, shape in shapes.items():
+            tensor = read(name).to(dtype).contiguous()
+            if tuple(tensor.shape) != tuple(shape):
+                raise ValueError(f"{name} has shape {tuple(tensor.shape)}, {tuple(shape)} was promised")
+            if tensor.numel():
+                file.write(tensor.flatten().view(torch.uint8).numpy().data)
