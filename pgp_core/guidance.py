@@ -269,21 +269,24 @@ class Guidance(torch.nn.Module):
             guidance.alignment.reset_identity()
         return guidance
 
-    def features(self, lq: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def features(self, lq: torch.Tensor, encoder_dtype: torch.dtype | None = None) -> tuple[torch.Tensor, ...]:
         """LQ features for every site; independent of the timestep, so compute them once per picture.
 
         Args:
             lq: ``(B, 3, H, W)`` RGB canvas in [0, 1].
+            encoder_dtype: what the LQ encoder computes in, where its layers can choose; by default lq's.
 
         Returns:
             one ``(B, C, ceil(H / scale), ceil(W / scale))`` per site.
         """
         low, high = self.spec.input_range
         levels = self.lq_adapter(lq * (high - low) + low) if self.spec.levels else []
-        return tuple(self._encoded(lq) if s.fusion == "alignment" else levels[s.level] for s in self.spec.sites)
+        return tuple(
+            self._encoded(lq, encoder_dtype) if s.fusion == "alignment" else levels[s.level] for s in self.spec.sites
+        )
 
-    def _encoded(self, lq: torch.Tensor) -> torch.Tensor:
-        return self.alignment.condition(self.lq_encoder(lq * 2 - 1))
+    def _encoded(self, lq: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+        return self.alignment.condition(self.lq_encoder((lq * 2 - 1).to(dtype or lq.dtype)))
 
     def fuse(
         self, site: int, h: torch.Tensor, f: torch.Tensor, strength: float = 1.0, exchange: bool = True

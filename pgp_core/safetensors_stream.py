@@ -21,7 +21,7 @@ _NAMES = {
 def write_streaming(
     path: Path,
     shapes: Mapping[str, tuple[int, ...]],
-    dtype: torch.dtype,
+    dtype: torch.dtype | Mapping[str, torch.dtype],
     read: Callable[[str], torch.Tensor],
     metadata: Mapping[str, str],
 ) -> None:
@@ -30,7 +30,7 @@ def write_streaming(
     Args:
         path: written in place; wrap it in :func:`pgp_core.atomic.replacing`.
         shapes: names in the order in which they are written.
-        dtype: of all tensors; floating.
+        dtype: of all tensors, or of each; floating.
         read: gives a tensor of the shape promised; it is converted.
 
     Raises:
@@ -38,9 +38,10 @@ def write_streaming(
     """
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     offset = 0
+    dtypes = dtype if isinstance(dtype, Mapping) else dict.fromkeys(shapes, dtype)
     for name, shape in shapes.items():
-        size = math.prod(shape) * dtype.itemsize
-        header[name] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [offset, offset + size]}
+        size = math.prod(shape) * dtypes[name].itemsize
+        header[name] = {"dtype": _NAMES[dtypes[name]], "shape": list(shape), "data_offsets": [offset, offset + size]}
         offset += size
     text = json.dumps(header, separators=(",", ":")).encode()
     # The format aligns the data to 8 bytes with spaces.
@@ -49,7 +50,7 @@ def write_streaming(
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
         for name, shape in shapes.items():
-            tensor = read(name).to(dtype).contiguous()
+            tensor = read(name).to(dtypes[name]).contiguous()
             if tuple(tensor.shape) != tuple(shape):
                 raise ValueError(f"{name} has shape {tuple(tensor.shape)}, {tuple(shape)} was promised")
             if tensor.numel():

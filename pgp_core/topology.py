@@ -181,6 +181,11 @@ class KeyMap:
             raise CheckpointError(f"{site} is not in the encoder; guidance sites are conv_in and down_blocks modules")
         return "input", int(m[1])
 
+    def halvings_before(self, site: str) -> int:
+        """How often the latent's size has been halved where an encoder module ends: 0 at ``conv_in``."""
+        m = re.match(r"down_blocks\.(\d+)\.(downsamplers)?", site)
+        return int(m[1]) + bool(m[2]) if m else 0
+
 
 def stack_order(stack: str) -> tuple[int, int, int]:
     """Sort key that puts stacks in the order in which the UNet runs them."""

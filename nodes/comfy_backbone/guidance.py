@@ -9,40 +9,65 @@ from typing import Any
 import comfy.model_management as mm
 import comfy.model_patcher
 import comfy.ops
+import comfy.patcher_extension
 import comfy.utils
 import torch
+from comfy.ldm.modules.diffusionmodules.model import vae_attention
 
 from ...pgp_core.errors import GuidanceError
-from ...pgp_core.guidance import Guidance, GuidanceSpec
+from ...pgp_core.faithdiff import is_faithdiff, load_extras
+from ...pgp_core.guidance import METADATA_KEY, Guidance, GuidanceSpec
 from ...pgp_core.topology import KeyMap
-from .files import read
+from .files import opened
 
 log = logging.getLogger(__name__)
 
+KEY = "pgp_diffsr"
+
+#: Bytes that core's own VAE encoder takes per pixel and byte of its dtype; FaithDiff's encoder is its trunk.
+_ENCODER_BYTES = 1767
+#: The same for the LQ adapter, in float32: the unshuffled canvas and a few layers of 320 channels at 1/16.
+_ADAPTER_BYTES = 48
+
 
 def load_guidance(path: str) -> Any:
-    """A MODEL_PATCH (ModelPatcher over :class:`Guidance`) from a guidance file.
+    """A MODEL_PATCH (ModelPatcher over :class:`Guidance`) from a guidance file, or from FaithDiff's own file.
 
     Raises:
         GuidanceError, CheckpointError: if the file does not fit.
     """
     source = os.path.basename(path)
-    sd, metadata = read(path)
-    spec = GuidanceSpec.from_metadata(metadata, source)
-    guidance = Guidance(spec, operations=comfy.ops.manual_cast, device=torch.device("meta"), dtype=torch.float32)
-    # float32 on every device: a PEAM is small, and twelve convolutions in a row overflow half precision.
-    guidance.load({k: v.to(torch.float32, copy=True) for k, v in sd.items()}, source)
+    with opened(path) as file:
+        if METADATA_KEY not in file.metadata and is_faithdiff(file.shapes):
+            spec, sd = load_extras(file)
+        else:
+            spec = GuidanceSpec.from_metadata(file.metadata, source)
+            sd = {k: file.read(k).clone() for k in file.shapes}
+    guidance = Guidance(spec, operations=comfy.ops.manual_cast, device=torch.device("meta"), attention=vae_attention())
+    # The dtype of the file: manual_cast gives every layer the dtype of what comes in.
+    guidance.load(sd, source)
     guidance.eval().requires_grad_(False)
     return comfy.model_patcher.CoreModelPatcher(
         guidance, load_device=mm.get_torch_device(), offload_device=mm.unet_offload_device()
     )
 
 
+def describe_guidance(model_patch: Any) -> str:
+    """What a guidance holds, in one line for its node."""
+    spec: GuidanceSpec = model_patch.model.spec
+    names = {"peam": "PEAM", "add": "additive LQ adapter", "alignment": "FaithDiff's alignment"}
+    parts = ", ".join(f"{names[s.fusion]} after {s.module}" for s in spec.sites)
+    size = sum(p.numel() for p in model_patch.model.parameters()) / 1e6
+    untrained = "" if spec.trained else ". UNTRAINED: its fresh parts change nothing until they are trained"
+    return f"for {spec.base}: {parts}; {size:.1f} M parameters{untrained}"
+
+
 class GuidancePatch:
     """The callable that core runs after each encoder block of a guided MODEL.
 
     Core finds :meth:`models`, :meth:`to` and :meth:`cleanup` on it: it loads the guidance with the MODEL,
-    tells of moves, and ends a run. LQ features are made once a run and kept until it ends.
+    tells of moves, and ends a run. LQ features are made once a run, before the MODEL is loaded, and kept until it
+    ends.
     """
 
     def __init__(self, patcher: Any, lq: torch.Tensor, strength: float, sigma_start: float, sigma_end: float):
@@ -50,25 +75,36 @@ class GuidancePatch:
         self.lq = lq
         self.strength = strength
         self.sigma_start, self.sigma_end = sigma_start, sigma_end
-        self.blocks = {KeyMap().block_of_site(site.module): i for i, site in enumerate(patcher.model.spec.sites)}
+        self.names = KeyMap()
+        self.blocks = {self.names.block_of_site(site.module): i for i, site in enumerate(patcher.model.spec.sites)}
         self.features: tuple[torch.Tensor, ...] | None = None
-        #: Size of the canvas, and the device, that the features were made for.
+        #: Size of the canvas that the features were made for.
         self.canvas: tuple[int, ...] = ()
-        self.device: torch.device | None = None
+        #: The same features where they are used; several devices with core's multi-GPU.
+        self.moved: dict[torch.device, tuple[torch.Tensor, ...]] = {}
 
     def models(self) -> list[Any]:
         """What core must have loaded while this patch runs."""
         return [self.patcher]
 
     def to(self, where: Any) -> GuidancePatch:
-        """Core calls it with devices and with dtypes, even 8-bit ones; only a device means anything here."""
-        if isinstance(where, torch.device):
-            self.cleanup()
+        """Core calls it with devices and with dtypes, even 8-bit ones; features follow when they are used."""
         return self
 
     def cleanup(self) -> None:
         """End of a run."""
         self.features = None
+        self.moved = {}
+
+    def prepare(self, executor: Any, noise: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Core's OUTER_SAMPLE wrapper: features are made while the MODEL need not be on the card yet."""
+        # What an interrupted run may have left.
+        self.cleanup()
+        if self.strength != 0 and noise.ndim == 4:
+            sites = self.patcher.model.spec.sites
+            halvings = self.names.halvings_before(sites[0].module)
+            self._make(0, tuple(-(-n // 2**halvings) for n in noise.shape[-2:]))
+        return executor(noise, *args, **kwargs)
 
     @torch.compiler.disable
     def __call__(self, h: torch.Tensor, options: dict[str, Any]) -> torch.Tensor:
@@ -80,8 +116,11 @@ class GuidancePatch:
         if f.shape[0] > 1:
             # One picture per latent, for every chunk of cond and uncond that core put together.
             f = comfy.utils.repeat_to_batch_size(f, h.shape[0] // chunks).repeat(chunks, 1, 1, 1)
-        # In float32: see load_guidance. The UNet goes on in its own dtype.
-        return self.patcher.model.fuse(site, h.float(), f, self.strength).to(h.dtype)
+        guidance = self.patcher.model
+        if guidance.spec.sites[site].fusion == "alignment":
+            return guidance.fuse(site, h, f, self.strength)
+        # Twelve convolutions in a row overflow half precision; the UNet goes on in its own dtype.
+        return guidance.fuse(site, h.float(), f, self.strength).to(h.dtype)
 
     def _active(self, options: dict[str, Any]) -> bool:
         if self.strength == 0:
@@ -91,20 +130,41 @@ class GuidancePatch:
         return self.sigma_end <= float(options["sigmas"][0]) <= self.sigma_start
 
     def _features(self, site: int, h: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Features of every site, made at the first that is reached in a run."""
-        scale, need = self.patcher.model.spec.sites[site].scale, tuple(h.shape[-2:])
-        if self.features is None or self.device != h.device or not _fits(self.canvas, scale, need):
-            lq = self.lq
-            if not _fits(lq.shape[-2:], scale, need):
-                height, width = (n * scale for n in need)
-                log.warning(
-                    "Apply PGP-DiffSR: the picture is %d x %d, the latent needs %d x %d; the picture is resized",
-                    *(lq.shape[-1], lq.shape[-2], width, height),
-                )
-                lq = comfy.utils.common_upscale(lq, width, height, "lanczos", "disabled")
-            self.features = self.patcher.model.features(lq.to(h.device, torch.float32))
-            self.canvas, self.device = tuple(lq.shape[-2:]), h.device
-        return self.features
+        """Features of every site on h's device."""
+        need = tuple(h.shape[-2:])
+        if self.features is None or not _fits(self.canvas, self.patcher.model.spec.sites[site].scale, need):
+            self._make(site, need)
+        if h.device not in self.moved:
+            self.moved[h.device] = tuple(f.to(h.device) for f in self.features or ())
+        return self.moved[h.device]
+
+    def _make(self, site: int, need: tuple[int, ...]) -> None:
+        """Features of every site for ``need`` feature positions at one of them."""
+        guidance, lq = self.patcher.model, self.lq
+        scale = guidance.spec.sites[site].scale
+        if not _fits(lq.shape[-2:], scale, need):
+            height, width = (n * scale for n in need)
+            log.warning(
+                "Apply PGP-DiffSR: the picture is %d x %d, the latent needs %d x %d; the picture is resized",
+                *(lq.shape[-1], lq.shape[-2], width, height),
+            )
+            lq = comfy.utils.common_upscale(lq, width, height, "lanczos", "disabled")
+        device = self.patcher.load_device
+        dtype = mm.vae_dtype(device, [torch.float16, torch.bfloat16])
+        encoder = _ENCODER_BYTES * dtype.itemsize if "lq_encoder" in guidance.spec.parts else 0
+        mm.load_models_gpu([self.patcher], memory_required=(encoder + _ADAPTER_BYTES) * lq.shape[-2] * lq.shape[-1])
+        # One by one: a picture of 1024 x 1024 takes the encoder 3.5 GB in half precision.
+        pictures = [self._of(picture[None].to(device, torch.float32), dtype) for picture in lq]
+        self.features = tuple(torch.cat(fs) for fs in zip(*pictures, strict=True))
+        self.canvas, self.moved = tuple(lq.shape[-2:]), {}
+
+    def _of(self, lq: torch.Tensor, dtype: torch.dtype) -> list[torch.Tensor]:
+        """Features of one picture, in ComfyUI's device for what rests."""
+        features = self.patcher.model.features(lq, dtype)
+        if dtype != torch.float32 and not all(f.isfinite().all() for f in features):
+            log.warning("Apply PGP-DiffSR: the LQ encoder overflowed in %s; it is run again in float32", dtype)
+            features = self.patcher.model.features(lq, torch.float32)
+        return [f.to(mm.intermediate_device()) for f in features]
 
 
 def _fits(canvas: Any, scale: int, need: tuple[int, ...]) -> bool:
@@ -144,12 +204,16 @@ def apply_guidance(
             )
     if image.ndim != 4 or image.shape[-1] < 3:
         raise GuidanceError(f"Apply PGP-DiffSR: the image must be RGB, got a tensor of shape {tuple(image.shape)}")
+    if not guidance.spec.trained:
+        log.warning("Apply PGP-DiffSR: this guidance is untrained; its fresh parts change nothing")
     sampling = model.get_model_object("model_sampling")
     sigma_start = float(sampling.percent_to_sigma(start_percent)) if start_percent > 0 else float("inf")
     sigma_end = float(sampling.percent_to_sigma(end_percent)) if end_percent < 1 else 0.0
     guided = model.clone()
     lq = image[..., :3].movedim(-1, 1).contiguous().float()
-    guided.set_model_input_block_patch(GuidancePatch(model_patch, lq, strength, sigma_start, sigma_end))
+    patch = GuidancePatch(model_patch, lq, strength, sigma_start, sigma_end)
+    guided.set_model_input_block_patch(patch)
+    guided.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, KEY, patch.prepare)
     return guided
 
 

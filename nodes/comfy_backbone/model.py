@@ -1,9 +1,8 @@
-"""Building a MODEL from a file."""
+"""Building a MODEL from a file: full or pruned, SDXL or nano."""
 
 from __future__ import annotations
 
-import json
-import os
+import logging
 from typing import Any
 
 import comfy.model_base
@@ -15,13 +14,25 @@ import comfy.utils
 import torch
 
 from ...pgp_core.checkpoints import check_same
-from ...pgp_core.errors import CheckpointError
 from ...pgp_core.plan import PrunePlan
-from ...pgp_core.schedule import PREDICTIONS, start_gain
-from ...pgp_core.topology import KeyMap
-from ...pgp_core.unet_shape import NANO_SHAPE, UNetShape
-from .files import read
+from ...pgp_core.schedule import start_gain
+from ...pgp_core.topology import NANO, KeyMap
+from ...pgp_core.unet_file import UNetInfo, inspect_unet
+from ...pgp_core.unet_shape import UNetShape
+from .files import opened
 from .nano_latent import NanoLatent
+
+log = logging.getLogger(__name__)
+
+#: Names on the loader's widget, core's own first, to options of :func:`load_unet`.
+WEIGHT_DTYPES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "fp8_e4m3fn": {"dtype": torch.float8_e4m3fn},
+    "fp8_e4m3fn_fast": {"dtype": torch.float8_e4m3fn, "fp8_optimizations": True},
+    "fp8_e5m2": {"dtype": torch.float8_e5m2},
+    "fp16": {"dtype": torch.float16},
+    "bf16": {"dtype": torch.bfloat16},
+}
 
 
 def _sampling(config: Any, prediction: str, latent_std: float) -> Any:
@@ -42,25 +53,27 @@ def _sampling(config: Any, prediction: str, latent_std: float) -> Any:
     return Sampling(config)
 
 
-class _PrunedSDXL(comfy.supported_models.SDXL):
-    """SDXL's configuration for another shape, prediction and latent."""
+class _SDXLShaped(comfy.supported_models.SDXL):
+    """SDXL's configuration for what a file holds."""
 
-    def __init__(self, shape: UNetShape, prediction: str, latent_format: Any, latent_std: float = 0.0):
+    def __init__(self, info: UNetInfo):
         # Set on the instance: core's __init__ writes these over unet_config.
-        self.unet_extra_config = {"num_heads": -1, "num_head_channels": shape.head_dim}
-        super().__init__(_unet_config(shape))
-        if latent_format is not None:
-            self.latent_format = latent_format
-        self.prediction = prediction
-        self.latent_std = latent_std
+        self.unet_extra_config = {"num_heads": -1, "num_head_channels": info.shape.head_dim}
+        super().__init__(_unet_config(info.shape))
+        if info.shape.topology is NANO:
+            self.latent_format = NanoLatent()
+        if info.zero_snr:
+            self.sampling_settings["zsnr"] = True
+        self.info = info
 
     def model_type(self, state_dict: Any, prefix: str = "") -> Any:
         types = comfy.model_base.ModelType
-        return types.V_PREDICTION if self.prediction == "v_prediction" else types.EPS
+        return types.V_PREDICTION if self.info.prediction == "v_prediction" else types.EPS
 
     def get_model(self, state_dict: Any, prefix: str = "", device: Any = None) -> Any:
         model = super().get_model(state_dict, prefix, device=device)
-        model.model_sampling = _sampling(self, self.prediction, self.latent_std)
+        if self.info.prediction == "sample" or self.info.latent_std:
+            model.model_sampling = _sampling(self, self.info.prediction, self.info.latent_std)
         return model
 
     def inpaint_model(self) -> bool:
@@ -95,32 +108,23 @@ def _unet_config(shape: UNetShape) -> dict[str, Any]:
 
 
 def load_unet(path: str, options: dict[str, Any] | None = None, disable_dynamic: bool = False) -> Any:
-    """A MODEL from a pruned UNet file of ours; blocks keep their original numbers.
+    """A MODEL from a UNet file or a whole checkpoint; blocks keep their original numbers.
+
+    What a plan removes is neither read nor built.
 
     Args:
-        path: safetensors in LDM keys with ``pgp.plan`` and ``pgp.model`` metadata.
-        options: ``dtype``, as core's loader takes it.
+        options: ``dtype`` and ``fp8_optimizations``, as core's loader takes them, and ``plan``.
         disable_dynamic: core passes it when it clones a MODEL for hooks.
 
     Raises:
-        CheckpointError: if keys are missing, foreign or misshapen.
+        CheckpointError: if there is no SDXL-shaped UNet in it, or keys are missing, foreign or misshapen.
         PlanError: if the plan does not fit.
     """
     options = dict(options or {})
-    source = os.path.basename(path)
-    sd, metadata = read(path)
-    try:
-        plan = PrunePlan.from_json(json.loads(metadata["pgp.plan"]), source)
-        about = json.loads(metadata["pgp.model"])
-        prediction, latent_std = str(about["prediction"]), float(about.get("latent_std", 0))
-        if prediction not in PREDICTIONS:
-            raise CheckpointError(f"{source} predicts {prediction!r}, which this release does not know: update")
-    except (KeyError, TypeError, ValueError) as e:
-        raise CheckpointError(f"{source} is no pruned UNet of this pack: its metadata lacks {e}") from None
-    if plan.topology != NANO_SHAPE.topology.name:
-        raise CheckpointError(f"{source} is pruned from {plan.topology}, which this release cannot load yet")
-
-    config = _PrunedSDXL(NANO_SHAPE, prediction, NanoLatent(), latent_std)
+    with opened(path) as file:
+        info = inspect_unet(file, options.get("plan"))
+        sd = {info.ldm(k): file.read(k) for k in info.keys}
+    config = _SDXLShaped(info)
     load_device, offload = mm.get_torch_device(), mm.unet_offload_device()
     dtype = options.get("dtype") or mm.unet_dtype(
         model_params=comfy.utils.calculate_parameters(sd),
@@ -129,18 +133,34 @@ def load_unet(path: str, options: dict[str, Any] | None = None, disable_dynamic:
     )
     manual_cast = mm.unet_manual_cast(dtype, load_device, config.supported_inference_dtypes)
     config.set_inference_dtype(dtype, manual_cast, device=load_device)
+    if options.get("fp8_optimizations"):
+        config.optimizations["fp8"] = True
     # On the meta device the blocks that the plan removes cost nothing.
     model = config.get_model(sd, "", device=torch.device("meta"))
-    _drop_blocks(model.diffusion_model, plan)
-    check_same(_shapes(model.diffusion_model), sd, source)
+    _drop_blocks(model.diffusion_model, info.plan)
+    check_same(shapes_of(model.diffusion_model), sd, info.name)
 
     cls = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
     patcher = cls(model, load_device=load_device, offload_device=offload)
     if not patcher.is_dynamic():
-        sd = {k: v.to(dtype=dtype, device=offload, copy=True) for k, v in sd.items()}
+        # One by one, so that only one tensor is there twice; those of the right dtype stay pages of the file.
+        for key in sd:
+            sd[key] = sd[key].to(dtype=dtype, device=offload)
     model.load_model_weights(sd, "", assign=True)
     patcher.cached_patcher_init = (load_unet, (path, options))
+    _tell(info)
     return patcher
+
+
+def _tell(info: UNetInfo) -> None:
+    kept = sum(len(s.keep) for s in info.plan.stacks.values())
+    log.info("%s: %d of %d transformer blocks", info.name, kept, kept + info.plan.removed)
+    if info.prediction == "v_prediction" and info.shape.topology is not NANO:
+        log.warning(
+            "%s predicts v, not noise: it samples rightly, but guidance that was trained on a noise-predicting model "
+            "does not suit it",
+            info.name,
+        )
 
 
 def _drop_blocks(unet: torch.nn.Module, plan: PrunePlan) -> None:
@@ -150,9 +170,21 @@ def _drop_blocks(unet: torch.nn.Module, plan: PrunePlan) -> None:
         blocks = unet.get_submodule(names.to_ldm(stack) + ".transformer_blocks")
         for number in [n for n in blocks._modules if int(n) not in entry.keep]:
             del blocks._modules[number]
+        for position, (number, block) in enumerate(blocks._modules.items()):
+            if position != int(number):
+                block.register_forward_pre_hook(_numbered(int(number)), with_kwargs=True)
 
 
-def _shapes(module: torch.nn.Module) -> dict[str, tuple[int, ...]]:
+def _numbered(number: int) -> Any:
+    """Core numbers the blocks of a stack by counting; attention patches of other packs go by that number."""
+
+    def hook(_block: Any, _args: Any, kwargs: dict[str, Any]) -> None:
+        kwargs["transformer_options"]["block_index"] = number
+
+    return hook
+
+
+def shapes_of(module: torch.nn.Module) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the weights that a module expects.
 
     Under dynamic VRAM core's linear layers have none until they are loaded, so their sizes are read.

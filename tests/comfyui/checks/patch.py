@@ -46,9 +46,9 @@ def check_features_for_another_size(_out: Path) -> Any:
     sizes = []
     features = Guidance.features
 
-    def noting(self: Any, lq: torch.Tensor) -> Any:
+    def noting(self: Any, lq: torch.Tensor, *args: Any) -> Any:
         sizes.append(list(lq.shape[-2:]))
-        return features(self, lq)
+        return features(self, lq, *args)
 
     with replace.object(Guidance, "features", noting):
         for height, width in ((9, 7), (9, 7), (4, 8)):

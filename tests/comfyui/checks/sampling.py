@@ -67,9 +67,9 @@ def check_model_management(_out: Path) -> Any:
     features = Guidance.features
     calls: list[int] = []
 
-    def counting(self: Any, lq: torch.Tensor) -> Any:
+    def counting(self: Any, lq: torch.Tensor, *args: Any) -> Any:
         calls[-1] += 1
-        return features(self, lq)
+        return features(self, lq, *args)
 
     after = []
     with replace.object(Guidance, "features", counting):

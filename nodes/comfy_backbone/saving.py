@@ -1,0 +1,106 @@
+"""A MODEL into a file, pruned as it is."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management as mm
+import comfy.model_sampling
+import folder_paths
+import torch
+from comfy.cli_args import args
+
+from ...pgp_core.atomic import replacing
+from ...pgp_core.errors import CheckpointError
+from ...pgp_core.plan import PrunePlan, StackPlan
+from ...pgp_core.safetensors_stream import write_streaming
+from ...pgp_core.topology import KeyMap, split_block
+from ...pgp_core.unet_file import MODEL_KEY, V_PREDICTION, ZERO_SNR, UNetInfo, inspect_unet, metadata_of
+from ...pgp_core.weights_file import WeightsFile
+from .pruning import skipped_blocks
+
+
+def save_unet(model: Any, filename_prefix: str, prompt: Any = None, extra_pnginfo: Any = None) -> Path:
+    """Write a MODEL's UNet below ComfyUI's output folder, without the blocks that plans pass over.
+
+    LoRAs and merges are baked in, as core's Save Model does it. Keys are LDM's without prefix, blocks keep their
+    original numbers; metadata holds modelspec, the plan and, unless ComfyUI is told not to, the workflow.
+
+    Raises:
+        CheckpointError: if the MODEL is no SDXL-shaped UNet, or the file cannot be written.
+    """
+    mm.load_models_gpu([model])
+    weights = model.model_state_dict_for_saving(model.model.diffusion_model, "diffusion_model.")
+    info = _info(model, weights)
+    gone, names = skipped_blocks(model), KeyMap()
+
+    def stays(key: str) -> bool:
+        block = split_block(key)
+        return block is None or (names.to_diffusers(block[0]), block[1]) not in gone
+
+    kept = {k: v for k, v in weights.items() if stays(k)}
+    plan = PrunePlan(
+        info.plan.name if not gone else "saved",
+        info.plan.topology,
+        {s: StackPlan(e.depth, tuple(b for b in e.keep if (s, b) not in gone)) for s, e in info.plan.stacks.items()},
+        info.plan.provenance,
+    )
+    info = replace(info, plan=plan)
+    if info.prediction == "v_prediction":
+        kept[V_PREDICTION] = torch.zeros(0)
+        if info.zero_snr:
+            kept[ZERO_SNR] = torch.zeros(0)
+
+    folder, name, counter, _, _ = folder_paths.get_save_image_path(filename_prefix, folder_paths.get_output_directory())
+    path = Path(folder) / f"{name}_{counter:05}_.safetensors"
+    metadata = metadata_of(info, f"{name} {counter}")
+    if not args.disable_metadata:
+        metadata |= {k: json.dumps(v) for k, v in {"prompt": prompt, **(extra_pnginfo or {})}.items() if v is not None}
+    try:
+        with replacing(path) as temporary:
+            write_streaming(
+                temporary,
+                {k: tuple(v.shape) for k, v in kept.items()},
+                {k: v.dtype for k, v in kept.items()},
+                # Core's lazy parameters give their patched weight when asked for it on the CPU.
+                lambda k: kept[k].to("cpu").detach(),
+                metadata,
+            )
+    except OSError as e:
+        raise CheckpointError(f"{path} cannot be written: {e}") from None
+    return path
+
+
+def _info(model: Any, weights: dict[str, Any]) -> UNetInfo:
+    """What the MODEL is, as its file would say."""
+    sampling = model.get_model_object("model_sampling")
+    kinds = {
+        "sample": comfy.model_sampling.X0,
+        "v_prediction": comfy.model_sampling.V_PREDICTION,
+        "epsilon": comfy.model_sampling.EPS,
+    }
+    prediction = next((k for k, c in kinds.items() if isinstance(sampling, c)), None)
+    if prediction is None or isinstance(sampling, comfy.model_sampling.ModelSamplingContinuousEDM):
+        raise CheckpointError("this MODEL samples in another way than SDXL: core's Save Model can save it")
+    own = getattr(model.model.model_config, "info", None)
+    about = {"prediction": prediction, "latent_std": own.latent_std if own else 0.0}
+    info = inspect_unet(
+        WeightsFile(
+            "this MODEL",
+            {k: tuple(v.shape) for k, v in weights.items()},
+            frozenset(k for k, v in weights.items() if v.dtype.is_floating_point),
+            weights.__getitem__,
+            {MODEL_KEY: json.dumps(about)},
+        )
+    )
+    named = replace(info.plan, name=own.plan.name, provenance=own.plan.provenance) if own else info.plan
+    return replace(info, plan=named, zero_snr=bool(getattr(sampling, "zsnr", False)))
+
+
+def relative_to_output(path: Path) -> str:
+    """How a file below the output folder is shown to people."""
+    return os.path.relpath(path, folder_paths.get_output_directory())
