@@ -253,10 +253,12 @@ def _check_entry(context: Any, options: Mapping[str, Any], where: str) -> None:
     _check_pooled(options.get("pooled_output"), len(context), where)
     for name in SIZES:
         if name in options and not _is_number(options[name], 0, _LARGEST_SIZE):
-            raise ConditioningError(f"{name!r} of {where} must be 0 to {_LARGEST_SIZE} pixels, not {options[name]!r}")
+            raise ConditioningError(
+                f"{name!r} of {where} must be 0 to {_LARGEST_SIZE} pixels, not {_describe(options[name])}"
+            )
     for name in ("start_percent", "end_percent", "strength"):
         if name in options and not _is_number(options[name], -_LARGEST_SIZE, _LARGEST_SIZE):
-            raise ConditioningError(f"{name!r} of {where} must be a number, not {options[name]!r}")
+            raise ConditioningError(f"{name!r} of {where} must be a number, not {_describe(options[name])}")
 
 
 def _check_tensor(tensor: torch.Tensor, what: str) -> None:
@@ -299,7 +301,9 @@ def _header(metadata: Mapping[str, str], tensors: Mapping[str, Any], source: str
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise ConditioningError(f"{source}: its version must be a positive whole number, not {_describe(version)}")
     if version > VERSION:
-        raise ConditioningError(f"{source} has version {version}, this release reads up to {VERSION}: update")
+        raise ConditioningError(
+            f"{source} has version {_describe(version)}, this release reads up to {VERSION}: update"
+        )
     _check_header(header, source)
     return header
 
@@ -353,7 +357,10 @@ def _describe(value: Any) -> str:
     """A value in a few words of one line."""
     if isinstance(value, torch.Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
-    if value is None or isinstance(value, (bool, int, float, str)):
+    # Python refuses to print ints of more than 4300 digits.
+    if isinstance(value, int) and abs(value) >= 2**63:
+        return f"an int of {value.bit_length()} bits"
+    if value is None or isinstance(value, (int, float, str)):
         text = repr(value)
         return text if len(text) <= 40 else f"{text[:40]}..."
     return f"a {type(value).__name__}"
