@@ -33,6 +33,8 @@ def save_conditioning(entries: Any, filename_prefix: str, prompt: str) -> str:
     """
     output = folder_paths.get_output_directory()
     try:
+        if "\0" in filename_prefix:
+            raise OSError("a file's name has no null character")
         folder, stem, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, output)
     except OSError as e:
         raise ConditioningError(f"{filename_prefix!r} cannot be written below the output folder: {e}") from None

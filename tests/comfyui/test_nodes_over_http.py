@@ -15,7 +15,15 @@ from .isolated import HIDDEN
 from .locate import PACK, WORKFLOWS, Comfy
 from .packed import FOLDER
 
-IDS = ("PGPDiffSRLoadNano", "PGPDiffSRApply", "PGPDiffSROneStep", "PGPDiffSRCanvas", "PGPDiffSRColorFix")
+IDS = (
+    "PGPDiffSRLoadNano",
+    "PGPDiffSRApply",
+    "PGPDiffSROneStep",
+    "PGPDiffSRCanvas",
+    "PGPDiffSRColorFix",
+    "PGPDiffSRSaveConditioning",
+    "PGPDiffSRLoadConditioning",
+)
 
 
 def test_the_pack_loaded_under_another_name(server: Server, object_info: dict[str, Any]) -> None:
