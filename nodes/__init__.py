@@ -8,8 +8,10 @@ from . import comfy_backbone
 from .apply import PGPDiffSRApply
 from .canvas import PGPDiffSRCanvas
 from .color_fix import PGPDiffSRColorFix
+from .load_conditioning import PGPDiffSRLoadConditioning
 from .load_nano import PGPDiffSRLoadNano
 from .one_step import PGPDiffSROneStep
+from .save_conditioning import PGPDiffSRSaveConditioning
 
 NODES: list[type[io.ComfyNode]] = [
     PGPDiffSRLoadNano,
@@ -17,6 +19,8 @@ NODES: list[type[io.ComfyNode]] = [
     PGPDiffSROneStep,
     PGPDiffSRCanvas,
     PGPDiffSRColorFix,
+    PGPDiffSRSaveConditioning,
+    PGPDiffSRLoadConditioning,
 ]
 
 

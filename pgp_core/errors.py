@@ -23,6 +23,10 @@ class GuidanceError(PGPError):
     """A guidance file, or what it is applied to, does not fit."""
 
 
+class ConditioningError(PGPError):
+    """A CONDITIONING cannot be kept in a file, or a file holds none that fits."""
+
+
 class PictureError(PGPError):
     """A picture cannot be read, or a result cannot be written."""
 

@@ -15,7 +15,15 @@ from .isolated import HIDDEN
 from .locate import PACK, WORKFLOWS, Comfy
 from .packed import FOLDER
 
-IDS = ("PGPDiffSRLoadNano", "PGPDiffSRApply", "PGPDiffSROneStep", "PGPDiffSRCanvas", "PGPDiffSRColorFix")
+IDS = (
+    "PGPDiffSRLoadNano",
+    "PGPDiffSRApply",
+    "PGPDiffSROneStep",
+    "PGPDiffSRCanvas",
+    "PGPDiffSRColorFix",
+    "PGPDiffSRSaveConditioning",
+    "PGPDiffSRLoadConditioning",
+)
 
 
 def test_the_pack_loaded_under_another_name(server: Server, object_info: dict[str, Any]) -> None:
@@ -56,8 +64,8 @@ def test_the_workflows_are_offered_as_templates(server: Server) -> None:
 
 def test_what_the_nodes_import_of_pgp_core_needs_torch_only(comfy: Comfy, tmp_path: Path) -> None:
     """In ComfyUI's Python, without ComfyUI on the path and with diffusers hidden."""
-    names = sorted({name for file in (PACK / "nodes").glob("*.py") for name in _imported(file)})
-    assert "guidance" in names
+    names = sorted({name for file in (PACK / "nodes").rglob("*.py") for name in _imported(file)})
+    assert {"guidance", "conditioning", "canvas"} <= set(names)
     script = tmp_path / "script.py"
     script.write_text(
         "import importlib, sys, types\n"
@@ -80,7 +88,7 @@ def _imported(file: Path) -> set[str]:
     """Modules of pgp_core that a file of ``nodes/`` imports."""
     names: set[str] = set()
     for statement in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(statement, ast.ImportFrom) and statement.level == 2 and statement.module:
+        if isinstance(statement, ast.ImportFrom) and statement.level >= 2 and statement.module:
             head, _, module = statement.module.partition(".")
             if head == "pgp_core":
                 names.update([module] if module else [a.name for a in statement.names])

@@ -1,0 +1,84 @@
+"""CONDITIONING in ComfyUI's folders: names, saving, loading."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import comfy.model_management as mm
+import folder_paths
+import torch
+from comfy.cli_args import args
+
+from ...pgp_core import conditioning
+from ...pgp_core.checkpoints import sha256
+from ...pgp_core.errors import ConditioningError
+from . import folders
+
+
+def conditioning_names() -> list[str]:
+    """Files for the loader's list."""
+    return folders.files(folders.CONDITIONING, folders.CONDITIONING_EXTENSION)
+
+
+def save_conditioning(entries: Any, filename_prefix: str, prompt: str) -> str:
+    """Write below ComfyUI's output folder, with core's numbering.
+
+    Returns:
+        the file's name, from the output folder on, with forward slashes.
+
+    Raises:
+        PGPError: if the conditioning cannot be kept in a file, the prefix leads out of the output folder, or the file
+            cannot be written.
+    """
+    output = folder_paths.get_output_directory()
+    try:
+        if "\0" in filename_prefix:
+            raise OSError("a file's name has no null character")
+        folder, stem, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, output)
+    except OSError as e:
+        raise ConditioningError(f"{filename_prefix!r} cannot be written below the output folder: {e}") from None
+    except Exception:
+        # Core raises a plain Exception of several lines, with paths of this machine.
+        raise ConditioningError(
+            f"filename_prefix {filename_prefix!r} leads out of ComfyUI's output folder: choose a name in it"
+        ) from None
+    name = f"{stem}_{counter:05}_{folders.CONDITIONING_EXTENSION}"
+    # --disable-metadata: core writes no prompts either.
+    conditioning.save(os.path.join(folder, name), entries, "" if args.disable_metadata else prompt)
+    return os.path.join(subfolder, name).replace(os.sep, "/")
+
+
+def is_listed(name: str) -> bool:
+    """Whether a file of this name in the output folder is in the loader's list."""
+    return name.startswith(f"{folders.CONDITIONING}/")
+
+
+def load_conditioning(name: str) -> list[list[Any]]:
+    """A CONDITIONING, where text encode nodes leave theirs.
+
+    Raises:
+        PGPError: if there is no such file, or it holds no CONDITIONING.
+    """
+    device = mm.intermediate_device()
+
+    def moved(value: Any) -> Any:
+        return value.to(device) if isinstance(value, torch.Tensor) else value
+
+    entries = conditioning.load(_path(name)).entries
+    return [[moved(context), {k: moved(v) for k, v in options.items()}] for context, options in entries]
+
+
+def conditioning_fingerprint(name: str) -> str:
+    """Hash of a file's content; empty if there is none, so that loading says so."""
+    try:
+        return sha256(_path(name))
+    except (ConditioningError, OSError):
+        return ""
+
+
+def _path(name: str) -> str:
+    path = folder_paths.get_full_path(folders.CONDITIONING, name)
+    if path is None:
+        raise ConditioningError(f"there is no conditioning file {name!r}: refresh the list (R) and choose another")
+    return str(path)
