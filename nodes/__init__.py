@@ -9,9 +9,13 @@ from .apply import PGPDiffSRApply
 from .canvas import PGPDiffSRCanvas
 from .color_fix import PGPDiffSRColorFix
 from .load_conditioning import PGPDiffSRLoadConditioning
+from .load_guidance import PGPDiffSRLoadGuidance
+from .load_model import PGPDiffSRLoadModel
 from .load_nano import PGPDiffSRLoadNano
 from .one_step import PGPDiffSROneStep
+from .plans import PGPDiffSRApplyPlan, PGPDiffSRLoadPlan, PGPDiffSRPlanPreset
 from .save_conditioning import PGPDiffSRSaveConditioning
+from .save_model import PGPDiffSRSaveModel
 
 NODES: list[type[io.ComfyNode]] = [
     PGPDiffSRLoadNano,
@@ -21,6 +25,12 @@ NODES: list[type[io.ComfyNode]] = [
     PGPDiffSRColorFix,
     PGPDiffSRSaveConditioning,
     PGPDiffSRLoadConditioning,
+    PGPDiffSRLoadModel,
+    PGPDiffSRLoadGuidance,
+    PGPDiffSRPlanPreset,
+    PGPDiffSRLoadPlan,
+    PGPDiffSRApplyPlan,
+    PGPDiffSRSaveModel,
 ]
 
 

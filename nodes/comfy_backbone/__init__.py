@@ -2,8 +2,10 @@
 
 Tested with ComfyUI 0.33. Everything touched: ``comfy.supported_models.SDXL`` and ``comfy.model_base`` (building a
 MODEL: ``model``), ``comfy.model_patcher`` and ``comfy.model_management`` (who owns weights), the UNet's
-``input_block_patch`` (where guidance acts: ``guidance``), ``comfy.sd.VAE`` (nano's codec: ``nano``),
-``comfy.samplers.KSAMPLER`` (``one_step``) and ``folder_paths`` (``folders``, ``conditioning``).
+``input_block_patch`` and the ``OUTER_SAMPLE`` wrapper (where guidance acts: ``guidance``), object patches on
+transformer blocks (``pruning``), ``ModelPatcher.model_state_dict_for_saving`` (``saving``), ``comfy.sd.VAE`` (nano's
+codec: ``nano``), ``comfy.samplers.KSAMPLER`` (``one_step``) and ``folder_paths`` (``folders``, ``models``, ``plans``,
+``conditioning``).
 """
 
 from __future__ import annotations
@@ -16,23 +18,40 @@ from .conditioning import (
     save_conditioning,
 )
 from .folders import register_folders
-from .guidance import GuidancePatch, apply_guidance, load_guidance
-from .model import load_unet
+from .guidance import GuidancePatch, apply_guidance, describe_guidance, load_guidance
+from .model import WEIGHT_DTYPES, load_unet
+from .models import guidance_names, load_guidance_named, load_unet_named, unet_names
 from .nano import load_nano, pixel_vae
 from .one_step import one_step_sampler
+from .plans import NO_PLAN, plan_choices, plan_files, plan_named
+from .pruning import apply_plan
+from .saving import relative_to_output, save_unet
 
 __all__ = [
+    "NO_PLAN",
+    "WEIGHT_DTYPES",
     "GuidancePatch",
     "apply_guidance",
+    "apply_plan",
     "conditioning_fingerprint",
     "conditioning_names",
+    "describe_guidance",
+    "guidance_names",
     "is_listed",
     "load_conditioning",
     "load_guidance",
+    "load_guidance_named",
     "load_nano",
     "load_unet",
+    "load_unet_named",
     "one_step_sampler",
     "pixel_vae",
+    "plan_choices",
+    "plan_files",
+    "plan_named",
     "register_folders",
+    "relative_to_output",
     "save_conditioning",
+    "save_unet",
+    "unet_names",
 ]

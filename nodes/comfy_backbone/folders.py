@@ -11,12 +11,16 @@ from ...pgp_core import nano
 #: Folder of saved CONDITIONING, below ``models`` and below ComfyUI's output folder.
 CONDITIONING = "conditioning"
 CONDITIONING_EXTENSION = ".safetensors"
+#: Folder of prune plans.
+PLANS = "pgp_plans"
+PLANS_EXTENSION = ".json"
 
 
 def register_folders() -> None:
-    """Let core's LoRA loader see the bundled S1 LoRA, and make a folder kind for saved CONDITIONING."""
+    """Let core's LoRA loader see the bundled S1 LoRA, and make folder kinds for plans and saved CONDITIONING."""
     folder_paths.add_model_folder_path("loras", str((nano.FOLDER / nano.S1_FILE).parent))
     _register(CONDITIONING, CONDITIONING_EXTENSION)
+    _register(PLANS, PLANS_EXTENSION)
 
 
 def _register(kind: str, extension: str) -> None:

@@ -14,6 +14,8 @@ from ...pgp_core.topology import KeyMap
 from .model import shapes_of
 
 _PREFIX, _SUFFIX = "diffusion_model.", ".forward"
+#: Attachment of a MODEL that holds the last plan applied, for the metadata of a saved file.
+ATTACHMENT = "pgp_diffsr.plan"
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,9 @@ def apply_plan(model: Any, plan: PrunePlan) -> tuple[Any, Saving]:
     removed = {(s, n) for s, numbers in left.items() for n in numbers if not plan.keeps(s, n)}
     for stack, number in removed:
         key = f"{names.to_ldm(stack)}.transformer_blocks.{number}"
-        # A forward of its own, and no shorter list: see comfyui's hazards with shared modules in the tests.
+        # Not a shorter list of blocks: clones share modules, and LoRAs would see the shorter one.
         pruned.add_object_patch(_PREFIX + key + _SUFFIX, skip)
+    pruned.set_attachments(ATTACHMENT, plan)
     prefixes = tuple(f"{names.to_ldm(s)}.transformer_blocks.{n}." for s, n in gone | removed)
     sizes = {k: math.prod(v) for k, v in shapes_of(model.model.diffusion_model).items()}
     saving = Saving(

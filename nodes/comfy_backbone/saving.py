@@ -21,7 +21,7 @@ from ...pgp_core.safetensors_stream import write_streaming
 from ...pgp_core.topology import KeyMap, split_block
 from ...pgp_core.unet_file import MODEL_KEY, V_PREDICTION, ZERO_SNR, UNetInfo, inspect_unet, metadata_of
 from ...pgp_core.weights_file import WeightsFile
-from .pruning import skipped_blocks
+from .pruning import ATTACHMENT, skipped_blocks
 
 
 def save_unet(model: Any, filename_prefix: str, prompt: Any = None, extra_pnginfo: Any = None) -> Path:
@@ -43,11 +43,12 @@ def save_unet(model: Any, filename_prefix: str, prompt: Any = None, extra_pnginf
         return block is None or (names.to_diffusers(block[0]), block[1]) not in gone
 
     kept = {k: v for k, v in weights.items() if stays(k)}
+    last = model.get_attachment(ATTACHMENT) if gone else info.plan
     plan = PrunePlan(
-        info.plan.name if not gone else "saved",
+        last.name,
         info.plan.topology,
         {s: StackPlan(e.depth, tuple(b for b in e.keep if (s, b) not in gone)) for s, e in info.plan.stacks.items()},
-        info.plan.provenance,
+        last.provenance,
     )
     info = replace(info, plan=plan)
     if info.prediction == "v_prediction":

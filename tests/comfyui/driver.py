@@ -17,7 +17,7 @@ import logging
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +62,9 @@ def prepare(comfy: Path, pack: Path) -> None:
     _import_as("pgp_checks", Path(__file__).with_name("checks"))
 
 
-def checks() -> Iterator[tuple[str, Callable[[Path], Any]]]:
+def checks(modules: Sequence[str]) -> Iterator[tuple[str, Callable[[Path], Any]]]:
     """Every check by name."""
-    for module in MODULES:
+    for module in modules:
         found = importlib.import_module(f"pgp_checks.{module}")
         yield from ((n.removeprefix("check_"), f) for n, f in vars(found).items() if n.startswith("check_"))
 
@@ -74,13 +74,14 @@ def main() -> None:
     parser.add_argument("--comfy", type=Path, required=True)
     parser.add_argument("--pack", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--modules", nargs="*", help="of checks/; by default those that need no files")
     parser.add_argument("--only", nargs="*", help="run these checks only")
     options = parser.parse_args()
     prepare(options.comfy, options.pack)
     import torch
 
     logging.getLogger().setLevel(logging.INFO)
-    for name, check in checks():
+    for name, check in checks(options.modules or MODULES):
         if options.only and name not in options.only:
             continue
         started = time.monotonic()

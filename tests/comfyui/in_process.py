@@ -41,12 +41,13 @@ class Checks:
         return load_file(self.folder / f"{name}.safetensors")
 
 
-def run_checks(comfy: Comfy, pack: Path, folder: Path, seconds: float) -> Checks:
-    """Run every check, one process for all."""
+def run_checks(comfy: Comfy, pack: Path, folder: Path, seconds: float, *modules: str) -> Checks:
+    """Run every check of some of ``checks/``'s modules, one process for all."""
     # fmt: off
     command = [
         str(comfy.python), str(HERE / "isolated.py"), str(HERE / "driver.py"),
         "--comfy", str(comfy.path), "--pack", str(pack), "--out", str(folder),
+        *(("--modules", *modules) if modules else ()),
     ]
     # fmt: on
     log = folder / "driver.log"
