@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from ..pgp_core.errors import PlanError
-from ..pgp_core.plan import presets
+from ..pgp_core.plan import PrunePlan, presets
 from . import comfy_backbone
 
 #: The type of a prune plan on the wire: :class:`pgp_core.plan.PrunePlan`.
@@ -97,6 +97,6 @@ class PGPDiffSRApplyPlan(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: io.Model.Type, plan: object) -> io.NodeOutput:
+    def execute(cls, model: io.Model.Type, plan: PrunePlan) -> io.NodeOutput:
         pruned, saving = comfy_backbone.apply_plan(model, plan)
         return io.NodeOutput(pruned, ui=ui.PreviewText(str(saving)))

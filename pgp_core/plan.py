@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -119,6 +120,10 @@ class PrunePlan:
         stacks = ",\n".join(f"    {json.dumps(k)}: {json.dumps(v)}" for k, v in data.pop("stacks").items())
         head = json.dumps(data, indent=2)
         return head.replace('  "provenance"', f'  "stacks": {{\n{stacks}\n  }},\n  "provenance"', 1) + "\n"
+
+    def sha256(self) -> str:
+        """Hash of :meth:`dumps`, by which other files name the plan."""
+        return hashlib.sha256(self.dumps().encode()).hexdigest()
 
     # -- fitting a model -------------------------------------------------------------------------------
 

@@ -15,8 +15,8 @@ import torch
 from comfy.ldm.modules.diffusionmodules.model import vae_attention
 
 from ...pgp_core.errors import GuidanceError
-from ...pgp_core.faithdiff import is_faithdiff, load_extras
-from ...pgp_core.guidance import METADATA_KEY, Guidance, GuidanceSpec
+from ...pgp_core.guidance import Guidance, GuidanceSpec
+from ...pgp_core.guidance_file import read_guidance
 from ...pgp_core.topology import KeyMap
 from .files import opened
 
@@ -38,11 +38,7 @@ def load_guidance(path: str) -> Any:
     """
     source = os.path.basename(path)
     with opened(path) as file:
-        if METADATA_KEY not in file.metadata and is_faithdiff(file.shapes):
-            spec, sd = load_extras(file)
-        else:
-            spec = GuidanceSpec.from_metadata(file.metadata, source)
-            sd = {k: file.read(k).clone() for k in file.shapes}
+        spec, sd = read_guidance(file)
     guidance = Guidance(spec, operations=comfy.ops.manual_cast, device=torch.device("meta"), attention=vae_attention())
     # The dtype of the file: manual_cast gives every layer the dtype of what comes in.
     guidance.load(sd, source)

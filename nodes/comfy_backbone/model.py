@@ -171,7 +171,7 @@ def _drop_blocks(unet: torch.nn.Module, plan: PrunePlan) -> None:
         for number in [n for n in blocks._modules if int(n) not in entry.keep]:
             del blocks._modules[number]
         for position, (number, block) in enumerate(blocks._modules.items()):
-            if position != int(number):
+            if block is not None and position != int(number):
                 block.register_forward_pre_hook(_numbered(int(number)), with_kwargs=True)
 
 

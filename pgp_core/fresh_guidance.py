@@ -1,0 +1,72 @@
+"""Guidance to begin training with: it changes nothing until it is trained."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from .checkpoints import write_safetensors
+from .faithdiff import load_extras
+from .guidance import KEY_PREFIX, METADATA_KEY, Guidance, GuidanceSpec, Site
+from .plan import PrunePlan
+from .unet_file import inspect_unet
+from .weights_file import open_weights
+
+
+def fresh_spec(channels: int = 320, plan: PrunePlan | None = None) -> GuidanceSpec:
+    """One PEAM where T2I-Adapter-XL's first level comes in, as the paper's counts say.
+
+    Args:
+        channels: of the UNet's first level.
+        plan: of the UNet that it will be trained with; its hash is kept.
+    """
+    # Level 0 is the one that is built; the others keep full_adapter_xl's proportions.
+    widths = (channels, 2 * channels, 4 * channels, 4 * channels)
+    return GuidanceSpec(
+        sites=(Site(channels=channels),),
+        channels=widths,
+        trained=False,
+        plan_sha256=plan.sha256() if plan else None,
+    )
+
+
+def write_fresh_guidance(
+    path: Path, faithdiff: Path | None = None, model: Path | None = None, plan: PrunePlan | None = None, seed: int = 0
+) -> GuidanceSpec:
+    """Write an untrained guidance file for SDXL.
+
+    Args:
+        path: ends in ``.safetensors``.
+        faithdiff: take LQ encoder and alignment from FaithDiff's file; they stand beside the PEAM.
+        model: a UNet file whose width to fit, if it is not SDXL's.
+        plan: see :func:`fresh_spec`.
+        seed: of the LQ adapter's and PEAM's start values.
+
+    Raises:
+        CheckpointError, GuidanceError: if a file does not fit, or nothing can be written.
+    """
+    channels = 320
+    extras: dict[str, torch.Tensor] = {}
+    if model is not None:
+        with open_weights(model) as file:
+            channels = inspect_unet(file).shape.channels[0]
+    spec = fresh_spec(channels, plan)
+    if faithdiff is not None:
+        with open_weights(faithdiff) as file:
+            theirs, extras = load_extras(file)
+        spec = replace(
+            spec,
+            sites=(*theirs.sites, *spec.sites),
+            encoder_channels=theirs.encoder_channels,
+            encoder_blocks=theirs.encoder_blocks,
+            alignment_layers=theirs.alignment_layers,
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fresh = Guidance.fresh(spec)
+    tensors = {KEY_PREFIX + k: v for k, v in fresh.state_dict().items()} | extras
+    write_safetensors(path, tensors, {METADATA_KEY: json.dumps(spec.to_json())})
+    return spec
