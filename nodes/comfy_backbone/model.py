@@ -20,6 +20,7 @@ from ...pgp_core.topology import NANO, KeyMap
 from ...pgp_core.unet_file import UNetInfo, inspect_unet
 from ...pgp_core.unet_shape import UNetShape
 from .files import opened
+from .missing_blocks import reporting
 from .nano_latent import NanoLatent
 
 log = logging.getLogger(__name__)
@@ -142,6 +143,8 @@ def load_unet(path: str, options: dict[str, Any] | None = None, disable_dynamic:
 
     cls = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
     patcher = cls(model, load_device=load_device, offload_device=offload)
+    if info.plan.removed:
+        patcher = reporting(patcher)
     if not patcher.is_dynamic():
         # One by one, so that only one tensor is there twice; those of the right dtype stay pages of the file.
         for key in sd:

@@ -188,6 +188,11 @@ def test_plans_on_files_and_on_loaded_models_are_the_same_in_any_order(checks: C
     assert result["LoRA layers on file, live"] == [6, 20]
 
 
+def test_lora_layers_without_a_block_are_said_once_with_their_number(checks: Checks) -> None:
+    (line,) = checks["plans"]["said of the LoRA"]
+    assert line.startswith("14 of 20 patches")
+
+
 def test_a_plan_says_what_it_saves_and_what_not(checks: Checks) -> None:
     said = checks["plans"]["said"]
     assert "34 of 70 transformer blocks" in said

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch as replace
@@ -146,6 +149,19 @@ def _lora() -> dict[str, torch.Tensor]:
     return lora
 
 
+@contextmanager
+def _logged() -> Iterator[list[str]]:
+    """Lines of warnings."""
+    lines: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger().addHandler(handler)
+    try:
+        yield lines
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+
 def check_plans(out: Path) -> Any:
     """File with plan, MODEL with plan and saved file: the same, in any order with clones and LoRAs."""
     base = load(out)
@@ -161,7 +177,9 @@ def check_plans(out: Path) -> Any:
     def with_lora(model: Any) -> Any:
         return comfy.sd.load_lora_for_models(model, None, _lora(), 1.0, 0.0)[0]
 
-    lora_on_file = with_lora(from_file)
+    with _logged() as lines:
+        lora_on_file = with_lora(from_file)
+    results["said of the LoRA"] = lines
     expected_lora = sample(lora_on_file)
     results["LoRA matters"] = scene.difference(expected_lora, expected)
     # The pruned clone was loaded last: keys of skipped blocks must still be found.
