@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PGPError, PictureError
+from .device import choose_device
 from .output import emit
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def _all(
     """Upscale all of them; how many failed. The failure of a lone input is raised."""
     from ..nano_pipeline import NanoPipeline
 
-    pipeline = NanoPipeline.load(one_step=args.steps is None, device=_device(args.device))
+    pipeline = NanoPipeline.load(one_step=args.steps is None, device=choose_device(args.device))
     if args.steps is None and args.cfg is None:
         options["cfg"] = 1.0
     failed = 0
@@ -194,20 +195,6 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
             options["denoise"] = args.denoise
     SampleOptions(**options)
     return options
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name == "auto":
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as e:
-        raise PGPError(f"device {name} cannot be used here: {str(e).splitlines()[0]}") from None
-    return name
 
 
 def _peak_memory(device: Any) -> int:
