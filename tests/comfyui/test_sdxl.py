@@ -256,6 +256,14 @@ def test_compiled_models_do_not_share_graphs(checks: Checks) -> None:
     assert {k: v for k, v in result.items() if v > 1e-4} == {}
 
 
+def test_a_controlnet_works_beside_guidance_on_a_pruned_model(checks: Checks) -> None:
+    result = checks["controlnet"]
+    assert result["finite"]
+    assert result["control beside guidance"] > 1e-3
+    assert result["guidance beside control"] > 1e-3
+    assert result["again"] and result["without it again"]
+
+
 def test_a_noise_mask_keeps_what_is_outside(checks: Checks) -> None:
     assert checks["inpainting_by_mask"]["outside"] <= 1e-5
     assert checks["inpainting_by_mask"]["inside"] > 0.1

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch as replace
 
+import comfy.cldm.cldm
+import comfy.controlnet
 import comfy.lora
 import comfy.model_management
 import comfy.sample
@@ -71,13 +73,20 @@ def sample(
     cfg: float = CFG,
     latent: Any = None,
     start: Any = None,
+    control: Any = None,
     **options: Any,
 ) -> torch.Tensor:
     """As the KSampler node: Euler, ``ddim_uniform``."""
+    positive, negative = conditioning(1), conditioning(2)
+    if control is not None:
+        hint = pictures(7).movedim(-1, 1)
+        for ((_, entry),) in (positive, negative):
+            entry["control"] = control.copy().set_cond_hint(hint, 1.0, (0.0, 1.0))
+            entry["control_apply_to_uncond"] = False
     start = noise(batch) if start is None else start
     # fmt: off
     result: torch.Tensor = comfy.sample.sample(
-        model, start, steps, cfg, "euler", "ddim_uniform", conditioning(1), conditioning(2),
+        model, start, steps, cfg, "euler", "ddim_uniform", positive, negative,
         torch.zeros_like(start) if latent is None else latent, denoise=1.0, seed=SEED, disable_pbar=True, **options,
     )
     # fmt: on
@@ -275,6 +284,31 @@ def check_compiled(out: Path) -> Any:
     results["graphs"] = len(graphs)
     torch.compiler.reset()
     return results
+
+
+def check_controlnet(out: Path) -> Any:
+    """A ControlNet beside guidance, on a pruned MODEL: both act."""
+    model, image = load(out, plan=gaps()), pictures(1)
+    guidance = comfy_backbone.load_guidance(str(files(out) / "both.safetensors"))
+    guided = comfy_backbone.apply_guidance(model, guidance, image, 1.0, 0.0, 1.0)
+    g = torch.Generator().manual_seed(0)
+    network = comfy.cldm.cldm.ControlNet(hint_channels=3, **model.model.model_config.unet_config)
+    for name, p in network.named_parameters():
+        p.copy_(torch.randn(p.shape, generator=g) * 0.03 + float(p.dim() == 1 and name.endswith("weight")))
+    control = comfy.controlnet.ControlNet(network.eval(), load_device=torch.device("cpu"))
+
+    def run(model: Any, controlled: bool) -> torch.Tensor:
+        return sample(model, control=control if controlled else None)
+
+    results = {f"{g} {c}": run(m, c) for g, m in (("guided", guided), ("plain", model)) for c in (True, False)}
+    again = run(guided, True)
+    return {
+        "finite": bool(results["guided True"].isfinite().all()),
+        "control beside guidance": scene.difference(results["guided True"], results["guided False"]),
+        "guidance beside control": scene.difference(results["guided True"], results["plain True"]),
+        "again": torch.equal(again, results["guided True"]),
+        "without it again": torch.equal(run(guided, False), results["guided False"]),
+    }
 
 
 def check_inpainting_by_mask(out: Path) -> Any:
