@@ -288,6 +288,14 @@ class Guidance(torch.nn.Module):
     def _encoded(self, lq: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
         return self.alignment.condition(self.lq_encoder((lq * 2 - 1).to(dtype or lq.dtype)))
 
+    def dtype_at(self, site: int, f: torch.Tensor) -> torch.dtype:
+        """In which dtype a site computes: its weights', or at an additive one the LQ features'."""
+        fusion = self.spec.sites[site].fusion
+        if fusion == "add":
+            return f.dtype
+        part = self.peam[str(site)] if fusion == "peam" else self.alignment.proj
+        return next(part.parameters()).dtype
+
     def fuse(
         self, site: int, h: torch.Tensor, f: torch.Tensor, strength: float = 1.0, exchange: bool = True
     ) -> torch.Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +18,8 @@ from .unet_diffusers import guided
 
 #: ``progress(done, total)`` after each step; return False to cancel.
 Progress = Callable[[int, int], "bool | None"]
+#: What sampling may start from, see :class:`SampleOptions`.
+STARTS = ("noise", "lq", "lr")
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,8 @@ class SampleOptions:
         cfg: classifier-free guidance scale; 1 makes one UNet call a step, else two in one batch.
         seed: of the start noise, drawn on the CPU in float32, so that it is the same on every device and
             equals ComfyUI's for the same seed and shape.
-        start: ``"noise"`` starts from noise alone; ``"lq"`` from the LQ latent with noise added.
+        start: ``"noise"`` starts from noise alone; ``"lq"`` from the LQ latent with noise added; ``"lr"`` as
+            FaithDiff does, from noise with a little of the LQ latent (see :func:`euler`).
         denoise: share of the noise range that an ``"lq"`` start goes through, 0 to 1 (ComfyUI's "denoise").
         strength: of the guidance, 0 to 1.
         start_percent, end_percent: part of the sampling in which the guidance works, as shares of the
@@ -48,8 +53,8 @@ class SampleOptions:
             raise PGPError(f"steps must be 1 to {schedule.TRAIN_STEPS}, not {self.steps}")
         if not 0 <= self.cfg <= 100:
             raise PGPError(f"cfg must be 0 to 100, not {self.cfg}")
-        if self.start not in ("noise", "lq"):
-            raise PGPError(f'start is "noise" or "lq", not {self.start!r}')
+        if self.start not in STARTS:
+            raise PGPError(f"start is one of {', '.join(STARTS)}, not {self.start!r}")
         if not 0 < self.denoise <= 1:
             raise PGPError(f"denoise must be above 0 and at most 1, not {self.denoise}")
         if not 0 <= self.strength <= 1:
@@ -79,13 +84,14 @@ class Denoiser:
     """A guided UNet's raw output with classifier-free guidance, for latents of one picture (or a batch).
 
     Args:
+        guidance: None for the UNet alone.
         features: from :meth:`Guidance.features`, computed once per picture.
     """
 
     def __init__(
         self,
         unet: torch.nn.Module,
-        guidance: Guidance,
+        guidance: Guidance | None,
         features: tuple[torch.Tensor, ...],
         positive: Conditioning,
         negative: Conditioning | None,
@@ -99,29 +105,40 @@ class Denoiser:
         """``uncond + cfg * (cond - uncond)``; the batch is [uncond, cond], as everywhere in the field.
 
         Args:
-            x: ``(B, C, h, w)``.
+            x: ``(B, C, h, w)``; the result has its dtype, whatever the UNet's is.
             t: ``(B,)`` timesteps, all equal.
         """
-        both = self.options.cfg != 1 and self.negative is not None
-        prompts = [self.negative, self.positive] if both else [self.positive]
+        prompts = [self.positive]
+        if self.options.cfg != 1 and self.negative is not None:
+            prompts.insert(0, self.negative)
         copies, n = len(prompts), x.shape[0]
-        context = torch.cat([p.context.expand(n, -1, -1) for p in prompts])  # type: ignore[union-attr]
-        pooled = torch.cat([p.pooled.expand(n, -1) for p in prompts])  # type: ignore[union-attr]
-        ids = torch.tensor([p.time_ids for p in prompts], device=x.device, dtype=x.dtype)  # type: ignore[union-attr]
-        low, high = self.active_range()
-        strength = self.options.strength if low <= float(t[0]) <= high else 0.0
-        with guided(self.unet, self.guidance, self.features, strength, self.exchange):
+        dtype = next((p.dtype for p in self.unet.parameters()), x.dtype)
+        latent = torch.cat([x] * copies).to(dtype)
+        tokens = math.lcm(*(p.context.shape[1] for p in prompts))
+        # A prompt of several times 77 tokens meets a shorter one: attention over a repeated prompt is the same.
+        context = torch.cat([p.context.repeat(n, tokens // p.context.shape[1], 1) for p in prompts])
+        pooled = torch.cat([p.pooled.expand(n, -1) for p in prompts])
+        # Sizes stay in float32: bfloat16 knows no odd numbers above 256.
+        ids = torch.tensor([p.time_ids for p in prompts], device=x.device, dtype=torch.float32)
+        with self._guided(float(t[0])):
             out: torch.Tensor = self.unet(
-                torch.cat([x] * copies),
+                latent,
                 torch.cat([t] * copies),
-                encoder_hidden_states=context.to(x),
-                added_cond_kwargs={"text_embeds": pooled.to(x), "time_ids": ids.repeat_interleave(n, 0)},
+                encoder_hidden_states=context.to(latent),
+                added_cond_kwargs={"text_embeds": pooled.to(latent), "time_ids": ids.repeat_interleave(n, 0)},
                 return_dict=False,
-            )[0]
-        if not both:
+            )[0].to(x.dtype)
+        if copies == 1:
             return out
         uncond, cond = out.chunk(2)
         return uncond + self.options.cfg * (cond - uncond)
+
+    def _guided(self, timestep: float) -> AbstractContextManager[Any]:
+        if self.guidance is None:
+            return nullcontext()
+        low, high = self.active_range()
+        strength = self.options.strength if low <= timestep <= high else 0.0
+        return guided(self.unet, self.guidance, self.features, strength, self.exchange)
 
     def active_range(self) -> tuple[float, float]:
         """Timesteps between which the guidance works, open at the ends of the sampling."""
@@ -139,10 +156,15 @@ def euler(
     options: SampleOptions,
     progress: Progress | None = None,
     latent_std: float = 0.0,
+    zero_snr: bool = False,
 ) -> torch.Tensor:
     """Sample a latent with diffusers' Euler scheduler and FaithDiff's schedule.
 
     Timesteps are "leading" with offset 1 (951, 901, ..., 1 for 20 steps), ComfyUI's ``ddim_uniform``.
+
+    A start of ``"lr"`` is FaithDiff's own: the noise, as large as a start from noise alone has it, is taken for
+    the noise of timestep 999, and the LQ latent added with the weight that a picture has there (0.068 of one; a
+    start at that timestep in earnest would have eleven times as much).
 
     Args:
         lq_latent: ``(B, C, h, w)``, scaled as the model wants it; its shape and device are the result's.
@@ -150,6 +172,7 @@ def euler(
         prediction: ``"epsilon"``, ``"v_prediction"`` or ``"sample"``.
         progress: called after each step.
         latent_std: see :func:`pgp_core.schedule.start_gain`.
+        zero_snr: the model's noise schedule ends in pure noise.
 
     Raises:
         Cancelled: when ``progress`` returned False.
@@ -163,15 +186,20 @@ def euler(
         prediction_type=prediction,
         timestep_spacing="leading",
         steps_offset=1,
+        rescale_betas_zero_snr=zero_snr,
     )
-    whole = options.start == "noise" or options.denoise >= 1
+    whole = options.start != "lq" or options.denoise >= 1
     total = options.steps if whole else min(int(options.steps / options.denoise), schedule.TRAIN_STEPS)
     scheduler.set_timesteps(total, device=lq_latent.device)
     timesteps = scheduler.timesteps[-options.steps :]
     scheduler.set_begin_index(total - options.steps)
     sigma = scheduler.sigmas[total - options.steps].to(lq_latent)
     noise = draw_noise(lq_latent.shape, options.seed).to(lq_latent)
-    x = noise * sigma * schedule.start_gain(float(sigma), latent_std) + (lq_latent if options.start == "lq" else 0)
+    if options.start == "lr":
+        a = scheduler.alphas_cumprod[-1].to(lq_latent)
+        x = a.sqrt() * lq_latent + (1 - a).sqrt() * (sigma**2 + 1).sqrt() * noise
+    else:
+        x = noise * sigma * schedule.start_gain(float(sigma), latent_std) + (lq_latent if options.start == "lq" else 0)
     for i, t in enumerate(timesteps):
         out = denoiser(scheduler.scale_model_input(x, t), t.expand(x.shape[0]))
         x = scheduler.step(out, t, x, return_dict=False)[0]

@@ -106,7 +106,8 @@ def guided(
             f = features[site].to(h.device)
             if f.shape[0] != 1 and h.shape[0] % f.shape[0] == 0:
                 f = f.repeat(h.shape[0] // f.shape[0], 1, 1, 1)
-            return guidance.fuse(site, h, f, run.strength, run.exchange)
+            # A PEAM stays in float32 where the UNet is in half precision, which its convolutions overflow.
+            return guidance.fuse(site, h.to(guidance.dtype_at(site, f)), f, run.strength, run.exchange).to(h.dtype)
 
         return fuse
 

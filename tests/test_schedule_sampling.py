@@ -238,6 +238,9 @@ class FakeGuidance:
         self.spec = SimpleNamespace(sites=(Site("conv_in", 4, 0, 4),))
         self.strengths: list[float] = []
 
+    def dtype_at(self, _site: int, f: torch.Tensor) -> torch.dtype:
+        return f.dtype
+
     def fuse(self, _site: int, h: torch.Tensor, _f: torch.Tensor, strength: float, _exchange: bool) -> torch.Tensor:
         self.strengths.append(strength)
         return h
