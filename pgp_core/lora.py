@@ -1,18 +1,59 @@
 """LoRA files for an SDXL-shaped UNet, in the naming that ComfyUI, diffusers and others read.
 
-Keys are ``lora_unet_<diffusers module name with underscores>`` with ``.lora_down.weight``,
+Keys are ``lora_unet_<module name with underscores>`` (diffusers' name; LDM's is read too) with ``.lora_down.weight``,
 ``.lora_up.weight`` and ``.alpha``. Block numbers are the original ones, so a LoRA fits every plan.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 import torch
 
 from .errors import CheckpointError, name_some
+from .topology import KeyMap
 
 PREFIX = "lora_unet_"
+
+#: What may stand before a module's own, dotted name.
+_DOTTED = ("base_model.model.unet.", "base_model.model.", "diffusion_model.", "unet.")
+#: Ends of keys, and what they are called here.
+_TAILS = {
+    ".lora_A.weight": ".lora_down.weight",
+    ".lora_B.weight": ".lora_up.weight",
+    ".lora_down.weight": ".lora_down.weight",
+    ".lora_up.weight": ".lora_up.weight",
+    ".alpha": ".alpha",
+}
+#: Ends of keys by which a layer is more than two matrices multiplied.
+_MORE = (".dora_scale", ".lora_magnitude_vector", ".lora_mid.weight")
+
+
+def diffusers_names(weights: Mapping[str, torch.Tensor], source: str = "LoRA") -> dict[str, torch.Tensor]:
+    """A LoRA's UNet layers under the names that :func:`merge` reads.
+
+    Read are diffusers' own files (``unet.<module>.lora_A.weight``) and what trainers write
+    (``lora_unet_<module>.lora_down.weight``). Text encoders' layers are left out: prompts are encoded apart.
+
+    Raises:
+        CheckpointError: if it is a DoRA or has middle matrices.
+    """
+    more = [k for k in weights if k.endswith(_MORE)]
+    if more:
+        raise CheckpointError(f"{source} is more than a LoRA ({name_some(more)}): merge it into the UNet elsewhere")
+    out = {}
+    for key, value in weights.items():
+        tail = next((t for t in _TAILS if key.endswith(t)), None)
+        if tail is None:
+            continue
+        module = key[: -len(tail)]
+        prefix = next((p for p in _DOTTED if module.startswith(p)), None)
+        if prefix is not None:
+            module = PREFIX + module[len(prefix) :].replace(".", "_")
+        if module.startswith(PREFIX):
+            out[module + _TAILS[tail]] = value
+    return out
 
 
 def from_peft(weights: Mapping[str, torch.Tensor], alpha: float | None = None) -> dict[str, torch.Tensor]:
@@ -43,7 +84,12 @@ def merge(unet: torch.nn.Module, lora: Mapping[str, torch.Tensor], strength: flo
     Raises:
         CheckpointError: if no layer fits, or a layer's shape does not; the UNet is then unchanged.
     """
-    names = {PREFIX + n.replace(".", "_"): m for n, m in unet.named_modules() if hasattr(m, "weight")}
+    names = {}
+    for name, module in unet.named_modules():
+        if hasattr(module, "weight"):
+            names[PREFIX + name.replace(".", "_")] = module
+            with suppress(CheckpointError):
+                names[PREFIX + KeyMap().to_ldm(name).replace(".", "_")] = module
     stems = {k.rsplit(".lora_down", 1)[0] for k in lora if k.endswith(".lora_down.weight")}
     found = sorted(stems & names.keys())
     if not found:
