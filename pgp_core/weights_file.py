@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
@@ -17,6 +17,8 @@ from .errors import CheckpointError
 
 #: safetensors' names of floating types that weights may have.
 _FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
+#: Bytes of a mapped file that may be in memory beside what they become.
+_GROUP = 1 << 28
 #: Keys under which trainers wrap a state dict.
 _WRAPPERS = ("state_dict", "module", "model")
 
@@ -31,6 +33,7 @@ class WeightsFile:
         floating: names of those that hold floating-point numbers.
         metadata: of a safetensors file.
         read: one tensor by name, on the CPU; may be a view of the mapped file.
+        mapped: whether the file is read as it is asked for; else the whole is in memory.
     """
 
     name: str
@@ -38,6 +41,7 @@ class WeightsFile:
     floating: frozenset[str]
     read: Callable[[str], torch.Tensor]
     metadata: Mapping[str, str] = field(default_factory=dict)
+    mapped: bool = True
 
 
 @contextmanager
@@ -78,12 +82,14 @@ def _open_torch(path: Path) -> WeightsFile:
     def load(mmap: bool) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
 
+    mapped = True
     try:
         try:
             data = load(True)
         except RuntimeError as e:
             if "mmap" not in str(e):
                 raise
+            mapped = False
             data = load(False)
     except UnpicklingError:
         raise CheckpointError(
@@ -106,4 +112,33 @@ def _open_torch(path: Path) -> WeightsFile:
         {k: tuple(v.shape) for k, v in weights.items()},
         frozenset(k for k, v in weights.items() if v.is_floating_point()),
         weights.__getitem__,
+        mapped=mapped,
     )
+
+
+def read_converted(
+    opened: Callable[[], AbstractContextManager[WeightsFile]],
+    names: Mapping[str, str],
+    device: torch.device | str,
+    dtype: torch.dtype,
+) -> dict[str, torch.Tensor]:
+    """Copies of some of a file's tensors, converted one by one.
+
+    Memory peaks at little more than the result: pages of a mapped file count as the process's own until it is
+    closed, so it is opened anew after every :data:`_GROUP` bytes.
+
+    Args:
+        opened: opens the file, as often as it is called.
+        names: the file's names, and what they are to be called.
+    """
+    todo, out = list(names), {}
+    while todo:
+        with opened() as file:
+            read = 0
+            while todo and (read < _GROUP or not file.mapped):
+                key = todo.pop(0)
+                tensor = file.read(key)
+                read += tensor.nbytes
+                out[names[key]] = tensor.to(device, dtype, copy=True)
+                del tensor
+    return out
