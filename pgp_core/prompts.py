@@ -1,0 +1,118 @@
+"""SDXL's two text encoders, from a diffusers folder on this machine; nothing is fetched."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import diffusers_folder
+from .conditioning import Entry
+from .errors import CheckpointError, name_some
+
+_log = logging.getLogger(__name__)
+_COMPONENTS = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
+_INSTEAD = "give --conditioning FILE, or the whole folder with both tokenizers and text encoders"
+
+
+def check(folder: Path) -> None:
+    """Whether a folder has all that prompts need.
+
+    Raises:
+        CheckpointError: naming what it lacks.
+    """
+    for name in _COMPONENTS:
+        diffusers_folder.component(folder, name, _INSTEAD)
+
+
+@torch.inference_mode()
+def encode(
+    folder: Path,
+    texts: Sequence[str],
+    device: torch.device | str = "cpu",
+    say: Callable[[str], None] = _log.warning,
+) -> list[list[Entry]]:
+    """What SDXL's text encoders make of some texts.
+
+    Both encoders get the same text; their last hidden states but one stand side by side, and the pooled vector is the
+    second's. An empty text is encoded like any other: SDXL's "zeros for an empty negative prompt" is not FaithDiff's.
+    They run in float32, one at a time, and are gone afterwards.
+
+    Args:
+        folder: with ``tokenizer``, ``tokenizer_2``, ``text_encoder`` and ``text_encoder_2``.
+        say: told where a text is longer than the 77 tokens that the encoders take, and its end left out.
+
+    Returns:
+        one CONDITIONING for each text, as :func:`pgp_core.conditioning.save` takes it: a list of one entry
+        ``[context (1, tokens, 2048), {"pooled_output": (1, 1280)}]``, on the CPU.
+
+    Raises:
+        CheckpointError: if the folder lacks something, or something in it cannot be read.
+    """
+    check(folder)
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+    first = _encode(folder, "tokenizer", "text_encoder", CLIPTextModel, texts, device, say)
+    second = _encode(folder, "tokenizer_2", "text_encoder_2", CLIPTextModelWithProjection, texts, device, str)
+    return [
+        [[torch.cat((one.hidden_states[-2], two.hidden_states[-2]), -1).cpu(), {"pooled_output": two[0].cpu()}]]
+        for one, two in zip(first, second, strict=True)
+    ]
+
+
+def _encode(
+    folder: Path,
+    tokenizer_name: str,
+    encoder_name: str,
+    kind: Any,
+    texts: Sequence[str],
+    device: Any,
+    say: Callable[[str], object],
+) -> list[Any]:
+    from transformers import CLIPTokenizer
+
+    where = folder / encoder_name
+    # A folder may hold weights in half precision alone.
+    half = not any(where.glob("model.safetensors*")) and not any(where.glob("pytorch_model.bin*"))
+    half = half and any(where.glob("model.fp16*"))
+    try:
+        with _without_progress_bar():
+            tokenizer = CLIPTokenizer.from_pretrained(folder / tokenizer_name, local_files_only=True)
+            encoder, found = kind.from_pretrained(
+                where, local_files_only=True, variant="fp16" if half else None, output_loading_info=True
+            )
+    # transformers lets errors of every kind through where a file is damaged.
+    except Exception as e:
+        first = (str(e).strip().splitlines() or [repr(e)])[0]
+        raise CheckpointError(f"{tokenizer_name} and {encoder_name} of {folder} cannot be read: {first}") from None
+    if missing := found["missing_keys"]:
+        # They would be drawn at random.
+        raise CheckpointError(f"{encoder_name} of {folder} lacks {name_some(missing)}: get it again")
+    encoder = encoder.to(device, torch.float32).eval()
+    length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
+    outputs = []
+    for text in texts:
+        whole = len(tokenizer(text, verbose=False).input_ids)
+        if whole > length:
+            say(f"the prompt has {whole} tokens, the text encoders take {length}: its end is left out")
+        tokens = tokenizer(text, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        outputs.append(encoder(tokens.input_ids.to(device), output_hidden_states=True))
+    return outputs
+
+
+@contextmanager
+def _without_progress_bar() -> Iterator[None]:
+    """Loading takes a moment, and the command line has a bar of its own."""
+    from transformers.utils import logging as theirs
+
+    shown = theirs.is_progress_bar_enabled()
+    theirs.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            theirs.enable_progress_bar()
