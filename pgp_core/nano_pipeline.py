@@ -27,6 +27,11 @@ class NanoPipeline:
     the S1 LoRA, merged at load.
     """
 
+    #: See :data:`pgp_core.canvas.MULTIPLE`.
+    canvas_kind = "pgp-nano"
+    #: What the multi-step model starts from.
+    start = "noise"
+
     def __init__(
         self,
         unet: torch.nn.Module,
@@ -41,6 +46,8 @@ class NanoPipeline:
         self.unet, self.guidance = unet, guidance
         self.positive, self.negative = positive, negative
         self.one_step = one_step
+        #: What it is called where results are listed.
+        self.name = "pgp-nano-s1" if one_step else "pgp-nano"
         #: The CFG scale that the multi-step model is meant for.
         self.cfg = cfg
         #: What the UNet outputs, see :func:`pgp_core.schedule.target`.

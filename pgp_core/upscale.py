@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 
 from . import canvas
 from .color_fix import color_fix
-from .nano_pipeline import NanoPipeline
 from .sampling import Progress, SampleOptions
 
-#: Nano's name in :data:`pgp_core.canvas.MULTIPLE`.
-MODEL = "pgp-nano"
+
+class Pipeline(Protocol):
+    """A model with everything around it: nano's, or one of full size."""
+
+    @property
+    def canvas_kind(self) -> str:
+        """A key of :data:`pgp_core.canvas.MULTIPLE`."""
+
+    def restore(
+        self, canvas: torch.Tensor, options: SampleOptions | None = None, progress: Progress | None = None
+    ) -> torch.Tensor:
+        """``(B, 3, H, W)`` RGB in [0, 1] to the same on the CPU, restored."""
 
 
 def upscale(
-    pipeline: NanoPipeline,
+    pipeline: Pipeline,
     pictures: torch.Tensor,
     size: canvas.Size,
     options: SampleOptions | None = None,
@@ -27,7 +38,8 @@ def upscale(
         pictures: ``(B, 3, H, W)`` RGB in [0, 1]. Each is restored by itself, with the same seed: what it becomes
             does not depend on the others.
         size: of the result.
-        options, progress: see :meth:`pgp_core.nano_pipeline.NanoPipeline.restore`.
+        options, progress: see :meth:`pgp_core.nano_pipeline.NanoPipeline.restore` and
+            :meth:`pgp_core.sdxl_pipeline.SDXLPipeline.restore`.
         fix: one of :data:`pgp_core.color_fix.METHODS`.
 
     Returns:
@@ -39,7 +51,7 @@ def upscale(
     """
     results = []
     for picture in pictures:
-        lq, width, height = canvas.canvas(picture[None], size, MODEL)
+        lq, width, height = canvas.canvas(picture[None], size, pipeline.canvas_kind)
         restored = pipeline.restore(lq, options, progress)
         # Before the frame is cut off, as the nodes do it: both look at the same pixels.
         results.append(canvas.crop(color_fix(restored, lq.cpu(), fix), width, height))

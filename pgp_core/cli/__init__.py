@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import Cancelled, PGPError
 from . import bench, convert, evaluate, guidance, plan, train, upscale
+from .output import say
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -40,14 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as e:
         if args.debug or (e.name or "").split(".")[0] == "pgp_core":
             raise
-        say(f'error: {e.name} is not installed; run: pip install "pgp-diffsr[{_extra(args.command)}]"')
+        say(f'error: {e.name} is not installed; run: pip install "pgp-diffsr[{_extra(args.command, e.name)}]"')
         return 1
 
 
-def _extra(command: str) -> str:
+def _extra(command: str, module: str | None) -> str:
+    if command == "upscale" and module == "transformers":
+        return "prompt"
     return {"train": "train", "eval": "eval"}.get(command, "cli")
-
-
-def say(text: str) -> None:
-    """One line for people."""
-    print(f"pgp-diffsr: {text}", file=sys.stderr)  # noqa: T201

@@ -71,7 +71,7 @@ def _unet(args: argparse.Namespace) -> int:
 
     from ..bench import BenchOptions, bench_unet
     from ..unet_shape import NANO_SHAPE, SDXL_SHAPE
-    from . import say
+    from .output import say
 
     dtype = args.dtype or ("bf16" if torch.device(device).type == "cuda" else "fp32")
     if args.latent % 4:

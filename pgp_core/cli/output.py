@@ -1,4 +1,4 @@
-"""What a script reads: one JSON object a line on stdout."""
+"""What a script reads, one JSON object a line on stdout, and what people read on stderr."""
 
 from __future__ import annotations
 
@@ -17,3 +17,8 @@ def table(rows: list[tuple[str, str]]) -> None:
     width = max((len(a) for a, _ in rows), default=0)
     for a, b in rows:
         print(f"{a:<{width}}  {b}", file=sys.stderr)  # noqa: T201
+
+
+def say(text: str) -> None:
+    """One line for people, on stderr."""
+    print(f"pgp-diffsr: {text}", file=sys.stderr)  # noqa: T201

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PGPError, PictureError
+from . import full_size
 from .device import choose_device
 from .output import emit
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 #: :data:`pgp_core.color_fix.METHODS`, without waiting for PyTorch.
 METHODS = ("wavelet", "adain", "none")
+#: :data:`pgp_core.sampling.STARTS`.
+STARTS = ("noise", "lq", "lr")
 #: :data:`pgp_core.images.FORMATS`.
 FORMATS = {"png": ".png", "tiff": ".tif", "jpeg": ".jpg", "webp": ".webp"}
 
@@ -32,11 +35,13 @@ def add_to(commands: Any) -> None:
     for side, what in (("width", "width"), ("height", "height"), ("longest", "longer side")):
         size.add_argument(f"--{side}", type=_in_range(int, side), metavar="N", help=f"pixels of the result's {what}")
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--one-step", action="store_true", help="one UNet call (the default)")
-    how.add_argument("--steps", type=int, metavar="N", help="Euler steps with CFG instead, 20 as in the paper")
+    how.add_argument("--one-step", action="store_true", help="one UNet call (nano's default)")
+    how.add_argument("--steps", type=int, metavar="N", help="Euler steps with CFG, 20 as in the paper")
     parser.add_argument("--cfg", type=float, metavar="F", help="classifier-free guidance (the model's own)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise, with --steps (0)")
-    parser.add_argument("--start", choices=("noise", "lq"), default="noise", help="what --steps starts from (noise)")
+    parser.add_argument(
+        "--start", choices=STARTS, help="what --steps starts from (noise; full size: lr, without guidance lq)"
+    )
     parser.add_argument("--denoise", type=float, default=0.5, metavar="F", help="noise added to an lq start (0.5)")
     parser.add_argument("--strength", type=float, default=1.0, metavar="F", help="of the guidance, 0 to 1 (1)")
     parser.add_argument("--color-fix", choices=METHODS, default="wavelet", help="whose colours to keep (wavelet)")
@@ -46,7 +51,8 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--overwrite", action="store_true", help="make results again that are there already")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (auto)")
     parser.add_argument("--json", action="store_true", help="one JSON object a picture on stdout")
-    parser.set_defaults(run=run)
+    full_size.add_to(parser)
+    parser.set_defaults(run=run, wrong_usage=parser.error)
 
 
 def _in_range(number: type, field: str) -> Callable[[str], Any]:
@@ -70,6 +76,10 @@ def run(args: argparse.Namespace) -> int:
     """Upscale all inputs; a picture that fails is named and the rest goes on."""
     from ..images import find_pictures
 
+    if wrong := full_size.wrong_usage(args):
+        args.wrong_usage(wrong)
+    if args.steps is None and full_size.chosen(args) and not args.one_step:
+        args.steps = 20
     size = _size(args)
     pictures = find_pictures(args.inputs)
     outputs = _outputs(pictures, args.output, FORMATS[args.format])
@@ -100,9 +110,7 @@ def _all(
     todo: list[tuple[Path, Path]], args: argparse.Namespace, size: Size, options: dict[str, Any], many: bool
 ) -> int:
     """Upscale all of them; how many failed. The failure of a lone input is raised."""
-    from ..nano_pipeline import NanoPipeline
-
-    pipeline = NanoPipeline.load(one_step=args.steps is None, device=choose_device(args.device))
+    pipeline = _load(args)
     if args.steps is None and args.cfg is None:
         options["cfg"] = 1.0
     failed = 0
@@ -115,6 +123,16 @@ def _all(
             failed += 1
             print(f"pgp-diffsr: error: {e}", file=sys.stderr)  # noqa: T201
     return failed
+
+
+def _load(args: argparse.Namespace) -> Any:
+    """The pipeline that the options ask for."""
+    device = choose_device(args.device)
+    if full_size.chosen(args):
+        return full_size.load(args, device)
+    from ..nano_pipeline import NanoPipeline
+
+    return NanoPipeline.load(one_step=args.steps is None, device=device)
 
 
 def _upscale(
@@ -131,7 +149,9 @@ def _upscale(
     if picture.frames > 1:
         print(f"{source} holds {picture.frames} pictures: the first one is taken", file=sys.stderr)  # noqa: T201
     steps = args.steps or 1
-    chosen = SampleOptions(**{"cfg": pipeline.cfg, **options})
+    start = args.start or pipeline.start
+    denoise = args.denoise if start == "lq" else 1.0
+    chosen = SampleOptions(**{"cfg": pipeline.cfg, "start": start, "denoise": denoise, **options})
     with tqdm(total=steps, desc=source.name, unit="step", disable=None, leave=False) as bar:
 
         def progress(done: int, total: int) -> None:
@@ -150,7 +170,7 @@ def _upscale(
         "peak_memory_bytes": _peak_memory(pipeline.device),
         "seed": args.seed,
         "steps": steps,
-        "model": "pgp-nano-s1" if args.steps is None else "pgp-nano",
+        "model": pipeline.name,
     }
     if args.json:
         emit(row)
@@ -190,10 +210,8 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     if args.cfg is not None:
         options["cfg"] = args.cfg
     if args.steps is not None:
-        options |= {"steps": args.steps, "start": args.start}
-        if args.start == "lq":
-            options["denoise"] = args.denoise
-    SampleOptions(**options)
+        options["steps"] = args.steps
+    SampleOptions(**options, denoise=args.denoise)
     return options
 
 

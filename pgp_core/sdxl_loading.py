@@ -1,0 +1,289 @@
+"""From files to a full-size model on diffusers: UNet, guidance, VAE, LoRAs and prompts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import conditioning, diffusers_folder, guidance_file, lora, prompts
+from .checkpoints import read_safetensors
+from .conditioning import Entry
+from .errors import CheckpointError, ConditioningError, GuidanceError, PGPError
+from .guidance import Guidance, GuidanceSpec
+from .plan import PrunePlan
+from .sdxl_vae import VAE, load_vae
+from .topology import SDXL, KeyMap
+from .unet_diffusers import load_unet
+from .unet_file import UNetInfo, inspect_unet
+from .unet_shape import UNetShape
+from .weights_file import WeightsFile, open_weights, read_converted
+
+#: Tells a person something that is no error, in one line.
+Say = Callable[[str], None]
+#: Timestep of a one-step LoRA whose metadata says none; PiSA-SR's.
+S1_TIMESTEP = 1
+S1_KEY = "pgp.s1"
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where the parts of a model are.
+
+    Attributes:
+        model: a file with a UNet: alone, in a checkpoint, or FaithDiff's; None to take the one in ``sdxl``.
+        sdxl: a folder as diffusers saves it, or a checkpoint, for what is given nowhere else.
+        guidance: a guidance file, or FaithDiff's; None for the one in ``model`` if that is FaithDiff's.
+        vae: a file, or a diffusers ``vae`` folder.
+        plan: blocks that are left in the file.
+        loras: added to the UNet's weights.
+        prompt, negative_prompt: encoded with the text encoders of ``sdxl``.
+        conditioning, negative_conditioning: saved CONDITIONING in place of either prompt.
+    """
+
+    model: Path | None = None
+    sdxl: Path | None = None
+    guidance: Path | None = None
+    vae: Path | None = None
+    plan: PrunePlan | None = None
+    loras: tuple[Path, ...] = ()
+    prompt: str = ""
+    negative_prompt: str = ""
+    conditioning: Path | None = None
+    negative_conditioning: Path | None = None
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """CONDITIONING of one text, and what to call it in errors."""
+
+    entries: Sequence[Entry]
+    source: str
+
+
+def default_dtype(device: torch.device | str) -> torch.dtype:
+    """Of the UNet: float32 on the CPU, else float16, which the authors use."""
+    return torch.float32 if torch.device(device).type == "cpu" else torch.float16
+
+
+# -- UNet ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FoundUNet:
+    """A UNet in a file that was looked at, but not yet read."""
+
+    info: UNetInfo
+    opened: Callable[[], AbstractContextManager[WeightsFile]]
+
+    def read(self, device: torch.device | str, dtype: torch.dtype) -> torch.nn.Module:
+        """The UNet, read tensor by tensor; of a plan's blocks only those that it keeps.
+
+        Raises:
+            CheckpointError: if weights are missing or of another shape.
+        """
+        names = {k: self.info.diffusers(k) for k in self.info.keys}
+        weights = read_converted(self.opened, names, device, dtype)
+        return load_unet(self.info.shape, self.info.plan, weights, self.info.name).requires_grad_(False)
+
+
+def find_unet(files: Files, say: Say) -> FoundUNet:
+    """The UNet given, else the one in the diffusers folder or checkpoint.
+
+    Raises:
+        CheckpointError, PlanError: if there is no SDXL-shaped UNet, or the plan does not fit.
+    """
+    opened, scheduler = _unet_file(files)
+    with opened() as file:
+        info = inspect_unet(file, files.plan)
+    if info.shape.topology is not SDXL:
+        raise CheckpointError(f"{info.name} is {info.shape.topology.name}'s UNet: leave out --model to use it")
+    if scheduler:
+        info = replace(
+            info,
+            prediction=str(scheduler.get("prediction_type", info.prediction)),
+            zero_snr=bool(scheduler.get("rescale_betas_zero_snr", info.zero_snr)),
+        )
+    if info.prediction not in ("epsilon", "v_prediction"):
+        raise CheckpointError(f"{info.name} predicts {info.prediction!r}; epsilon and v_prediction are known")
+    if info.prediction != "epsilon" or info.zero_snr:
+        say(f"{info.name} is sampled with {info.prediction}{', zero terminal SNR' if info.zero_snr else ''}")
+    return FoundUNet(info, opened)
+
+
+def _unet_file(files: Files) -> tuple[Callable[[], AbstractContextManager[WeightsFile]], dict[str, Any]]:
+    """How to open the UNet's file, and the settings of the scheduler that belongs to it."""
+    if files.model is not None:
+        return partial(open_weights, files.model), {}
+    if files.sdxl is None:
+        raise CheckpointError("there is no UNet: give --model FILE or --sdxl DIR")
+    if not files.sdxl.is_dir():
+        return partial(open_weights, files.sdxl), {}
+    folder = diffusers_folder.component(files.sdxl, "unet", "give the UNet with --model")
+    scheduler = diffusers_folder.config(files.sdxl / "scheduler", "scheduler_config.json")
+    return partial(diffusers_folder.open_component, folder), scheduler
+
+
+# -- guidance ------------------------------------------------------------------------------------------------
+
+
+def read_guidance(path: Path, shape: UNetShape, device: torch.device | str, dtype: torch.dtype, say: Say) -> Guidance:
+    """LQ adapter, PEAM, LQ encoder and alignment from a guidance file or FaithDiff's own.
+
+    All in float32, whatever the UNet's dtype: a PEAM's twelve convolutions overflow half precision, the LQ encoder
+    runs once a picture. Only the alignment, which runs at every call, has the UNet's dtype, as the authors run it.
+
+    Raises:
+        GuidanceError: if it is none, is damaged, or was made for another model.
+    """
+    with open_weights(path) as file:
+        spec, tensors = guidance_file.read_guidance(file)
+    _check_fits(spec, shape, path.name)
+    floats = {k: v.float() for k, v in tensors.items()}
+    guidance = Guidance(spec, device="meta").load(floats, path.name).eval().requires_grad_(False).to(device)
+    if "alignment" in spec.parts:
+        guidance.alignment.blocks.to(dtype)
+        guidance.alignment.proj.to(dtype)
+    if not spec.trained:
+        say(f"{path.name} is not trained: it changes nothing yet")
+    return guidance
+
+
+def _check_fits(spec: GuidanceSpec, shape: UNetShape, name: str) -> None:
+    widths = {"conv_in": shape.channels[0], "mid_block": shape.channels[-1]}
+    widths |= {f"down_blocks.{i}": n for i, n in enumerate(shape.channels)}
+    if spec.base != shape.topology.name:
+        raise GuidanceError(f"{name} guides {spec.base}, not {shape.topology.name}: give guidance for this model")
+    names = KeyMap()
+    for site in spec.sites:
+        width = next((n for head, n in widths.items() if f"{site.module}.".startswith(f"{head}.")), None)
+        if width == site.channels and site.scale != 8 * 2 ** names.halvings_before(site.module):
+            raise GuidanceError(
+                f"{name} takes one feature from {site.scale} pixels at {site.module}, SDXL has another scale"
+            )
+        if width != site.channels:
+            raise GuidanceError(
+                f"{name} is guidance for {site.channels} channels at {site.module}, the UNet has {width or 'none'} "
+                "there: give guidance that was made for it"
+            )
+
+
+# -- LoRA ----------------------------------------------------------------------------------------------------
+
+
+def merge_loras(unet: torch.nn.Module, paths: Sequence[Path], one_step: bool, say: Say) -> int:
+    """Add LoRAs to the UNet's weights.
+
+    Returns:
+        the timestep that a one-step LoRA among them was distilled at, or :data:`S1_TIMESTEP`.
+
+    Raises:
+        CheckpointError: if one does not fit, or is for one step and ``one_step`` is False.
+    """
+    timestep = S1_TIMESTEP
+    for path in paths:
+        weights, metadata = read_safetensors(path)
+        if S1_KEY in metadata:
+            if not one_step:
+                raise CheckpointError(f"{path.name} makes a model work in one step: use --one-step, or leave it out")
+            timestep = _s1_timestep(metadata[S1_KEY], path.name)
+        weights = lora.diffusers_names(weights, path.name)
+        changed = lora.merge(unet, weights, source=path.name)
+        layers = sum(k.endswith(".lora_down.weight") for k in weights)
+        if changed < layers:
+            say(f"{path.name}: {layers - changed} of its {layers} layers are not in this UNet and are left out")
+    return timestep
+
+
+def _s1_timestep(text: str, name: str) -> int:
+    try:
+        timestep = json.loads(text).get("timestep", S1_TIMESTEP)
+        if not isinstance(timestep, int) or not 0 <= timestep < 1000:
+            raise ValueError(f"timestep {timestep!r}")
+    except (ValueError, AttributeError, RecursionError) as e:
+        raise CheckpointError(f'{name}: its metadata "{S1_KEY}" is wrong: {e}') from None
+    return timestep
+
+
+# -- VAE and prompts -----------------------------------------------------------------------------------------
+
+
+def read_vae(files: Files, device: torch.device | str) -> VAE:
+    """The VAE given, else the one in the diffusers folder or checkpoint.
+
+    Raises:
+        CheckpointError: if there is none.
+    """
+    path = files.vae or files.sdxl
+    if path is None:
+        raise CheckpointError("there is no VAE: give --vae FILE, or --sdxl DIR or CHECKPOINT")
+    if files.vae is None and path.is_dir():
+        path = diffusers_folder.component(path, "vae", "give one with --vae")
+    elif path.is_dir() and (path / "vae").is_dir():
+        path = path / "vae"
+    return load_vae(path, device)
+
+
+def read_prompts(
+    files: Files, with_negative: bool, device: torch.device | str, say: Say
+) -> tuple[Prompt, Prompt | None]:
+    """Positive and negative prompt: saved CONDITIONING where it is given, else text.
+
+    Args:
+        with_negative: whether a negative one is needed, as CFG needs it.
+
+    Raises:
+        ConditioningError, CheckpointError: if a file is none, or there is nothing to encode a text with.
+    """
+    wanted = [(files.conditioning, files.prompt, "--conditioning")]
+    if with_negative:
+        wanted.append((files.negative_conditioning, files.negative_prompt, "--negative-conditioning"))
+    texts = [text for path, text, _ in wanted if path is None]
+    encoded: list[list[Entry]] = []
+    if texts:
+        if files.sdxl is None or not files.sdxl.is_dir():
+            options = " and ".join(f"{option} FILE" for path, _, option in wanted if path is None)
+            raise ConditioningError(
+                f"there are no text encoders here: give {options} (save it with ComfyUI's text encoders), "
+                "or --sdxl with a diffusers folder" + ("; --cfg 1 needs no negative one" if with_negative else "")
+            )
+        encoded = prompts.encode(files.sdxl, texts, device, say)
+    found = [
+        Prompt(encoded.pop(0), "the prompt") if path is None else Prompt(conditioning.load(path).entries, path.name)
+        for path, _, _ in wanted
+    ]
+    return found[0], found[1] if with_negative else None
+
+
+def check_prompt(prompt: Prompt, shape: UNetShape) -> None:
+    """Whether a prompt has the widths that a UNet takes.
+
+    Raises:
+        ConditioningError: if not.
+    """
+    made = conditioning.to_sampling(prompt.entries, (8, 8), prompt.source)
+    have, need = (made.context.shape[-1], made.pooled.shape[-1]), (shape.context_dim, shape.pooled_dim)
+    if have != need:
+        raise ConditioningError(
+            f"{prompt.source} has tokens of {have[0]} and a pooled vector of {have[1]} numbers, the UNet takes "
+            f"{need[0]} and {need[1]}: encode with the text encoders of SDXL"
+        )
+
+
+def check_together(files: Files) -> None:
+    """What is wrong with the choice of files, before anything large is read.
+
+    Raises:
+        PGPError: if a file or folder is not there, or something is given twice.
+    """
+    for path in (files.model, files.sdxl, files.guidance, files.vae, *files.loras):
+        if path is not None and not path.exists():
+            raise PGPError(f"there is no {path}: nothing is downloaded, give a file on this machine")
+    if files.model is not None and files.model.is_dir():
+        raise PGPError(f"{files.model} is a folder: give it as --sdxl, and a file as --model")
