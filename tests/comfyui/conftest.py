@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from .comfy_server import Server, running
-from .locate import PACK, WORKFLOWS, Comfy, NotFound, locate
+from .locate import FULL_SIZE_WORKFLOWS, NANO_WORKFLOWS, PACK, WORKFLOWS, Comfy, NotFound, locate
 
 _REPORT = pytest.StashKey[dict[str, str]]()
 
@@ -80,5 +80,20 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 @pytest.fixture(params=WORKFLOWS, ids=lambda p: p.stem)
 def workflow(request: pytest.FixtureRequest) -> dict[str, Any]:
     """Each shipped workflow, as the file has it."""
-    path: Path = request.param
+    return _read(request.param)
+
+
+@pytest.fixture(params=NANO_WORKFLOWS, ids=lambda p: p.stem)
+def nano_workflow(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Each that runs as shipped."""
+    return _read(request.param)
+
+
+@pytest.fixture(params=FULL_SIZE_WORKFLOWS, ids=lambda p: p.stem)
+def full_size_workflow(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Each that needs files which the pack does not bring."""
+    return _read(request.param)
+
+
+def _read(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -10,6 +11,16 @@ from pathlib import Path
 
 PACK = Path(__file__).absolute().parents[2]
 WORKFLOWS = sorted((PACK / "workflows").glob("*.json"))
+
+
+def needs_files(workflow: Path) -> bool:
+    """Whether a workflow runs only with models that the user has: nano is the one that comes with the pack."""
+    nodes = json.loads(workflow.read_text(encoding="utf-8"))["nodes"]
+    return all(n["type"] != "PGPDiffSRLoadNano" for n in nodes)
+
+
+NANO_WORKFLOWS = [w for w in WORKFLOWS if not needs_files(w)]
+FULL_SIZE_WORKFLOWS = [w for w in WORKFLOWS if needs_files(w)]
 
 HOW_TO = (
     "set COMFYUI_PATH to a ComfyUI 0.33 checkout (and COMFYUI_PYTHON to its Python, where that is neither in its "

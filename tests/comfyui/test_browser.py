@@ -58,10 +58,10 @@ def test_no_node_is_missing(page: Page) -> None:
     assert MISSING not in page.text()
 
 
-def test_a_missing_node_would_be_seen(page: Page, workflow: dict[str, Any]) -> None:
-    """The two assertions above can fail."""
-    workflow["nodes"][0]["type"] = "NoSuchNodeAnywhere"
-    page.load(workflow)
+def test_a_missing_node_would_be_seen(page: Page, nano_workflow: dict[str, Any]) -> None:
+    """The two assertions above can fail; where models are missing too, the page gives only the number of errors."""
+    nano_workflow["nodes"][0]["type"] = "NoSuchNodeAnywhere"
+    page.load(nano_workflow)
     assert page.unregistered() == ["NoSuchNodeAnywhere"]
     page.wait_for_text(MISSING)
 
@@ -69,21 +69,33 @@ def test_a_missing_node_would_be_seen(page: Page, workflow: dict[str, Any]) -> N
 def test_the_page_converts_it_as_we_do(
     opened_workflow: dict[str, Any], page: Page, object_info: dict[str, Any]
 ) -> None:
-    theirs = {i: {"class_type": n["class_type"], "inputs": n["inputs"]} for i, n in page.prompt().items()}
-    assert theirs == to_prompt(opened_workflow, object_info)
+    assert _converted(page) == to_prompt(opened_workflow, object_info)
+
+
+def test_the_page_converts_what_is_shipped_muted_as_we_do(
+    full_size_workflow: dict[str, Any], page: Page, object_info: dict[str, Any]
+) -> None:
+    for node in full_size_workflow["nodes"]:
+        node["mode"] = 0
+    page.load(full_size_workflow)
+    assert _converted(page) == to_prompt(full_size_workflow, object_info)
+
+
+def _converted(page: Page) -> dict[str, Any]:
+    return {i: {"class_type": n["class_type"], "inputs": n["inputs"]} for i, n in page.prompt().items()}
 
 
 @pytest.mark.parametrize("nodes_2", [False, True], ids=["canvas", "nodes_2"])
 def test_it_runs_on_the_page_and_the_result_appears(
-    workflow: dict[str, Any], page: Page, nodes_2: bool, request: pytest.FixtureRequest
+    nano_workflow: dict[str, Any], page: Page, nodes_2: bool, request: pytest.FixtureRequest
 ) -> None:
     """In both of the page's ways to draw nodes; core's slider shows its pictures in Nodes 2.0 only."""
     page.use_nodes_2(nodes_2)
-    page.load(workflow)
+    page.load(nano_workflow)
     # Another size in either, or everything would come from ComfyUI's cache.
-    page.set_widget(_node(workflow, "ImageScaleToMaxDimension"), "largest_size", SMALL + 4 * nodes_2)
+    page.set_widget(_node(nano_workflow, "ImageScaleToMaxDimension"), "largest_size", SMALL + 4 * nodes_2)
     prompt = page.prompt()
-    saver, compare = _node(workflow, "SaveImage"), _node(workflow, "ImageCompare")
+    saver, compare = _node(nano_workflow, "SaveImage"), _node(nano_workflow, "ImageCompare")
     page.fit_view()
     event, detail = page.run(SECONDS)
     assert event == "execution_success", detail

@@ -23,6 +23,12 @@ IDS = (
     "PGPDiffSRColorFix",
     "PGPDiffSRSaveConditioning",
     "PGPDiffSRLoadConditioning",
+    "PGPDiffSRLoadModel",
+    "PGPDiffSRLoadGuidance",
+    "PGPDiffSRPlanPreset",
+    "PGPDiffSRLoadPlan",
+    "PGPDiffSRApplyPlan",
+    "PGPDiffSRSaveModel",
 )
 
 
@@ -39,7 +45,7 @@ def test_every_node_explains_itself(node: str, object_info: dict[str, Any]) -> N
     schema = object_info[node]
     assert schema["display_name"] != node
     assert schema["description"]
-    assert schema["category"] == "PGP-DiffSR"
+    assert schema["category"] in ("PGP-DiffSR", "PGP-DiffSR/plans")
     assert schema["search_aliases"]
     inputs = {**schema["input"].get("required", {}), **schema["input"].get("optional", {})}
     for name, (_, *options) in inputs.items():

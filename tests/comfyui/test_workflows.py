@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from . import pictures
 from .comfy_server import RunFailed, Server
-from .locate import PACK
+from .locate import PACK, WORKFLOWS
 from .ui_to_prompt import BYPASSED, MUTED, WorkflowError, to_prompt, widget_names
 from .workflow_size import canvas_size
 
@@ -49,10 +50,10 @@ def test_links_join_what_both_ends_say(workflow: dict[str, Any]) -> None:
 
 
 def test_it_runs_as_shipped_and_the_result_has_the_canvas_s_size(
-    workflow: dict[str, Any], object_info: dict[str, Any], server: Server, tmp_path: Path
+    nano_workflow: dict[str, Any], object_info: dict[str, Any], server: Server, tmp_path: Path
 ) -> None:
     file = pictures.save(pictures.smooth(3, HEIGHT, WIDTH), tmp_path / "picture.png")
-    prompt = to_prompt(workflow, object_info)
+    prompt = to_prompt(nano_workflow, object_info)
     (load,) = (n for n in prompt.values() if n["class_type"] == "LoadImage")
     server.upload(file, load["inputs"]["image"])
     (saver,) = (i for i, n in prompt.items() if n["class_type"] == "SaveImage")
@@ -65,15 +66,22 @@ def test_it_runs_as_shipped_and_the_result_has_the_canvas_s_size(
 
 
 def test_an_input_that_does_not_fit_is_said_on_its_node(
-    workflow: dict[str, Any], object_info: dict[str, Any], server: Server, tmp_path: Path
+    nano_workflow: dict[str, Any], object_info: dict[str, Any], server: Server, tmp_path: Path
 ) -> None:
-    prompt = to_prompt(workflow, object_info)
+    prompt = to_prompt(nano_workflow, object_info)
     (load,) = (n for n in prompt.values() if n["class_type"] == "LoadImage")
     server.upload(pictures.save(pictures.smooth(3, 8, 8), tmp_path / "p.png"), load["inputs"]["image"])
     (apply,) = (n for n in prompt.values() if n["class_type"] == "PGPDiffSRApply")
     apply["inputs"].update(start_percent=0.6, end_percent=0.4)
     with pytest.raises(RunFailed, match=r"^PGPDiffSRApply: .*GuidanceError: .*end \(0\.4\) before it starts \(0\.6\)"):
         server.run(prompt)
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda p: p.stem)
+def test_every_workflow_has_a_thumbnail(path: Path) -> None:
+    """ComfyUI's template browser shows the picture of the same name."""
+    with Image.open(path.with_suffix(".jpg")) as thumbnail:
+        assert (thumbnail.format, thumbnail.size) == ("JPEG", (512, 512))
 
 
 def test_the_workflows_are_in_one_folder() -> None:

@@ -1,5 +1,7 @@
 """From a workflow as the page saves it (format 0.4) to the prompt that ComfyUI's API takes.
 
+Of core's dynamic combos only choices that bring no inputs of their own are known here.
+
 The page does this in the browser; tests without one need it too. ``test_browser.py`` compares both.
 """
 
@@ -9,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 #: Input types that are a widget on the node, besides lists of choices.
-WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COLOR", "IMAGECOMPARE")
+WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COLOR", "IMAGECOMPARE", "COMFY_DYNAMICCOMBO_V3")
 
 #: Nodes that live in the page only.
 NOTES = ("Note", "MarkdownNote")
