@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -96,3 +97,22 @@ def state_dict(shape: UNetShape = NARROW, seed: int = 0, dtype: torch.dtype = to
         unet = build_unet(shape).state_dict()
     extras = authors(seed, channels=shape.channels[0]).state_dict()
     return {k: v.to(dtype) for k, v in (unet | extras).items()}
+
+
+def write_bases(folder: Path) -> None:
+    """The good files that :mod:`mutations` damages, float16: FaithDiff's, its twin, the converted pair, nano's."""
+    import shutil
+
+    import mutations
+    from safetensors.torch import save_file
+
+    from pgp_core import nano
+    from pgp_core.convert import convert
+
+    folder.mkdir(parents=True)
+    weights = state_dict(dtype=torch.float16)
+    torch.save(weights, folder / mutations.BIN)
+    save_file(weights, folder / mutations.TWIN)
+    for made, name in zip(convert(folder / mutations.BIN, folder), (mutations.UNET, mutations.GUIDANCE), strict=True):
+        made.rename(folder / name)
+    shutil.copy(nano.FOLDER / nano.UNET_FILE, folder / mutations.NANO)
