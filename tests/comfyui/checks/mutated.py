@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 from pgp_pack.nodes import comfy_backbone
 
-
-def _support(name: str) -> ModuleType:
-    """A module of ``tests/support``, which is not on ``sys.path`` here."""
-    path = Path(__file__).parents[2] / "support" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+from .scene import support
 
 
 def _run_unet(path: Path) -> None:
@@ -49,7 +37,7 @@ def _run_guidance(path: Path) -> None:
 
 def check_mutated(out: Path) -> Any:
     """Every file: ``[class, message]`` or nothing, seconds, and warnings."""
-    mutations, results = _support("mutations"), []
+    mutations, results = support("mutations"), []
     files = out.parent / "files"
     for mutation in mutations.mutations(files):
         actions: list[Callable[[Path], None]] = []
