@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import comfy.memory_management
 import comfy.utils
 import torch
 
@@ -32,8 +33,13 @@ def read(path: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 
 @contextmanager
 def opened(path: str) -> Iterator[WeightsFile]:
-    """A file of weights: safetensors by core's reader, others mapped by ours (core's would read them whole)."""
-    if not path.lower().endswith((".safetensors", ".sft")):
+    """A file of weights, mapped by our reader, which touches nothing that is not asked for.
+
+    Core's reader is needed for safetensors under dynamic VRAM, which streams weights from the file that core opened,
+    and where the user forbids mapping files; it makes every tensor, which reads a little of each.
+    """
+    core = comfy.memory_management.aimdo_enabled or comfy.utils.DISABLE_MMAP
+    if not core or not path.lower().endswith((".safetensors", ".sft")):
         with open_weights(path) as file:
             yield file
         return
