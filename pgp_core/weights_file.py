@@ -58,7 +58,7 @@ def check_file(path: Path) -> None:
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder: choose a file")
     if not path.is_file():
-        raise CheckpointError(f"there is no file {path}")
+        raise CheckpointError(f"there is no file {path}: it is missing or was moved")
     try:
         with path.open("rb") as file:
             start = file.read(4)
