@@ -68,7 +68,8 @@ def check_same(
         error: class to raise.
 
     Raises:
-        PGPError: naming the first few keys that are missing, foreign or of another shape, and how many.
+        PGPError: naming the first few keys that are missing, foreign, of another shape, or no floating-point
+            numbers, and how many.
     """
     missing = [k for k in expected if k not in weights]
     foreign = [k for k in weights if k not in expected]
@@ -83,6 +84,9 @@ def check_same(
     if shapes:
         k = shapes[0]
         raise error(f"{source} does not fit: {k} has shape {tuple(weights[k].shape)}, expected {tuple(expected[k])}")
+    whole = [k for k in expected if not weights[k].is_floating_point()]
+    if whole:
+        raise error(f"{source} does not fit: these tensors hold no floating-point numbers: {name_some(whole)}")
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import re
+
+#: Names in damaged files can be of any length and hold anything; no message needs more.
+_LONGEST = 600
+
 
 class PGPError(ValueError):
     """Base of every error that this package raises on purpose.
 
     The message is one line for the person who gave the input; the command line prints it without a
-    traceback, ComfyUI shows it on the node.
+    traceback, ComfyUI shows it on the node. Line breaks and control characters, which names from a file may
+    hold, become spaces, and a message that is far too long is cut in its middle.
     """
+
+    def __init__(self, message: object = ""):
+        text = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\ud800-\udfff]+", " ", str(message))
+        if len(text) > _LONGEST:
+            text = f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
+        super().__init__(text)
 
 
 class PlanError(PGPError):

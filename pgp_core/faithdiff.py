@@ -122,9 +122,9 @@ def _guidance_key(key: str) -> str:
 def _spec(file: WeightsFile) -> GuidanceSpec:
     """The spec that the file's own sizes say."""
     shapes = file.shapes
-    levels = _count(shapes, ENCODER + r"down_blocks\.(\d+)\.")
-    blocks = _count(shapes, ENCODER + r"down_blocks\.0\.resnets\.(\d+)\.")
-    layers = _count(shapes, BLOCKS + r"(\d+)\.")
+    levels = _count(shapes, ENCODER + r"down_blocks\.(\d{1,3})\.")
+    blocks = _count(shapes, ENCODER + r"down_blocks\.0\.resnets\.(\d{1,3})\.")
+    layers = _count(shapes, BLOCKS + r"(\d{1,3})\.")
     widths = tuple(_first(shapes, f"{ENCODER}down_blocks.{i}.resnets.0.conv2.weight") for i in range(levels))
     channels = _first(shapes, PROJECTION + "weight")
     if not levels or not blocks or not layers or not channels or not all(widths):

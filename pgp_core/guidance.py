@@ -131,7 +131,7 @@ class GuidanceSpec:
             raise GuidanceError(f'{source} is no PGP-DiffSR guidance: its metadata has no "{METADATA_KEY}"')
         try:
             data = json.loads(text)
-        except (ValueError, RecursionError) as e:
+        except (TypeError, ValueError, RecursionError) as e:
             raise GuidanceError(f'{source}: its "{METADATA_KEY}" is not valid JSON: {e}') from None
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise GuidanceError(f'{source} is no PGP-DiffSR guidance: its format is not "{FORMAT}"')
@@ -185,6 +185,8 @@ class GuidanceSpec:
     def _check(self, source: str) -> None:
         if not self.sites:
             raise GuidanceError(f"{source}: its guidance has no sites")
+        if len(self.sites) > 64:
+            raise GuidanceError(f"{source}: its guidance has {len(self.sites)} sites, which no UNet has")
         sizes = [
             self.unshuffle,
             self.blocks,

@@ -20,7 +20,7 @@ Scheme = Literal["diffusers", "ldm"]
 #: Prefixes under which checkpoints keep a UNet; files of ours carry none.
 PREFIXES = ("model.diffusion_model.", "diffusion_model.", "unet.")
 
-_BLOCK = re.compile(r"^(?P<stack>.+)\.transformer_blocks\.(?P<number>\d+)\.")
+_BLOCK = re.compile(r"^(?P<stack>.+)\.transformer_blocks\.(?P<number>\d{1,4})\.")
 
 _RESNET = {
     "norm1": "in_layers.0",
@@ -42,6 +42,12 @@ _FIXED = {
     "mid_block.attentions.0": "middle_block.1",
     "mid_block.resnets.1": "middle_block.2",
 }
+#: Beginnings of names in files that people take for a UNet's.
+_OTHERS = {
+    "guidance": ("pgp.",),
+    "a VAE": ("encoder.conv_in.", "decoder.conv_in.", "first_stage_model."),
+    "a text encoder": ("text_model.", "cond_stage_model.", "conditioner.", "encoder.block."),
+}
 _RESNET_LDM = {v: k for k, v in _RESNET.items()}
 _FIXED_LDM = {v: k for k, v in _FIXED.items()}
 
@@ -53,12 +59,18 @@ def scheme_of(keys: Iterable[str]) -> Scheme:
         CheckpointError: if they are neither; says so for the common wrong files.
     """
     keys = set(keys)
+    if any(k.startswith("lora_") or ".lora_" in k for k in keys):
+        raise CheckpointError("this file holds a LoRA, no UNet: load the model, then the LoRA")
     if any(k.startswith("input_blocks.") for k in keys):
         return "ldm"
     if any(k.startswith("down_blocks.") for k in keys):
         return "diffusers"
-    if any(k.startswith(("double_blocks.", "joint_blocks.", "transformer_blocks.")) for k in keys):
+    heads = ("double_blocks.", "joint_blocks.", "transformer_blocks.")
+    if any(k.startswith((*heads, *(p + h for p in PREFIXES for h in heads))) for k in keys):
         raise CheckpointError("this file holds a diffusion transformer; PGP-DiffSR needs an SDXL-shaped UNet")
+    for what, names in _OTHERS.items():
+        if any(k.startswith(names) for k in keys):
+            raise CheckpointError(f"this file holds {what}, no UNet: choose the UNet's file or a whole checkpoint")
     raise CheckpointError(f"this file holds no UNet: its keys are {name_some(keys)}")
 
 
@@ -85,11 +97,11 @@ class KeyMap:
         """Read the number of resnets a level from a UNet's keys in either scheme."""
         keys = set(keys)
         if scheme_of(keys) == "diffusers":
-            numbers = {int(m[1]) for k in keys if (m := re.match(r"down_blocks\.0\.resnets\.(\d+)\.", k))}
+            numbers = {int(m[1]) for k in keys if (m := re.match(r"down_blocks\.0\.resnets\.(\d{1,4})\.", k))}
             if not numbers:
                 raise CheckpointError("this UNet has no down_blocks.0.resnets: it is not SDXL-shaped")
             return cls(max(numbers) + 1)
-        downs = {int(m[1]) for k in keys if (m := re.match(r"input_blocks\.(\d+)\.0\.op\.", k))}
+        downs = {int(m[1]) for k in keys if (m := re.match(r"input_blocks\.(\d{1,4})\.0\.op\.", k))}
         if not downs:
             raise CheckpointError("this UNet has no downsampler (input_blocks.N.0.op): it is not SDXL-shaped")
         return cls(min(downs) - 1)
@@ -104,9 +116,11 @@ class KeyMap:
         for head, ldm in _FIXED.items():
             if name == head or name.startswith(head + "."):
                 return ldm + self._inner(name[len(head) :], _RESNET if ".resnets." in head else {})
-        m = re.match(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)(.*)$", name)
+        m = re.match(
+            r"(down|up)_blocks\.(\d{1,4})\.(resnets|attentions|downsamplers|upsamplers)\.(\d{1,4})(\..*)?$", name
+        )
         if m:
-            side, level, kind, j, tail = m[1], int(m[2]), m[3], int(m[4]), m[5]
+            side, level, kind, j, tail = m[1], int(m[2]), m[3], int(m[4]), m[5] or ""
             if j >= (n + (side == "up") if kind in ("resnets", "attentions") else 1):
                 raise CheckpointError(f"{name} is no name of an SDXL-shaped UNet in diffusers' scheme")
             base = (
@@ -133,9 +147,9 @@ class KeyMap:
             if name == head or name.startswith(head + "."):
                 inner = _RESNET_LDM if ".resnets." in diffusers else {}
                 return diffusers + self._inner(name[len(head) :], inner)
-        m = re.match(r"(input|output)_blocks\.(\d+)\.(\d+)(.*)$", name)
+        m = re.match(r"(input|output)_blocks\.(\d{1,4})\.(\d{1,4})(\..*)?$", name)
         if m and (m[1] == "output" or int(m[2]) > 0):
-            side, index, part, tail = m[1], int(m[2]), int(m[3]), m[4]
+            side, index, part, tail = m[1], int(m[2]), int(m[3]), m[4] or ""
             if side == "input":
                 level, j = divmod(index - 1, n + 1)
                 stem = f"down_blocks.{level}"

@@ -112,6 +112,11 @@ def _inspect(file: WeightsFile, plan: PrunePlan | None) -> UNetInfo:
         stack = names.to_diffusers(block[0]) if scheme == "ldm" else block[0]
         return kept.keeps(stack, block[1])
 
+    # Raises where a name belongs to no UNet, so that asking for it later does not.
+    renamed = {names.to_diffusers(k) if scheme == "ldm" else names.to_ldm(k): k for k in bare}
+    twice = bare.keys() - renamed.values()
+    if twice:
+        raise CheckpointError(f"these tensors are in it twice, under two spellings: {name_some(twice)}")
     prediction = about.get("prediction", "v_prediction" if V_PREDICTION in file.shapes else "epsilon")
     if prediction not in PREDICTIONS:
         raise CheckpointError(f"{file.name} predicts {prediction!r}, which this release does not know: update")
@@ -138,8 +143,9 @@ def _about(file: WeightsFile) -> dict[str, Any]:
         about = json.loads(text)
         if not isinstance(about, dict):
             raise TypeError("it is no object")
-        float(about.get("latent_std", 0))
-    except (TypeError, ValueError, RecursionError) as e:
+        if not 0 <= float(about.get("latent_std", 0)) <= 1e4:
+            raise ValueError(f"latent_std is {about['latent_std']}")
+    except (TypeError, ValueError, OverflowError, RecursionError) as e:
         raise CheckpointError(f'{file.name}: its metadata "{MODEL_KEY}" is wrong: {e}') from None
     return about
 
@@ -208,11 +214,13 @@ def _own_plan(file: WeightsFile, stacks: Mapping[str, tuple[int, ...]], shape: U
         return plan
     try:
         data = json.loads(text)
-    except (ValueError, RecursionError) as e:
+    except (TypeError, ValueError, RecursionError) as e:
         raise CheckpointError(f'{file.name}: its metadata "{PLAN_KEY}" is not valid JSON: {e}') from None
     stated = PrunePlan.from_json(data, file.name)
     if stated.topology not in TOPOLOGIES:
         raise CheckpointError(f"{file.name} is pruned from {stated.topology}, which this release does not know: update")
+    if stated.topology != topology.name:
+        raise CheckpointError(f"{file.name} is {topology.name}, but the plan in its metadata is for {stated.topology}")
     if {s: e.keep for s, e in stated.stacks.items()} != {
         s: e.keep for s, e in plan.stacks.items() if s in stated.stacks
     }:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -13,12 +14,19 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from .errors import CheckpointError
+from .errors import CheckpointError, name_some
 
-#: safetensors' names of floating types that weights may have.
-_FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 #: Bytes of a mapped file that may be in memory beside what they become.
 _GROUP = 1 << 28
+#: Floating types that weights may have; safetensors' names of them.
+FLOATS = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+}
 #: Keys under which trainers wrap a state dict.
 _WRAPPERS = ("state_dict", "module", "model")
 
@@ -30,9 +38,10 @@ class WeightsFile:
     Attributes:
         name: the file's name, for messages.
         shapes: of every tensor.
-        floating: names of those that hold floating-point numbers.
+        floating: names of those whose type is one of :data:`FLOATS`.
         metadata: of a safetensors file.
-        read: one tensor by name, on the CPU; may be a view of the mapped file.
+        read: one tensor by name, on the CPU; may be a view of the mapped file. Raises CheckpointError where the
+            file's type cannot be read.
         mapped: whether the file is read as it is asked for; else the whole is in memory.
     """
 
@@ -42,6 +51,34 @@ class WeightsFile:
     read: Callable[[str], torch.Tensor]
     metadata: Mapping[str, str] = field(default_factory=dict)
     mapped: bool = True
+
+
+def check_file(path: Path) -> None:
+    """Refuse what is no file of weights at first sight.
+
+    Raises:
+        CheckpointError: if there is no file, or it is a folder, empty, or GGUF.
+    """
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder: choose a file")
+    if not path.is_file():
+        raise CheckpointError(f"there is no file {path}: it is missing or was moved")
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError as e:
+        raise CheckpointError(f"{path} cannot be read: {e.strerror or e}") from None
+    if not start:
+        raise CheckpointError(f"{path.name} is empty: get it again")
+    if start == b"GGUF":
+        raise CheckpointError(
+            f"{path.name} is quantised (GGUF): take the unquantised file and choose weight_dtype fp8 to save memory"
+        )
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what another library says, or the name of its error."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
 
 
 @contextmanager
@@ -55,8 +92,7 @@ def open_weights(path: str | os.PathLike[str]) -> Iterator[WeightsFile]:
         CheckpointError: if the file is missing, damaged, or holds anything but tensors.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"there is no file {path}")
+    check_file(path)
     if path.suffix.lower() in (".safetensors", ".sft"):
         with _open_safetensors(path) as file:
             yield file
@@ -70,17 +106,31 @@ def _open_safetensors(path: Path) -> Iterator[WeightsFile]:
         with safe_open(path, framework="pt") as f:
             slices = {k: f.get_slice(k) for k in f.keys()}  # noqa: SIM118
             shapes = {k: tuple(s.get_shape()) for k, s in slices.items()}
-            floating = frozenset(k for k, s in slices.items() if s.get_dtype() in _FLOATS)
+            floating = frozenset(k for k, s in slices.items() if s.get_dtype() in FLOATS.values())
             metadata = dict(f.metadata() or {})
     except (SafetensorError, OSError, ValueError) as e:
-        raise CheckpointError(f"{path.name} is damaged or no safetensors file ({e}): get it again") from None
+        raise CheckpointError(
+            f"{path.name} is damaged or no safetensors file ({first_line(e)}): get it again"
+        ) from None
     with safe_open(path, framework="pt") as f:
-        yield WeightsFile(path.name, shapes, floating, f.get_tensor, metadata)
+
+        def read(key: str) -> torch.Tensor:
+            try:
+                tensor: torch.Tensor = f.get_tensor(key)
+            # Types that this PyTorch lacks, and packed ones; errors differ between versions.
+            except Exception as e:
+                raise CheckpointError(f"{path.name}: {key} cannot be read ({first_line(e)})") from None
+            return tensor
+
+        yield WeightsFile(path.name, shapes, floating, read, metadata)
 
 
 def _open_torch(path: Path) -> WeightsFile:
     def load(mmap: bool) -> Any:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        with warnings.catch_warnings():
+            # About kinds of tensors that are refused below.
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
 
     mapped = True
     try:
@@ -91,14 +141,15 @@ def _open_torch(path: Path) -> WeightsFile:
                 raise
             mapped = False
             data = load(False)
-    except UnpicklingError:
-        raise CheckpointError(
-            f"{path.name} holds more than weights, so it is not opened: unpickling could run anything"
-        ) from None
     # torch.load lets errors of every kind through where a file is damaged.
     except Exception as e:
-        first = (str(e).splitlines() or [repr(e)])[0]
-        raise CheckpointError(f"{path.name} is damaged or no PyTorch file ({first}): get it again") from None
+        if isinstance(e, UnpicklingError) and "global" in str(e).lower():
+            raise CheckpointError(
+                f"{path.name} holds more than weights, so it is not opened: unpickling could run anything"
+            ) from None
+        # Its UnpicklingError begins with advice to load the file unsafely.
+        why = "its pickle is wrong" if isinstance(e, UnpicklingError) else first_line(e)
+        raise CheckpointError(f"{path.name} is damaged or no PyTorch file ({why}): get it again") from None
     for wrapper in _WRAPPERS:
         if isinstance(data, dict) and isinstance(data.get(wrapper), dict):
             data = data[wrapper]
@@ -107,10 +158,15 @@ def _open_torch(path: Path) -> WeightsFile:
     weights = {k: v for k, v in data.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
     if not weights:
         raise CheckpointError(f"{path.name} holds no weights")
+    odd = [k for k, v in weights.items() if v.layout != torch.strided or v.is_meta]
+    if odd:
+        raise CheckpointError(f"{path.name} holds sparse tensors or tensors without values: {name_some(odd)}")
+    # Parameters would ask for gradients, and views that negate cannot be written.
+    weights = {k: v.detach().resolve_neg() for k, v in weights.items()}
     return WeightsFile(
         path.name,
         {k: tuple(v.shape) for k, v in weights.items()},
-        frozenset(k for k, v in weights.items() if v.is_floating_point()),
+        frozenset(k for k, v in weights.items() if v.dtype in FLOATS),
         weights.__getitem__,
         mapped=mapped,
     )

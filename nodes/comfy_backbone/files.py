@@ -5,29 +5,41 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+import comfy.memory_management
 import comfy.utils
 import torch
 
 from ...pgp_core.errors import CheckpointError
-from ...pgp_core.weights_file import WeightsFile, open_weights
+from ...pgp_core.weights_file import FLOATS, WeightsFile, check_file, first_line, open_weights
 
 
 def read(path: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Core's reader, which keeps tensors on disk under dynamic VRAM; errors as ours."""
-    if not os.path.isfile(path):
-        raise CheckpointError(f"{path} is missing: install the pack again")
+    check_file(Path(path))
+    name = os.path.basename(path)
     try:
         sd, metadata = comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
+        metadata = dict(metadata or {})
+        # Under dynamic VRAM core reads headers itself, and lets everything through.
+        if any(not isinstance(v, str) for v in metadata.values()):
+            raise ValueError("its metadata must be texts")
     except Exception as e:
-        raise CheckpointError(f"{os.path.basename(path)} is damaged or no model file ({e}): get it again") from None
-    return sd, metadata or {}
+        why = first_line(e)
+        raise CheckpointError(f"{name} is damaged or no model file ({why}): get it again") from None
+    return sd, metadata
 
 
 @contextmanager
 def opened(path: str) -> Iterator[WeightsFile]:
-    """A file of weights: safetensors by core's reader, others mapped by ours (core's would read them whole)."""
-    if not path.lower().endswith((".safetensors", ".sft")):
+    """A file of weights, mapped by our reader, which touches nothing that is not asked for.
+
+    Core's reader is needed for safetensors under dynamic VRAM, which streams weights from the file that core opened,
+    and where the user forbids mapping files; it makes every tensor, which reads a little of each.
+    """
+    core = comfy.memory_management.aimdo_enabled or comfy.utils.DISABLE_MMAP
+    if not core or not path.lower().endswith((".safetensors", ".sft")):
         with open_weights(path) as file:
             yield file
         return
@@ -35,7 +47,7 @@ def opened(path: str) -> Iterator[WeightsFile]:
     yield WeightsFile(
         os.path.basename(path),
         {k: tuple(v.shape) for k, v in sd.items()},
-        frozenset(k for k, v in sd.items() if v.is_floating_point()),
+        frozenset(k for k, v in sd.items() if v.dtype in FLOATS),
         sd.__getitem__,
         metadata,
     )

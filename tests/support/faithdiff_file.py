@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from pgp_core.unet_shape import SDXL_SHAPE, UNetShape
 
 #: SDXL's blocks at the least width that 64 channels a head allow.
 NARROW = replace(SDXL_SHAPE, channels=(64, 64, 64), context_dim=32, pooled_dim=32)
+#: Of some 400 MB in float32, for memory: blocks of 5 MB, beside which pages and their fault-around are small.
+WIDE = replace(NARROW, channels=(128, 256, 256), context_dim=128, pooled_dim=128)
 ENCODER_WIDTHS = (32, 64, 96, 96)
 
 
@@ -96,3 +99,36 @@ def state_dict(shape: UNetShape = NARROW, seed: int = 0, dtype: torch.dtype = to
         unet = build_unet(shape).state_dict()
     extras = authors(seed, channels=shape.channels[0]).state_dict()
     return {k: v.to(dtype) for k, v in (unet | extras).items()}
+
+
+def write_bases(folder: Path) -> None:
+    """The good files that :mod:`mutations` damages, float16: FaithDiff's, its twin, the converted pair, nano's."""
+    import shutil
+
+    import mutations
+    from safetensors.torch import save_file
+
+    from pgp_core import nano
+    from pgp_core.convert import convert
+
+    folder.mkdir(parents=True)
+    weights = state_dict(dtype=torch.float16)
+    torch.save(weights, folder / mutations.BIN)
+    save_file(weights, folder / mutations.TWIN)
+    for made, name in zip(convert(folder / mutations.BIN, folder), (mutations.UNET, mutations.GUIDANCE), strict=True):
+        made.rename(folder / name)
+    shutil.copy(nano.FOLDER / nano.UNET_FILE, folder / mutations.NANO)
+
+
+def write_constant(path: Path, shape: UNetShape) -> None:
+    """A whole file of 0.5 in float32, fast; in ``torch.save``'s older format where its name begins with "old"."""
+    from pgp_core.safetensors_stream import write_streaming
+
+    with torch.device("meta"):
+        modules = build_unet(shape), Authors(channels=shape.channels[0])
+    shapes = {k: tuple(v.shape) for m in modules for k, v in m.state_dict().items()}
+    if path.suffix == ".safetensors":
+        write_streaming(path, shapes, torch.float32, lambda k: torch.full(shapes[k], 0.5), {})
+    else:
+        weights = {k: torch.full(s, 0.5) for k, s in shapes.items()}
+        torch.save(weights, path, _use_new_zipfile_serialization=not path.name.startswith("old"))

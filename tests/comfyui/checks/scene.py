@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import comfy.sample
@@ -84,3 +87,14 @@ def difference(a: torch.Tensor, b: torch.Tensor) -> float:
 def save(file: Path, **tensors: torch.Tensor) -> None:
     """Hand tensors to the tests."""
     save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, file)
+
+
+def support(name: str) -> ModuleType:
+    """A module of ``tests/support``, which is not on ``sys.path`` here."""
+    path = Path(__file__).parents[2] / "support" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
