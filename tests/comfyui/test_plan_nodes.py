@@ -21,19 +21,20 @@ TIGHTER = {"down_blocks.1.attentions.0": StackPlan(2, ()), "up_blocks.1.attentio
 
 def _sampled(model: list[Any], name: str) -> dict[str, Any]:
     sampler = {"seed": 3, "steps": 2, "cfg": 1.5, "sampler_name": "euler", "scheduler": "ddim_uniform", "denoise": 1.0}
+    save = {"samples": ["sample", 0], "filename_prefix": f"plans/{name}/l"}
     links = {"model": model, "positive": ["nano", 3], "negative": ["nano", 4], "latent_image": ["empty", 0]}
     return {
         "nano": {"class_type": "PGPDiffSRLoadNano", "inputs": {}},
         "gray": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 48, "batch_size": 1, "color": 8421504}},
         "empty": {"class_type": "VAEEncode", "inputs": {"pixels": ["gray", 0], "vae": ["nano", 2]}},
         "sample": {"class_type": "KSampler", "inputs": {**sampler, **links}},
-        "latent": {"class_type": "SaveLatent", "inputs": {"samples": ["sample", 0], "filename_prefix": f"{name}/l"}},
+        "latent": {"class_type": "SaveLatent", "inputs": save},
     }
 
 
 def _latent(server: Server, prompt: dict[str, Any], name: str) -> tuple[torch.Tensor, dict[str, Any]]:
     outputs = server.run(prompt)["outputs"]
-    (file,) = (server.folder / "output" / name).glob("*.latent")
+    (file,) = (server.folder / "output" / "plans" / name).glob("*.latent")
     return load_file(file)["latent_tensor"], outputs
 
 

@@ -1,0 +1,1 @@
+"""Measuring how redundant a UNet's blocks are (the paper's Section 3.1)."""
