@@ -39,6 +39,10 @@ class ConditioningError(PGPError):
     """A CONDITIONING cannot be kept in a file, or a file holds none that fits."""
 
 
+class ReportError(PGPError):
+    """A redundancy report is malformed, too new, or does not fit the model."""
+
+
 class PictureError(PGPError):
     """A picture cannot be read, or a result cannot be written."""
 
