@@ -14,6 +14,7 @@ from .load_model import PGPDiffSRLoadModel
 from .load_nano import PGPDiffSRLoadNano
 from .one_step import PGPDiffSROneStep
 from .plans import PGPDiffSRApplyPlan, PGPDiffSRLoadPlan, PGPDiffSRPlanPreset
+from .redundancy import PGPDiffSRLoadReport, PGPDiffSRRecordRedundancy, PGPDiffSRRedundancyReport
 from .save_conditioning import PGPDiffSRSaveConditioning
 from .save_model import PGPDiffSRSaveModel
 
@@ -31,6 +32,9 @@ NODES: list[type[io.ComfyNode]] = [
     PGPDiffSRLoadPlan,
     PGPDiffSRApplyPlan,
     PGPDiffSRSaveModel,
+    PGPDiffSRRecordRedundancy,
+    PGPDiffSRRedundancyReport,
+    PGPDiffSRLoadReport,
 ]
 
 

@@ -25,12 +25,14 @@ from .nano import load_nano, pixel_vae
 from .one_step import one_step_sampler
 from .plans import NO_PLAN, plan_choices, plan_files, plan_named
 from .pruning import apply_plan
+from .recording import Recording, record, report_files, report_named
 from .saving import relative_to_output, save_unet
 
 __all__ = [
     "NO_PLAN",
     "WEIGHT_DTYPES",
     "GuidancePatch",
+    "Recording",
     "apply_guidance",
     "apply_plan",
     "conditioning_fingerprint",
@@ -49,8 +51,11 @@ __all__ = [
     "plan_choices",
     "plan_files",
     "plan_named",
+    "record",
     "register_folders",
     "relative_to_output",
+    "report_files",
+    "report_named",
     "save_conditioning",
     "save_unet",
     "unet_names",

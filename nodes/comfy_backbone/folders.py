@@ -14,13 +14,17 @@ CONDITIONING_EXTENSION = ".safetensors"
 #: Folder of prune plans.
 PLANS = "pgp_plans"
 PLANS_EXTENSION = ".json"
+#: Folder of redundancy reports.
+REPORTS = "pgp_reports"
+REPORTS_EXTENSION = ".json"
 
 
 def register_folders() -> None:
-    """Let core's LoRA loader see the bundled S1 LoRA, and make folder kinds for plans and saved CONDITIONING."""
+    """Let core's LoRA loader see the bundled S1 LoRA, and make folder kinds for what else is ours."""
     folder_paths.add_model_folder_path("loras", str((nano.FOLDER / nano.S1_FILE).parent))
     _register(CONDITIONING, CONDITIONING_EXTENSION)
     _register(PLANS, PLANS_EXTENSION)
+    _register(REPORTS, REPORTS_EXTENSION)
 
 
 def _register(kind: str, extension: str) -> None:

@@ -1,0 +1,169 @@
+"""Recording redundancy while core samples a MODEL."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import comfy.patcher_extension
+import folder_paths
+import torch
+
+from ...pgp_core.errors import PGPError, ReportError
+from ...pgp_core.redundancy.analyze import Measured, make_report
+from ...pgp_core.redundancy.recorder import Recorder, fingerprint
+from ...pgp_core.redundancy.report import Report, load_report
+from ...pgp_core.unet_file import inspect_unet
+from ...pgp_core.unet_shape import UNetShape
+from ...pgp_core.weights_file import WeightsFile
+from .folders import REPORTS, REPORTS_EXTENSION, files
+from .guidance import KEY
+from .model import shapes_of
+from .pruning import blocks_of, skipped_blocks
+from .saving import relative_to_output
+
+log = logging.getLogger(__name__)
+
+
+class Recording:
+    """What a recorded MODEL measures; fills while samplers run on it, several runs into one report."""
+
+    def __init__(self, model: Any):
+        self.shape = _shape_of(model)
+        self.recorder: Recorder | None = None
+        self.unet: Any = None
+        self.pictures = 0
+        self.steps = 0
+        self.tokens = 77
+        self.latent = (0, 0)
+        self.sampler: str | None = None
+        self.seeds: set[Any] = set()
+        self.cfgs: set[float] = set()
+        self.partial = False
+
+    def run(
+        self, executor: Any, noise: torch.Tensor, latent: Any, sampler: Any, sigmas: Any, *args: Any, **kw: Any
+    ) -> Any:
+        """Core's OUTER_SAMPLE wrapper: one run of a sampler."""
+        guider = executor.class_obj
+        self._begin(guider.model_patcher)
+        self.pictures += noise.shape[0]
+        self.steps = max(self.steps, len(sigmas) - 1)
+        self.latent = (int(noise.shape[-2]), int(noise.shape[-1]))
+        self.sampler = getattr(getattr(sampler, "sampler_function", None), "__name__", None)
+        # denoise_mask, callback, disable_pbar, seed
+        self.seeds.add(args[3] if len(args) > 3 else kw.get("seed"))
+        self.cfgs.add(float(getattr(guider, "cfg", 1.0)))
+        try:
+            return executor(noise, latent, sampler, sigmas, *args, **kw)
+        except BaseException:
+            self.partial = True
+            if self.recorder is not None and self.recorder.calls:
+                log.warning("The recording was interrupted; what was measured is kept in %s", self.save("interrupted"))
+            raise
+        finally:
+            if self.recorder is not None:
+                self.recorder.forget()
+
+    def call(self, executor: Any, x: torch.Tensor, timesteps: torch.Tensor, context: Any, *args: Any, **kw: Any) -> Any:
+        """Core's DIFFUSION_MODEL wrapper: one call of the UNet."""
+        options = args[2] if len(args) > 2 else kw.get("transformer_options", {})
+        if self.recorder is None:
+            return executor(x, timesteps, context, *args, **kw)
+        self.tokens = int(context.shape[1])
+        with self.recorder.call(float(timesteps[0]), tuple(options.get("cond_or_uncond", (0,)))):
+            return executor(x, timesteps, context, *args, **kw)
+
+    def _begin(self, model: Any) -> None:
+        unet, skipped = model.model.diffusion_model, frozenset(skipped_blocks(model))
+        blocks = {(s, n) for s, numbers in blocks_of(model).items() for n in numbers} - skipped
+        if self.recorder is None:
+            self.unet, self.recorder = unet, Recorder(unet, ldm=True, skipped=skipped)
+        elif self.unet is not unet or set(self.recorder.blocks) != blocks:
+            raise ReportError("Record Redundancy: one recording measures one model; use a second node for the other")
+        self.recorder.forget()
+
+    def report(self) -> Report:
+        """What was measured so far.
+
+        Raises:
+            ReportError: if nothing was sampled yet.
+        """
+        if self.recorder is None or not self.recorder.calls:
+            raise ReportError(
+                "nothing has been recorded: sample with the model from Record Redundancy, and connect the sampler's "
+                "latent here"
+            )
+        measured = Measured(
+            pictures=self.pictures,
+            steps=self.steps,
+            sampler=self.sampler,
+            seed=sorted(map(str, self.seeds)),
+            cfg=sorted(self.cfgs),
+            latent=self.latent,
+            tokens=self.tokens,
+        )
+        model = {"name": type(self.unet).__name__, "fingerprint": _fingerprint(self.unet)}
+        return make_report(self.recorder, self.shape, measured, model, self.partial)
+
+    def save(self, name: str) -> str:
+        """Write the report below the output folder; where, for people."""
+        folder, stem, counter, _, _ = folder_paths.get_save_image_path(
+            f"{REPORTS}/{name}" if "/" not in name else name, folder_paths.get_output_directory()
+        )
+        path = Path(folder) / f"{stem}_{counter:05}_{REPORTS_EXTENSION}"
+        self.report().save(path)
+        return relative_to_output(path)
+
+
+def record(model: Any) -> tuple[Any, Recording]:
+    """A copy of a MODEL that is measured while it is sampled; its results are the same to the bit.
+
+    Raises:
+        PGPError: if it is no SDXL-shaped UNet.
+    """
+    recording = Recording(model)
+    recorded = model.clone()
+    wrappers = comfy.patcher_extension.WrappersMP
+    recorded.add_wrapper_with_key(wrappers.OUTER_SAMPLE, f"{KEY}.recording", recording.run)
+    recorded.add_wrapper_with_key(wrappers.DIFFUSION_MODEL, f"{KEY}.recording", recording.call)
+    return recorded, recording
+
+
+def report_files() -> list[str]:
+    """Reports in ``models/pgp_reports`` and ``output/pgp_reports``."""
+    return files(REPORTS, REPORTS_EXTENSION)
+
+
+def report_named(name: str) -> Report:
+    """A report by its name in :func:`report_files`.
+
+    Raises:
+        ReportError: if there is none of that name, or it is not valid.
+    """
+    if name not in report_files():
+        raise ReportError(f"there is no report {name}: put it into models/pgp_reports and refresh, or choose another")
+    return load_report(folder_paths.get_full_path_or_raise(REPORTS, name))
+
+
+def _shape_of(model: Any) -> UNetShape:
+    blocks_of(model)
+    shapes = shapes_of(model.model.diffusion_model)
+    file = WeightsFile("this MODEL", shapes, frozenset(shapes), _unread)
+    try:
+        return inspect_unet(file).shape
+    except PGPError as e:
+        raise ReportError(f"Record Redundancy: {e}") from None
+
+
+def _unread(key: str) -> torch.Tensor:
+    raise AssertionError(f"{key} was read")
+
+
+def _fingerprint(unet: torch.nn.Module) -> str | None:
+    """Of the weights; None where core has not loaded them all (dynamic VRAM)."""
+    weights = unet.state_dict()
+    if len(weights) != len(shapes_of(unet)):
+        return None
+    return fingerprint(weights)

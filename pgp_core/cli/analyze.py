@@ -1,0 +1,99 @@
+"""``pgp-diffsr analyze``: how redundant a model's blocks are, measured on pictures."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from . import full_size
+from .device import choose_device
+from .output import emit, say, table
+
+
+def add_to(commands: Any) -> None:
+    """Register the command."""
+    parser = commands.add_parser("analyze", help="measure how redundant a model's transformer blocks are")
+    parser.add_argument(
+        "--images", nargs="+", type=Path, required=True, metavar="PATH", help="pictures, or folders of pictures"
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the report, ends in .json")
+    parser.add_argument("--scale", type=float, default=4.0, metavar="F", help="as for upscale (4)")
+    parser.add_argument("--steps", type=int, default=20, metavar="N", help="Euler steps (20)")
+    parser.add_argument("--cfg", type=float, metavar="F", help="classifier-free guidance (the model's own)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (0)")
+    parser.add_argument("--start", choices=("noise", "lq", "lr"), help="what sampling starts from (the model's own)")
+    parser.add_argument("--limit", type=int, metavar="N", help="take the first N pictures only")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (auto)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a report that is there already")
+    parser.add_argument("--json", action="store_true", help="a summary as one JSON object on stdout")
+    full_size.add_to(parser)
+    parser.set_defaults(run=_run, one_step=False, wrong_usage=parser.error)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from ..canvas import Size, canvas
+    from ..errors import ReportError
+    from ..images import find_pictures, open_picture
+    from ..redundancy.analyze import analyze
+    from ..sampling import SampleOptions
+
+    if wrong := full_size.wrong_usage(args):
+        args.wrong_usage(wrong)
+    if args.output.suffix.lower() != ".json":
+        raise ReportError(f"a report ends in .json; {args.output} does not")
+    if args.output.exists() and not args.overwrite:
+        raise ReportError(f"{args.output} is there already: choose another name, or --overwrite")
+    size, pictures = Size(scale=args.scale), find_pictures(args.images)[: args.limit]
+    pipeline = _load(args)
+    options: dict[str, Any] = {"steps": args.steps, "seed": args.seed}
+    options["cfg"] = pipeline.cfg if args.cfg is None else args.cfg
+    options["start"] = args.start or getattr(pipeline, "start", "noise")
+
+    def lq(path: Path) -> Any:
+        return canvas(open_picture(path).rgb(), size, pipeline.canvas_kind)[0]
+
+    with tqdm(total=args.steps * len(pictures), unit="step", disable=None, leave=False) as bar:
+
+        def progress(name: str, _done: int, _total: int) -> None:
+            bar.set_description(name)
+            bar.update()
+
+        report = analyze(
+            pipeline,
+            getattr(pipeline, "name", "pgp-nano"),
+            [(str(p), partial(lq, p)) for p in pictures],
+            SampleOptions(**options),
+            progress,
+        )
+    report.save(args.output)
+    if report.partial:
+        say(f"interrupted after {len(report.measured['pictures'])} pictures; {args.output} is marked as partial")
+    if args.json:
+        emit({"output": str(args.output), "partial": report.partial, **report.measured})
+    table([("report", str(args.output)), *_least(report)])
+    return 1 if report.partial else 0
+
+
+def _least(report: Any, count: int = 5) -> list[tuple[str, str]]:
+    """The blocks that change their input least."""
+    means = {
+        f"{stack} {n}": b.series["all"]["phi_cos"].mean if "all" in b.series else math.nan
+        for stack, blocks in report.blocks.items()
+        for n, b in blocks.items()
+    }
+    ranked = sorted((k for k, v in means.items() if not math.isnan(v)), key=means.__getitem__)
+    return [(f"least {i + 1}", f"{k}: {means[k]:.4f}") for i, k in enumerate(ranked[:count])]
+
+
+def _load(args: argparse.Namespace) -> Any:
+    device = choose_device(args.device)
+    if full_size.chosen(args):
+        return full_size.load(args, device)
+    from ..nano_pipeline import NanoPipeline
+
+    return NanoPipeline.load(one_step=False, device=device)

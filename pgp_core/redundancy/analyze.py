@@ -1,0 +1,153 @@
+"""A redundancy report from pictures, on diffusers' backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from .. import __version__
+from ..errors import Cancelled, PGPError, ReportError
+from ..sampling import SampleOptions
+from ..topology import KeyMap, stack_order
+from ..unet_file import inspect_unet
+from ..unet_shape import UNetShape
+from ..weights_file import WeightsFile
+from .costs import block_cost, unet_cost
+from .recorder import Block as BlockName
+from .recorder import Recorder, fingerprint, series_of
+from .report import Block, Report
+
+
+@dataclass
+class Measured:
+    """On what a report was measured; what is not known stays None."""
+
+    pictures: Any = 0
+    steps: int | None = None
+    sampler: str | None = None
+    seed: Any = None
+    cfg: Any = None
+    latent: tuple[int, int] = (0, 0)
+    tokens: int = 77
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def make_report(
+    recorder: Recorder, shape: UNetShape, measured: Measured, model: Mapping[str, Any], partial: bool = False
+) -> Report:
+    """A report of what a recorder has.
+
+    Raises:
+        ReportError: if it has nothing.
+    """
+    if not recorder.calls:
+        raise ReportError("nothing has been recorded: sample with the recorded model first")
+    ran: dict[str, list[int]] = {s: [] for s in sorted(shape.topology.depths, key=stack_order)}
+    for stack, number in recorder.blocks:
+        ran[stack].append(number)
+    params, macs = unet_cost(shape, ran, measured.latent)
+    return Report(
+        topology=shape.topology.name,
+        model=dict(model),
+        totals={"params": params, "macs": macs},
+        measured={
+            "pictures": measured.pictures,
+            "steps": measured.steps,
+            "sampler": measured.sampler,
+            "seed": measured.seed,
+            "cfg": measured.cfg,
+            "latent": list(measured.latent),
+            "calls": recorder.calls,
+            "not_finite": recorder.dropped,
+            **measured.extra,
+        },
+        partial=partial,
+        modules={k: series_of(v) for k, v in recorder.modules.items()},
+        blocks={
+            stack: {n: _block(recorder, shape, measured, (stack, n)) for n in sorted(numbers)}
+            for stack, numbers in ran.items()
+        },
+        versions={"pgp_diffsr": __version__, "torch": torch.__version__},
+    )
+
+
+def _block(recorder: Recorder, shape: UNetShape, measured: Measured, block: BlockName) -> Block:
+    stack = block[0]
+    level = 2 if stack.startswith(("mid_block", "up_blocks.0", "down_blocks.2")) else 1
+    height, width = (-(-side // 2**level) for side in measured.latent)
+    params, macs = block_cost(shape.channels[level], shape.context_dim, height * width, measured.tokens)
+    return Block(params, macs, series_of(recorder.inside[block]))
+
+
+@contextmanager
+def recorded(pipeline: Any, recorder: Recorder, measured: Measured) -> Iterator[None]:
+    """Measure every UNet call of a pipeline that restores pictures one by one."""
+    forward = pipeline.unet.forward
+
+    def call(x: torch.Tensor, t: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        measured.latent = (int(x.shape[-2]), int(x.shape[-1]))
+        measured.tokens = int(kwargs["encoder_hidden_states"].shape[1])
+        # [uncond, cond] with CFG, by the numbers that ComfyUI gives them.
+        streams = (1, 0) if len(x) == 2 else (0,)
+        with recorder.call(float(torch.as_tensor(t).flatten()[0]), streams):
+            return forward(x, t, *args, **kwargs)
+
+    pipeline.unet.forward = call
+    try:
+        yield
+    finally:
+        # Not deleted: the attribute may have been the instance's own before.
+        pipeline.unet.forward = forward
+        recorder.forget()
+
+
+def analyze(
+    pipeline: Any,
+    name: str,
+    canvases: Iterable[tuple[str, Callable[[], torch.Tensor]]],
+    options: SampleOptions,
+    progress: Callable[[str, int, int], Any] | None = None,
+) -> Report:
+    """Sample pictures with a pipeline and measure its UNet.
+
+    Args:
+        pipeline: :class:`pgp_core.nano_pipeline.NanoPipeline` or :class:`pgp_core.sdxl_pipeline.SDXLPipeline`.
+        name: of the model, for the report.
+        canvases: names of pictures, and what gives each one's canvas ``(1, 3, H, W)`` in [0, 1].
+        options: how to sample; the same seed for every picture.
+        progress: called with the picture's name, steps done and in all.
+
+    Returns:
+        the report; marked partial if it was interrupted or a picture failed after others had been measured.
+
+    Raises:
+        PGPError: if not one picture could be sampled.
+    """
+    unet, names = pipeline.unet, KeyMap()
+    weights = {names.to_ldm(k): v for k, v in unet.state_dict().items()}
+    shape = inspect_unet(
+        WeightsFile(name, {k: tuple(v.shape) for k, v in weights.items()}, frozenset(weights), weights.__getitem__)
+    ).shape
+    recorder = Recorder(unet)
+    measured = Measured(pictures=[], steps=options.steps, sampler="euler", seed=options.seed, cfg=options.cfg)
+    partial = False
+    with recorded(pipeline, recorder, measured):
+        for picture, canvas in canvases:
+            try:
+                recorder.forget()
+                pipeline.restore(canvas(), options, _report(progress, picture))
+            except (PGPError, KeyboardInterrupt, Cancelled):
+                if not recorder.calls:
+                    raise
+                partial = True
+                break
+            measured.pictures.append(picture)
+    return make_report(recorder, shape, measured, {"name": name, "fingerprint": fingerprint(weights)}, partial)
+
+
+def _report(progress: Callable[[str, int, int], Any] | None, picture: str) -> Callable[[int, int], Any] | None:
+    return None if progress is None else lambda done, total: progress(picture, done, total)

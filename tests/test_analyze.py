@@ -1,0 +1,89 @@
+"""``pgp-diffsr analyze`` on nano."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pgp_core.cli import main
+from pgp_core.plan import load_plan
+from pgp_core.redundancy.report import load_report
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("pictures")
+    for i in range(2):
+        pixels = np.random.default_rng(i).integers(0, 256, (12, 9, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(out / f"{i}.png")
+    return out
+
+
+def run(*args: Any) -> int:
+    return main(["analyze", *map(str, args)])
+
+
+def test_a_report_of_a_folder(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "report.json"
+    assert run("--images", folder, "-o", out, "--steps", 3, "--cfg", 1.5, "--scale", 2, "--json") == 0
+    row = json.loads(capsys.readouterr().out)
+    report = load_report(out)
+    assert row["pictures"] == report.measured["pictures"] == [str(folder / "0.png"), str(folder / "1.png")]
+    # Nano's latent is a quarter of the canvas: 24 x 18 pixels, framed by 32 and to multiples of 16.
+    assert report.measured["latent"] == [24, 24]
+    assert (report.measured["calls"], report.measured["cfg"], report.partial) == (6, 1.5, False)
+    assert {s: tuple(b) for s, b in report.blocks.items()} == {
+        s: e.keep for s, e in load_plan("pgp-nano").stacks.items()
+    }
+    for block in (b for blocks in report.blocks.values() for b in blocks.values()):
+        # Two pictures with two conditionings at each of three steps.
+        assert [s["phi_cos"].count for s in block.series.values()] == [4, 4, 4, 12]
+    # A picture's first step has nothing before it, and not the last step of the picture before.
+    assert report.modules["E_1"]["all"]["psi_kl"].count == 8
+
+
+def test_the_same_run_gives_the_same_report(folder: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        assert run("--images", folder / "0.png", "-o", tmp_path / f"{name}.json", "--steps", 2, "--scale", 1) == 0
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+
+
+def test_a_broken_picture_ends_it_and_what_was_measured_is_kept(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "z.png"
+    broken.write_text("no picture")
+    out = tmp_path / "r.json"
+    assert run("--images", folder / "0.png", broken, "-o", out, "--steps", 2, "--scale", 1) == 1
+    assert load_report(out).partial
+    assert "marked as partial" in capsys.readouterr().err
+    assert run("--images", broken, "-o", tmp_path / "none.json") == 1
+    assert "z.png cannot be read" in capsys.readouterr().err
+    assert not (tmp_path / "none.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("-o", "r.txt"), "ends in .json"),
+        (("-o", "there.json"), "is there already"),
+        (("-o", "s.json", "--steps", 0), "steps"),
+    ],
+)
+def test_bad_input_is_one_line(
+    args: tuple[Any, ...],
+    words: str,
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("there.json").write_text("{}")
+    assert run("--images", folder, *args) == 1
+    assert words in capsys.readouterr().err
