@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 _NAMES = {
+    torch.float64: "F64",
     torch.float32: "F32",
     torch.float16: "F16",
     torch.bfloat16: "BF16",

@@ -16,6 +16,8 @@ from .unet_shape import NANO_SHAPE, SDXL_SHAPE, UNetShape
 from .weights_file import WeightsFile
 
 PLAN_KEY, MODEL_KEY = "pgp.plan", "pgp.model"
+#: On files whose blocks do not bear their original numbers (``pgp-diffsr export --renumber``).
+RENUMBERED_KEY = "pgp.renumbered"
 
 #: Empty or scalar tensors by which checkpoints say how they predict; core's own.
 V_PREDICTION, ZERO_SNR = "v_pred", "ztsnr"

@@ -43,6 +43,7 @@ class WeightsFile:
         read: one tensor by name, on the CPU; may be a view of the mapped file. Raises CheckpointError where the
             file's type cannot be read.
         mapped: whether the file is read as it is asked for; else the whole is in memory.
+        dtypes: of the tensors in ``floating``; empty where the reader does not say.
     """
 
     name: str
@@ -51,6 +52,7 @@ class WeightsFile:
     read: Callable[[str], torch.Tensor]
     metadata: Mapping[str, str] = field(default_factory=dict)
     mapped: bool = True
+    dtypes: Mapping[str, torch.dtype] = field(default_factory=dict)
 
 
 def check_file(path: Path) -> None:
@@ -106,7 +108,8 @@ def _open_safetensors(path: Path) -> Iterator[WeightsFile]:
         with safe_open(path, framework="pt") as f:
             slices = {k: f.get_slice(k) for k in f.keys()}  # noqa: SIM118
             shapes = {k: tuple(s.get_shape()) for k, s in slices.items()}
-            floating = frozenset(k for k, s in slices.items() if s.get_dtype() in FLOATS.values())
+            named = {name: dtype for dtype, name in FLOATS.items()}
+            dtypes = {k: named[s.get_dtype()] for k, s in slices.items() if s.get_dtype() in named}
             metadata = dict(f.metadata() or {})
     except (SafetensorError, OSError, ValueError) as e:
         raise CheckpointError(
@@ -122,7 +125,7 @@ def _open_safetensors(path: Path) -> Iterator[WeightsFile]:
                 raise CheckpointError(f"{path.name}: {key} cannot be read ({first_line(e)})") from None
             return tensor
 
-        yield WeightsFile(path.name, shapes, floating, read, metadata)
+        yield WeightsFile(path.name, shapes, frozenset(dtypes), read, metadata, dtypes=dtypes)
 
 
 def _open_torch(path: Path) -> WeightsFile:
@@ -163,12 +166,14 @@ def _open_torch(path: Path) -> WeightsFile:
         raise CheckpointError(f"{path.name} holds sparse tensors or tensors without values: {name_some(odd)}")
     # Parameters would ask for gradients, and views that negate cannot be written.
     weights = {k: v.detach().resolve_neg() for k, v in weights.items()}
+    dtypes = {k: v.dtype for k, v in weights.items() if v.dtype in FLOATS}
     return WeightsFile(
         path.name,
         {k: tuple(v.shape) for k, v in weights.items()},
-        frozenset(k for k, v in weights.items() if v.dtype in FLOATS),
+        frozenset(dtypes),
         weights.__getitem__,
         mapped=mapped,
+        dtypes=dtypes,
     )
 
 
