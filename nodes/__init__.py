@@ -13,7 +13,9 @@ from .load_guidance import PGPDiffSRLoadGuidance
 from .load_model import PGPDiffSRLoadModel
 from .load_nano import PGPDiffSRLoadNano
 from .one_step import PGPDiffSROneStep
+from .planning import PGPDiffSRBuildPlan, PGPDiffSREditPlan, PGPDiffSRSavePlan, PGPDiffSRShowPlan
 from .plans import PGPDiffSRApplyPlan, PGPDiffSRLoadPlan, PGPDiffSRPlanPreset
+from .plotting import PGPDiffSRPhaseOnly, PGPDiffSRPlotRedundancy
 from .redundancy import PGPDiffSRLoadReport, PGPDiffSRRecordRedundancy, PGPDiffSRRedundancyReport
 from .save_conditioning import PGPDiffSRSaveConditioning
 from .save_model import PGPDiffSRSaveModel
@@ -35,6 +37,12 @@ NODES: list[type[io.ComfyNode]] = [
     PGPDiffSRRecordRedundancy,
     PGPDiffSRRedundancyReport,
     PGPDiffSRLoadReport,
+    PGPDiffSRBuildPlan,
+    PGPDiffSREditPlan,
+    PGPDiffSRSavePlan,
+    PGPDiffSRShowPlan,
+    PGPDiffSRPlotRedundancy,
+    PGPDiffSRPhaseOnly,
 ]
 
 

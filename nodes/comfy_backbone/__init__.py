@@ -23,7 +23,7 @@ from .model import WEIGHT_DTYPES, load_unet
 from .models import guidance_names, load_guidance_named, load_unet_named, unet_names
 from .nano import load_nano, pixel_vae
 from .one_step import one_step_sampler
-from .plans import NO_PLAN, plan_choices, plan_files, plan_named
+from .plans import NO_PLAN, plan_choices, plan_files, plan_named, save_plan_named
 from .pruning import apply_plan
 from .recording import Recording, record, report_files, report_named
 from .saving import relative_to_output, save_unet
@@ -57,6 +57,7 @@ __all__ = [
     "report_files",
     "report_named",
     "save_conditioning",
+    "save_plan_named",
     "save_unet",
     "unet_names",
 ]

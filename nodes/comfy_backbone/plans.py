@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import folder_paths
 
 from ...pgp_core.errors import PlanError
 from ...pgp_core.plan import PrunePlan, load_plan, presets
+from ...pgp_core.planner.saving import plan_path, save_plan
 from .folders import PLANS, PLANS_EXTENSION, files
+from .saving import relative_to_output
 
 #: The loader's choice that removes nothing.
 NO_PLAN = "none"
@@ -35,3 +39,14 @@ def plan_named(name: str) -> PrunePlan | None:
     if name not in plan_files():
         raise PlanError(f"there is no plan {name}: put it into models/pgp_plans and refresh, or choose another")
     return load_plan(folder_paths.get_full_path_or_raise(PLANS, name))
+
+
+def save_plan_named(plan: PrunePlan, name: str, overwrite: bool) -> str:
+    """Write a plan to ``output/pgp_plans``; where, for people.
+
+    Raises:
+        PlanError: if the name holds a path, or is taken.
+    """
+    path = plan_path(Path(folder_paths.get_output_directory()) / PLANS, name)
+    save_plan(plan, path, overwrite)
+    return relative_to_output(path)

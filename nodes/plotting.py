@@ -1,0 +1,86 @@
+"""Nodes: pictures of redundancy and of phase."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io, ui
+
+from ..pgp_core.phase import phase_only
+from ..pgp_core.plan import PrunePlan
+from ..pgp_core.redundancy.report import MEASURES, Report
+from .plans import Plan
+from .redundancy import ReportType
+
+KINDS = ("heat map", "boxes", "over time")
+
+
+class PGPDiffSRPlotRedundancy(io.ComfyNode):
+    """A report as a picture."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PGPDiffSRPlotRedundancy",
+            display_name="Plot Redundancy",
+            category="PGP-DiffSR/plans",
+            description=(
+                "Draws a redundancy report: all blocks with a plan's cuts marked, box plots of the change from step to "
+                "step (the paper's Figure 3), or the change over time. Needs matplotlib."
+            ),
+            search_aliases=["pgp", "prune", "redundancy", "heat map", "plot"],
+            inputs=[
+                ReportType.Input("report", tooltip="From Redundancy Report or Load Redundancy Report."),
+                io.Combo.Input("kind", options=list(KINDS), default="heat map", tooltip="What to draw."),
+                io.Combo.Input(
+                    "measure",
+                    options=list(MEASURES),
+                    default=MEASURES[0],
+                    tooltip="phi_cos: 1 - cosine. psi_kl: divergence of the softmax over channels. Boxes show both.",
+                ),
+                io.Int.Input("width", default=1024, min=256, max=4096, tooltip="Pixels."),
+                Plan.Input("plan", optional=True, tooltip="Heat map: mark what this plan removes."),
+            ],
+            outputs=[io.Image.Output(display_name="image", tooltip="The picture.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, report: Report, kind: str, measure: str, width: int, plan: PrunePlan | None = None
+    ) -> io.NodeOutput:
+        from ..pgp_core.plots import boxes, heat_map, over_time
+
+        if kind == "boxes":
+            pixels = boxes(report, None, width)
+        elif kind == "over time":
+            pixels = over_time(report, measure, width)
+        else:
+            pixels = heat_map(report, plan, measure, width)
+        image = torch.from_numpy(pixels.copy()).float()[None] / 255
+        return io.NodeOutput(image, ui=ui.PreviewImage(image, cls=cls))
+
+
+class PGPDiffSRPhaseOnly(io.ComfyNode):
+    """Pictures reconstructed from their phase alone."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PGPDiffSRPhaseOnly",
+            display_name="PGP-DiffSR Phase Only",
+            category="PGP-DiffSR/plans",
+            description=(
+                "Sets every magnitude of a picture's Fourier transform to one and transforms back: what remains is the "
+                "structure that PEAM takes from the low-quality picture (the paper's Figure 1)."
+            ),
+            search_aliases=["pgp", "phase", "fourier", "fft", "reconstruction"],
+            inputs=[io.Image.Input("image", tooltip="A picture or a batch.")],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="Grey where nothing is; about 3 spreads to each side.")
+            ],
+        )
+
+    @classmethod
+    def execute(cls, image: io.Image.Type) -> io.NodeOutput:
+        x = phase_only(image[..., :3].movedim(-1, 1).float())
+        spread = x.flatten(1).std(1).clamp(min=1e-8).view(-1, 1, 1, 1)
+        return io.NodeOutput((x / (6 * spread) + 0.5).clamp(0, 1).movedim(1, -1))

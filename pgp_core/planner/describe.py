@@ -1,0 +1,34 @@
+"""What a plan keeps and what the model then costs, as text."""
+
+from __future__ import annotations
+
+from ..plan import PrunePlan
+from ..redundancy.costs import unet_cost
+from ..topology import NANO, SDXL
+from ..unet_shape import NANO_SHAPE, SDXL_SHAPE
+
+_SHAPES = {SDXL.name: SDXL_SHAPE, NANO.name: NANO_SHAPE}
+#: Height and width of the latent that costs are counted at.
+LATENT = (128, 128)
+
+
+def describe(plan: PrunePlan) -> str:
+    """A plan for people: its blocks, and parameters and multiply-accumulates before and after.
+
+    Costs are those of the whole family at :data:`LATENT`, one picture and one conditioning, attention included.
+    """
+    lines = [f"{plan.name}, for {plan.topology}; removes {plan.removed} transformer blocks"]
+    for stack, entry in plan.stacks.items():
+        kept = ", ".join(map(str, entry.keep)) or "none"
+        lines.append(f"{stack}: {len(entry.keep)} of {entry.depth}: {kept}")
+    shape = _SHAPES.get(plan.topology)
+    if shape is not None:
+        depths = shape.topology.depths
+        before = unet_cost(shape, {s: range(d) for s, d in depths.items()}, LATENT)
+        after = unet_cost(shape, {s: [n for n in range(d) if plan.keeps(s, n)] for s, d in depths.items()}, LATENT)
+        for what, size, unit, old, new in (
+            ("parameters", 1e6, "M", before[0], after[0]),
+            (f"multiply-accumulates at {LATENT[0]} x {LATENT[1]}", 1e9, "G", before[1], after[1]),
+        ):
+            lines.append(f"{what}: {new / size:.1f} {unit} of {old / size:.1f} {unit} ({new / old:.0%})")
+    return "\n".join(lines)
