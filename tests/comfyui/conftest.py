@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from .comfy_server import Server, running
-from .locate import FULL_SIZE_WORKFLOWS, NANO_WORKFLOWS, PACK, WORKFLOWS, Comfy, NotFound, locate
+from .locate import FULL_SIZE_WORKFLOWS, NANO_WORKFLOWS, PACK, UPSCALE_WORKFLOWS, WORKFLOWS, Comfy, NotFound, locate
 
 _REPORT = pytest.StashKey[dict[str, str]]()
 
@@ -86,6 +86,12 @@ def workflow(request: pytest.FixtureRequest) -> dict[str, Any]:
 @pytest.fixture(params=NANO_WORKFLOWS, ids=lambda p: p.stem)
 def nano_workflow(request: pytest.FixtureRequest) -> dict[str, Any]:
     """Each that runs as shipped."""
+    return _read(request.param)
+
+
+@pytest.fixture(params=UPSCALE_WORKFLOWS, ids=lambda p: p.stem)
+def upscale_workflow(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Each that does what ``pgp-diffsr upscale`` does."""
     return _read(request.param)
 
 

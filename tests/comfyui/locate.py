@@ -20,6 +20,8 @@ def needs_files(workflow: Path) -> bool:
 
 
 NANO_WORKFLOWS = [w for w in WORKFLOWS if not needs_files(w)]
+#: Those that restore once, as the command line does.
+UPSCALE_WORKFLOWS = [w for w in NANO_WORKFLOWS if w.stem.startswith("upscale-")]
 FULL_SIZE_WORKFLOWS = [w for w in WORKFLOWS if needs_files(w)]
 
 HOW_TO = (

@@ -64,14 +64,14 @@ def _by_pgp_core(prompt: dict[str, Any], picture: Path) -> torch.Tensor:
 
 
 def test_the_workflow_s_picture_is_pgp_core_s(
-    nano_workflow: dict[str, Any],
+    upscale_workflow: dict[str, Any],
     object_info: dict[str, Any],
     server: Server,
     picture: Path,
     measured: Callable[[str, float], None],
     request: pytest.FixtureRequest,
 ) -> None:
-    prompt, comfyui = _by_comfyui(nano_workflow, object_info, server, picture)
+    prompt, comfyui = _by_comfyui(upscale_workflow, object_info, server, picture)
     ours = _by_pgp_core(prompt, picture)
     assert comfyui.shape == ours.shape == (1, 3, HEIGHT * SCALE, WIDTH * SCALE)
     difference = float((comfyui - ours).abs().max()) * 255
