@@ -195,7 +195,7 @@ def test_a_renumbered_file_is_not_read_as_if_its_numbers_were_original(
 ) -> None:
     dense = tmp_path / "dense.safetensors"
     assert main(["export", str(model), "-o", str(dense), "--renumber"]) == 0
-    with open_weights(dense) as file, pytest.raises(CheckpointError, match="renumbered.*use the file"):
+    with open_weights(dense) as file, pytest.raises(CheckpointError, match=r"renumbered.*use the file"):
         inspect_unet(file)
     capsys.readouterr()
     assert main(["plan", "apply", str(dense), PLAN, "-o", str(tmp_path / "x.safetensors")]) == 1
