@@ -82,6 +82,10 @@ def inspect_unet(file: WeightsFile, plan: PrunePlan | None = None) -> UNetInfo:
 
 
 def _inspect(file: WeightsFile, plan: PrunePlan | None) -> UNetInfo:
+    if RENUMBERED_KEY in file.metadata:
+        raise CheckpointError(
+            f"{file.name} has renumbered blocks (export --renumber), for other tools: use the file it was made from"
+        )
     prefix = strip_prefix(file.shapes)
     bare = {k[len(prefix) :]: v for k, v in file.shapes.items() if k.startswith(prefix) and not k.startswith(GROUPS)}
     quantised = [k for k in bare if k.endswith(_QUANTISED)]

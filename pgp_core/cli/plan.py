@@ -1,4 +1,4 @@
-"""``pgp-diffsr plan list|show``."""
+"""``pgp-diffsr plan list|show|build|apply``."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import argparse
 from typing import Any
 
 from ..errors import PlanError
-from ..plan import PrunePlan, load_plan, presets
+from ..plan import load_plan, presets
 from ..unet_shape import NANO_SHAPE, SDXL_SHAPE
-from .output import emit, table
+from . import plan_apply, plan_build
+from .output import emit, kept, table
 
 _SHAPES = {s.topology.name: s for s in (SDXL_SHAPE, NANO_SHAPE)}
 
@@ -25,6 +26,8 @@ def add_to(commands: Any) -> None:
     show.add_argument("--latent", type=_side, default=128, metavar="N", help="count for an N x N latent (128)")
     show.add_argument("--json", action="store_true", help="one JSON object on stdout")
     show.set_defaults(run=_show)
+    plan_build.add_to(actions)
+    plan_apply.add_to(actions)
 
 
 def _side(text: str) -> int:
@@ -72,7 +75,7 @@ def _show(args: argparse.Namespace) -> int:
     table(
         [
             ("plan", f"{plan.name}, for {plan.topology}; removes {plan.removed} transformer blocks"),
-            *_kept(plan),
+            *kept(plan),
             ("parameters", _of(counts.params, full.params, 1e6, "M")),
             ("MACs, conv + linear", _of(counts.macs_conv_linear, full.macs_conv_linear, 1e9, "G")),
             ("MACs with attention", _of(counts.macs_total, full.macs_total, 1e9, "G")),
@@ -80,13 +83,6 @@ def _show(args: argparse.Namespace) -> int:
         ]
     )
     return 0
-
-
-def _kept(plan: PrunePlan) -> list[tuple[str, str]]:
-    return [
-        (stack, f"{len(s.keep)} of {s.depth}: {', '.join(map(str, s.keep)) or 'none'}")
-        for stack, s in plan.stacks.items()
-    ]
 
 
 def _of(now: int, full: int, unit: float, name: str) -> str:

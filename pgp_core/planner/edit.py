@@ -11,6 +11,7 @@ from ..redundancy.report import Report
 from ..topology import Topology
 from .importance import STAGES, importance, removal_order, topology_of
 from .making import by_stack, made, topology_named
+from .saving import check_name
 
 _EXAMPLE = "up_blocks.0.attentions.1: 0, 3, 9; mid_block.attentions.0: 4"
 
@@ -98,8 +99,11 @@ def edited(
 
 
 def _name(base: str) -> str:
-    """``base-edited``, and no longer than names may be however often a plan is edited."""
-    return base if base.endswith("-edited") else f"{base}-edited"
+    """``base-edited``, once however often a plan is edited; names in files may be no plain ones."""
+    try:
+        return check_name(base if base.endswith("-edited") else f"{base}-edited")
+    except PlanError:
+        return "edited"
 
 
 def _exact(stack: str, blocks: Sequence[int], topology: Topology) -> list[int]:

@@ -124,11 +124,17 @@ def totals(plan: PrunePlan, report: Report) -> dict[str, int]:
     """``params`` and ``macs`` of the measured UNet with the blocks that a plan keeps; without what it lacks.
 
     Multiply-accumulates are for one picture and one conditioning at the latent that was measured.
+
+    Raises:
+        ReportError: if the blocks cost more than the whole.
     """
     removed = [b for s, blocks in report.blocks.items() for n, b in blocks.items() if not plan.keeps(s, n)]
     out = {}
     for what in ("params", "macs"):
         if what in report.totals:
+            blocks = sum(getattr(b, what) for own in report.blocks.values() for b in own.values())
+            if report.totals[what] < blocks:
+                raise ReportError(f"the report's UNet has fewer {what} than its blocks together: measure again")
             out[what] = report.totals[what] - sum(getattr(b, what) for b in removed)
     return out
 
