@@ -47,13 +47,12 @@ def _panel(page: Page, axes: Any, report: Report, measure: str) -> None:
         axes.set_yscale("log")
         axes.set_ylim(log[0] / 1.3, log[1] * 1.3)
     floor = log[0] if log else 0.0
+    plain = {"ha": "center", "fontproperties": page.type(), "color": INK}
     at: list[int] = []
     given: list[dict[str, Any]] = []
     for place, name in enumerate(names):
         if name not in shown:
-            axes.text(
-                place, 0.5, "\N{EN DASH}", transform=axes.get_xaxis_transform(), ha="center", fontproperties=page.type()
-            )
+            axes.text(place, 0.5, "\N{EN DASH}", transform=axes.get_xaxis_transform(), **plain)
             continue
         s = shown[name]
         ends = {"whislo": s.min, "q1": s.q1, "med": s.median, "q3": s.q3, "whishi": s.max, "mean": s.mean}
@@ -79,7 +78,7 @@ def _panel(page: Page, axes: Any, report: Report, measure: str) -> None:
             manage_ticks=False,
         )
     else:
-        axes.text(0.5, 0.6, "nothing was measured", transform=axes.transAxes, ha="center", fontproperties=page.type())
+        axes.text(0.5, 0.6, "nothing was measured", transform=axes.transAxes, **plain)
     axes.set_xlim(-0.6, len(names) - 0.4)
     if not log:
         top = max((s.max for s in shown.values()), default=0.0)

@@ -219,4 +219,4 @@ def _legend(page: Page, planned: bool, absent: bool) -> None:
         axes.text(x + 0.6, 0.5, text, va="center", fontproperties=page.type(SMALL), color=INK)
         x += 1.45 + len(text) * 0.163
     names = "rows: down 1.0 is down_blocks.1.attentions.0, and so on"
-    axes.text(0.25, 1.5, names, va="center", fontproperties=page.type(SMALL), color=INK)
+    axes.text(0.25, 1.5 if entries else 0.5, names, va="center", fontproperties=page.type(SMALL), color=INK)

@@ -11,7 +11,8 @@ from ..redundancy.report import ALL, MEASURES, Report, Series, Stats
 #: What people read; the report's keys are Python's.
 TITLES = {"phi_cos": "Φ_cos, cosine change", "psi_kl": "Ψ_KL, divergence"}
 
-_LARGEST = 1e290
+#: Beyond it, and below its inverse, numbers are drawn as if they were at it (or 0): they would need too much room.
+_LARGEST = 1e99
 _DECADES = 1e4
 
 
@@ -65,7 +66,7 @@ def log_range(values: Iterable[float]) -> tuple[float, float] | None:
 def short(value: float) -> str:
     """A number in five characters or fewer: ``0``, ``4e-5``, ``.012``, ``0.37``, ``1.4``, ``12``, ``3e8``."""
     size = abs(value)
-    if size == 0:
+    if size < 1 / _LARGEST:
         return "0"
     if size < 0.00095 or size >= 999.5:
         return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")

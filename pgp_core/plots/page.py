@@ -137,11 +137,11 @@ class Page:
 
         if not wide(text):
             return text
-        # Beyond a few hundred letters no page is wide enough.
-        text = text[:400]
-        while text and wide(text + "…"):
-            text = text[:-1]
-        return text + "…"
+        fits, too_many = 0, len(text)
+        while too_many - fits > 1:
+            half = (fits + too_many) // 2
+            fits, too_many = (fits, half) if wide(text[:half] + "…") else (half, too_many)
+        return text[:fits] + "…"
 
     def note(self, text: str) -> None:
         """Text in the middle of the page, for what there is nothing to draw of."""

@@ -40,7 +40,11 @@ def feature_maps(
         PictureError: for features of another number of axes, or empty ones.
         PGPError: for a size that cannot be, or if matplotlib is missing.
     """
-    return _grid([(caption, _colours(features)) for caption, features in maps], columns, 5, title, width, height)
+    shown = []
+    for caption, features in maps:
+        pixels, whole = _colours(features)
+        shown.append((caption if whole else f"{caption} (NaN)", pixels))
+    return _grid(shown, columns, 5, title, width, height)
 
 
 @alone
@@ -64,7 +68,7 @@ def phase_strip(
              for i, p in enumerate(x for pair in zip(pictures, phases, strict=True) for x in pair)]  # fmt: skip
     pairs = columns if columns is not None else min(2, len(pictures))
     title = "Pictures, and what their phase alone holds"
-    return _grid(shown, max(pairs, 1) * 2, 4, title, width, height)
+    return _grid(shown, pairs * 2, 4, title, width, height)
 
 
 def visible_phase(pictures: torch.Tensor) -> torch.Tensor:
@@ -96,8 +100,8 @@ def _rgb(picture: torch.Tensor) -> npt.NDArray[np.float32]:
     return np.asarray(pixels.movedim(0, -1).cpu().numpy(), dtype=np.float32)
 
 
-def _colours(features: torch.Tensor) -> npt.NDArray[np.float32]:
-    """``(H, W, 3)`` in [0, 1]; white where the mean is not finite."""
+def _colours(features: torch.Tensor) -> tuple[npt.NDArray[np.float32], bool]:
+    """``(H, W, 3)`` in [0, 1], white where the mean is not finite; and whether it is finite everywhere."""
     if features.ndim not in (2, 3) or 0 in features.shape:
         raise PictureError(f"features must have the shape (C, H, W) or (H, W), not {tuple(features.shape)}")
     # CPU first: MPS has no float64.
@@ -109,7 +113,7 @@ def _colours(features: torch.Tensor) -> npt.NDArray[np.float32]:
     reach = high / 2 - low / 2
     share = np.where(finite, (values / 2 - low / 2) / (reach if reach > 0 else 1.0), 0.0)
     colours = library("matplotlib").colormaps["cividis"](np.clip(share, 0, 1))[..., :3]
-    return np.where(finite[..., None], colours, 1.0).astype(np.float32)
+    return np.where(finite[..., None], colours, 1.0).astype(np.float32), bool(finite.all())
 
 
 def _grid(
