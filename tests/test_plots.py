@@ -242,6 +242,12 @@ def test_heat_map_of_a_pruned_model_has_empty_cells(drawn: list[Any]) -> None:
     assert (picture[cell(drawn[0], 4, 3)] == 255).all() and (picture[cell(drawn[0], 4, 0)] < 255).any()
 
 
+def test_heat_map_says_where_its_colours_end(drawn: list[Any]) -> None:
+    """Four decades of colour below the largest value: what is smaller has the colour of the last, and its number."""
+    heat_map(report(value=lambda row, n: 10.0 ** (row - n - 10)), PLAN)
+    assert {"log scale", "≤1e-4", "1.1"} <= set(texts(drawn[0]))
+
+
 def test_heat_map_of_one_block_and_of_many() -> None:
     one = report().blocks["mid_block.attentions.0"][0]
     assert heat_map(report(topology=Topology("own", {}), blocks={"mid_block.attentions.0": {0: one}})).shape[1] == 1024
@@ -390,7 +396,7 @@ def test_short_numbers() -> None:
 def test_scale_is_logarithmic_only_for_values_far_apart() -> None:
     assert log_range([]) is None and log_range([0.0, 0.0]) is None and log_range([0.0, 1.0, 90.0]) is None
     assert log_range([0.0, 1.0, 200.0]) == (1.0, 200.0)
-    assert log_range([1e-30, 1.0]) == (1e-4, 1.0)
+    assert log_range([1e-30, 1.0]) == (1e-8, 1.0) and log_range([1e-30, 1.0], decades=4) == (1e-4, 1.0)
 
 
 # -- matplotlib --------------------------------------------------------------------------------------------

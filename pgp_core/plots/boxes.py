@@ -78,13 +78,15 @@ def _panel(page: Page, axes: Any, report: Report, measure: str) -> None:
             manage_ticks=False,
         )
     else:
+        axes.set_yticks([])
         axes.text(0.5, 0.6, "nothing was measured", transform=axes.transAxes, **plain)
     axes.set_xlim(-0.6, len(names) - 0.4)
     if not log:
         top = max((s.max for s in shown.values()), default=0.0)
         low = min((s.min for s in shown.values()), default=0.0)
         axes.set_ylim(min(low, 0) * 1.05, max(top * 1.08, 0) or 1.0)
-    finish_axis(page, axes)
+    if given:
+        finish_axis(page, axes)
     axes.set_xticks(range(len(names)), [page.fitted(n, 110, SMALL) for n in names])
     page.label_ticks(axes)
     title = TITLES[measure] + (" (log scale)" if log else "")

@@ -16,7 +16,7 @@ from .numbers import TITLES, check_measure, log_range, measured_on, over_all, sh
 from .page import INK, PAPER, SMALL, TEXT, TITLE, WIDTH, Page, Pixels, alone, library
 
 _MAP = "cividis"
-_ROW, _TOP, _BOTTOM, _LEFT, _RIGHT = 54, 142, 116, 138, 116
+_ROW, _TOP, _BOTTOM, _LEFT, _RIGHT = 54, 142, 116, 138, 134
 #: Most block numbers above the columns, and the widest cell.
 _COLUMNS, _WIDEST = 10, 200
 
@@ -86,7 +86,7 @@ def heat_map(
     colours = library("matplotlib").colormaps[_MAP]
     for cell in cells:
         _draw(page, axes, cell, colours, norm, framed=plan is not None, numbers=columns <= 12)
-    _colour_bar(page, colours, norm, _LEFT + pitch * columns + 26)
+    _colour_bar(page, colours, norm, _LEFT + pitch * columns + 26, min(values))
     _legend(page, plan is not None, any(c.value is None for c in cells))
     return page.pixels()
 
@@ -135,7 +135,7 @@ def _row_name(stack: str) -> str:
 def _norm(values: list[float]) -> Any:
     """Colour scale: from 0 where it is linear, so that a dark cell is a block that does little."""
     colors = library("matplotlib.colors")
-    log = log_range(values)
+    log = log_range(values, decades=4)
     if log:
         return colors.LogNorm(*log, clip=True)
     return colors.Normalize(min(0.0, *values), max(0.0, *values) or 1.0, clip=True)
@@ -187,7 +187,7 @@ def _ink(colour: tuple[float, float, float, float]) -> str:
     return PAPER if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else INK
 
 
-def _colour_bar(page: Page, colours: Any, norm: Any, left: float) -> None:
+def _colour_bar(page: Page, colours: Any, norm: Any, left: float, least: float) -> None:
     _, h = page.size
     axes = page.axes(left, _TOP, 24, h - _TOP - _BOTTOM)
     axes.imshow(np.linspace(0, 1, 256)[:, None], cmap=colours, vmin=0, vmax=1, aspect="auto", origin="lower",
@@ -195,7 +195,8 @@ def _colour_bar(page: Page, colours: Any, norm: Any, left: float) -> None:
     log = not math.isclose(float(norm.inverse(0.5)), (norm.vmin + norm.vmax) / 2, rel_tol=1e-6)
     axes.set_xticks([])
     places = (0.0, 1 / 3, 2 / 3, 1.0) if log else (0.0, 0.25, 0.5, 0.75, 1.0)
-    axes.set_yticks(places, [short(float(norm.inverse(p))) for p in places])
+    below = "≤" * (log and least < norm.vmin * (1 - 1e-9))
+    axes.set_yticks(places, [below * (p == 0) + short(float(norm.inverse(p))) for p in places])
     axes.yaxis.tick_right()
     page.label_ticks(axes)
     if log:

@@ -13,7 +13,6 @@ TITLES = {"phi_cos": "Φ_cos, cosine change", "psi_kl": "Ψ_KL, divergence"}
 
 #: Beyond it, and below its inverse, numbers are drawn as if they were at it (or 0): they would need too much room.
 _LARGEST = 1e99
-_DECADES = 1e4
 
 
 def check_measure(measure: str) -> str:
@@ -51,16 +50,16 @@ def bounded(stats: Stats) -> Stats:
     return Stats(stats.count, **{k: min(max(v, -_LARGEST), _LARGEST) for k, v in values.items()})
 
 
-def log_range(values: Iterable[float]) -> tuple[float, float] | None:
+def log_range(values: Iterable[float], decades: int = 8) -> tuple[float, float] | None:
     """Where a logarithmic scale begins and ends, or None if a linear one shows the values.
 
-    Logarithmic from two decades on, over four at most: smaller values count as the smallest that is shown.
+    Logarithmic from two decades on, over ``decades`` at most: smaller values, and 0, are drawn at its beginning.
     """
     positive = [v for v in values if v > 0]
     if not positive or max(positive) <= 100 * min(positive):
         return None
     high = max(positive)
-    return max(min(positive), high / _DECADES), high
+    return max(min(positive), high / 10**decades), high
 
 
 def short(value: float) -> str:
