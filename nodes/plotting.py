@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io, ui
 
-from ..pgp_core.phase import phase_only
 from ..pgp_core.plan import PrunePlan
 from ..pgp_core.redundancy.report import MEASURES, Report
 from .plans import Plan
@@ -74,13 +73,11 @@ class PGPDiffSRPhaseOnly(io.ComfyNode):
             ),
             search_aliases=["pgp", "phase", "fourier", "fft", "reconstruction"],
             inputs=[io.Image.Input("image", tooltip="A picture or a batch.")],
-            outputs=[
-                io.Image.Output(display_name="image", tooltip="Grey where nothing is; about 3 spreads to each side.")
-            ],
+            outputs=[io.Image.Output(display_name="image", tooltip="Mid-grey where nothing is.")],
         )
 
     @classmethod
     def execute(cls, image: io.Image.Type) -> io.NodeOutput:
-        x = phase_only(image[..., :3].movedim(-1, 1).float())
-        spread = x.flatten(1).std(1).clamp(min=1e-8).view(-1, 1, 1, 1)
-        return io.NodeOutput((x / (6 * spread) + 0.5).clamp(0, 1).movedim(1, -1))
+        from ..pgp_core.plots import visible_phase
+
+        return io.NodeOutput(visible_phase(image[..., :3].movedim(-1, 1).float()).movedim(1, -1))

@@ -30,7 +30,11 @@ def run(*args: Any) -> int:
 
 def test_a_report_of_a_folder(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "report.json"
-    assert run("--images", folder, "-o", out, "--steps", 3, "--cfg", 1.5, "--scale", 2, "--json") == 0
+    picture = tmp_path / "heat map.png"
+    options = ("--steps", 3, "--cfg", 1.5, "--scale", 2, "--plot", picture, "--json")
+    assert run("--images", folder, "-o", out, *options) == 0
+    with Image.open(picture) as image:
+        assert image.format == "PNG" and image.width == 1024
     row = json.loads(capsys.readouterr().out)
     report = load_report(out)
     assert row["pictures"] == report.measured["pictures"] == [str(folder / "0.png"), str(folder / "1.png")]

@@ -137,7 +137,8 @@ def test_pictures_of_phase_and_of_redundancy(server: Server) -> None:
         "saved": {"class_type": "SaveImage", "inputs": {"images": ["phase", 0], "filename_prefix": "phase"}},
     }
     assert len(server.run(prompt)["outputs"]["saved"]["images"]) == 2
-    plot = _node("PlotRedundancy", report=["report", 0], kind="heat map", measure="phi_cos", width=512)
+    widgets = {"kind": "heat map", "measure": "phi_cos", "width": 512}
+    plot = {"class_type": "PGPDiffSRPlotRedundancy", "inputs": {"report": ["report", 0], **widgets}}
     prompt = _recorded() | {
         "plot": plot,
         "saved": {"class_type": "SaveImage", "inputs": {"images": ["plot", 0], "filename_prefix": "plot"}},
