@@ -1,0 +1,133 @@
+"""What is trained, whatever its size: one interface over nano and SDXL-shaped models, and what they are shown."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+
+from ..guidance import Guidance
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One crop.
+
+    Attributes:
+        lq: ``(3, H, W)`` float32 in [0, 1]: the degraded crop, enlarged to HQ's size (the canvas).
+        hq: ``(3, H, W)`` float32 in [0, 1].
+        caption: empty where there is none.
+        original: height and width of the picture that it was cut from, HQ pixels.
+        corner: top and left of the crop in it, HQ pixels.
+    """
+
+    lq: torch.Tensor
+    hq: torch.Tensor
+    caption: str = ""
+    original: tuple[int, int] = (512, 512)
+    corner: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Crops of one size; see :class:`Sample`.
+
+    Attributes:
+        lq, hq: ``(B, 3, H, W)``.
+        captions: B texts.
+        original, corner: ``(B, 2)`` integers.
+    """
+
+    lq: torch.Tensor
+    hq: torch.Tensor
+    captions: tuple[str, ...]
+    original: torch.Tensor
+    corner: torch.Tensor
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample]) -> Batch:
+        """Samples of one size as a batch; serves as ``collate_fn``."""
+        return cls(
+            torch.stack([s.lq for s in samples]),
+            torch.stack([s.hq for s in samples]),
+            tuple(s.caption for s in samples),
+            torch.tensor([s.original for s in samples]),
+            torch.tensor([s.corner for s in samples]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same on a device."""
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Batch(**{k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in moved.items()})
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What the UNet is told beside latent and timestep.
+
+    Attributes:
+        context: ``(B, tokens, width)``.
+        pooled: ``(B, width)``.
+        time_ids: ``(B, 6)``: original height and width, crop's top and left, target height and width.
+    """
+
+    context: torch.Tensor
+    pooled: torch.Tensor
+    time_ids: torch.Tensor
+
+
+class Subject(torch.nn.Module):
+    """A restorer in training: diffusers' UNet, guidance, and the way between pictures and latents.
+
+    Attributes:
+        unet: diffusers' ``UNet2DConditionModel``, full or pruned.
+        guidance: None where the picture comes in through the latent alone.
+        prediction: what the UNet outputs, see :func:`pgp_core.schedule.target`.
+        negatives: whether the negative condition's target is the LQ canvas (nano), not HQ (a dropped prompt).
+        s1_timestep: at which one step is made.
+    """
+
+    unet: torch.nn.Module
+    guidance: Guidance | None
+    prediction: str
+    negatives: bool
+    s1_timestep: int
+
+    @abstractmethod
+    def encode(self, pictures: torch.Tensor) -> torch.Tensor:
+        """``(B, 3, H, W)`` in [0, 1] to latents, scaled as the UNet takes them; without gradient."""
+
+    @abstractmethod
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        """Latents to ``(B, 3, H, W)``, [0, 1] but not clamped; gradients pass."""
+
+    @abstractmethod
+    def denoised(self, z_lq: torch.Tensor, z_hq: torch.Tensor) -> torch.Tensor:
+        """What diffusion adds noise to: HQ's latent, or the residual ``z_hq - z_lq`` (nano); gradients pass."""
+
+    @abstractmethod
+    def condition(self, batch: Batch, positive: torch.Tensor) -> Condition:
+        """Each sample's caption where ``positive``, ``(B,)`` booleans, is True, else the negative prompt."""
+
+    @abstractmethod
+    def forward(
+        self,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        lq: torch.Tensor,
+        condition: Condition,
+        base: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The UNet's output in float32.
+
+        Args:
+            x: ``(B, C, h, w)`` latents as the UNet takes them.
+            t: ``(B,)`` timesteps.
+            lq: ``(B, 3, H, W)`` canvas in [0, 1].
+            base: ``(B,)`` booleans, which samples have the guidance's additive sites; all of them by default.
+        """
