@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -62,8 +62,13 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same on a device."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Batch(**{k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in moved.items()})
+        return replace(
+            self,
+            lq=self.lq.to(device),
+            hq=self.hq.to(device),
+            original=self.original.to(device),
+            corner=self.corner.to(device),
+        )
 
 
 @dataclass(frozen=True)
