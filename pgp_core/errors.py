@@ -47,6 +47,14 @@ class PictureError(PGPError):
     """A picture cannot be read, or a result cannot be written."""
 
 
+class ConfigError(PGPError):
+    """A run's configuration has a key that is unknown, missing, or of another kind or range."""
+
+
+class TrainingError(PGPError):
+    """A run cannot start, or cannot go on."""
+
+
 class Cancelled(Exception):  # noqa: N818 - like asyncio.CancelledError, no error
     """Raised out of a run that the caller asked to stop; not an error of the input."""
 

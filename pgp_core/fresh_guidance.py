@@ -49,10 +49,22 @@ def write_fresh_guidance(
         CheckpointError, GuidanceError: if a file does not fit, or nothing can be written.
     """
     channels = 320
-    extras: dict[str, torch.Tensor] = {}
     if model is not None:
         with open_weights(model) as file:
             channels = inspect_unet(file).shape.channels[0]
+    spec, tensors = make_fresh_guidance(channels, plan, faithdiff, seed)
+    write_safetensors(path, tensors, {METADATA_KEY: json.dumps(spec.to_json())})
+    return spec
+
+
+def make_fresh_guidance(
+    channels: int = 320, plan: PrunePlan | None = None, faithdiff: Path | None = None, seed: int = 0
+) -> tuple[GuidanceSpec, dict[str, torch.Tensor]]:
+    """Spec and weights of untrained guidance, for :meth:`pgp_core.guidance.Guidance.load`.
+
+    Args and errors: as :func:`write_fresh_guidance` and :func:`fresh_spec`.
+    """
+    extras: dict[str, torch.Tensor] = {}
     spec = fresh_spec(channels, plan)
     if faithdiff is not None:
         with open_weights(faithdiff) as file:
@@ -67,6 +79,4 @@ def write_fresh_guidance(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         fresh = Guidance.fresh(spec)
-    tensors = {KEY_PREFIX + k: v for k, v in fresh.state_dict().items()} | extras
-    write_safetensors(path, tensors, {METADATA_KEY: json.dumps(spec.to_json())})
-    return spec
+    return spec, {KEY_PREFIX + k: v for k, v in fresh.state_dict().items()} | extras

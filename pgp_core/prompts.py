@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,40 @@ def encode(
     ]
 
 
+class TextEncoders:
+    """Both text encoders, kept for many texts; the last ``keep`` results are remembered.
+
+    Raises:
+        CheckpointError: as :func:`encode`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        keep: int = 1024,
+        say: Callable[[str], None] = _log.warning,
+    ):
+        check(folder)
+        from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+        self._first = _Encoder(folder, "tokenizer", "text_encoder", CLIPTextModel, device, dtype)
+        self._second = _Encoder(folder, "tokenizer_2", "text_encoder_2", CLIPTextModelWithProjection, device, dtype)
+        self._say = say
+        self._remembered = lru_cache(keep)(self._one)
+
+    def __call__(self, text: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Context ``(1, tokens, 2048)`` and pooled vector ``(1, 1280)``, float32 on the CPU."""
+        return self._remembered(text)
+
+    @torch.inference_mode()
+    def _one(self, text: str) -> tuple[torch.Tensor, torch.Tensor]:
+        one, two = self._first(text, self._say), self._second(text, str)
+        context = torch.cat((one.hidden_states[-2], two.hidden_states[-2]), -1)
+        return context.float().cpu(), two[0].float().cpu()
+
+
 def _encode(
     folder: Path,
     tokenizer_name: str,
@@ -73,35 +108,47 @@ def _encode(
     device: Any,
     say: Callable[[str], object],
 ) -> list[Any]:
-    from transformers import CLIPTokenizer
+    encoder = _Encoder(folder, tokenizer_name, encoder_name, kind, device, torch.float32)
+    return [encoder(text, say) for text in texts]
 
-    where = folder / encoder_name
-    # A folder may hold weights in half precision alone.
-    half = not any(where.glob("model.safetensors*")) and not any(where.glob("pytorch_model.bin*"))
-    half = half and any(where.glob("model.fp16*"))
-    try:
-        with _without_progress_bar():
-            tokenizer = CLIPTokenizer.from_pretrained(folder / tokenizer_name, local_files_only=True)
-            encoder, found = kind.from_pretrained(
-                where, local_files_only=True, variant="fp16" if half else None, output_loading_info=True
-            )
-    # transformers lets errors of every kind through where a file is damaged.
-    except Exception as e:
-        first = (str(e).strip().splitlines() or [repr(e)])[0]
-        raise CheckpointError(f"{tokenizer_name} and {encoder_name} of {folder} cannot be read: {first}") from None
-    if missing := found["missing_keys"]:
-        # They would be drawn at random.
-        raise CheckpointError(f"{encoder_name} of {folder} lacks {name_some(missing)}: get it again")
-    encoder = encoder.to(device, torch.float32).eval()
-    length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
-    outputs = []
-    for text in texts:
-        whole = len(tokenizer(text, verbose=False).input_ids)
-        if whole > length:
-            say(f"the prompt has {whole} tokens, the text encoders take {length}: its end is left out")
-        tokens = tokenizer(text, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-        outputs.append(encoder(tokens.input_ids.to(device), output_hidden_states=True))
-    return outputs
+
+class _Encoder:
+    """One tokenizer and its text encoder."""
+
+    def __init__(
+        self, folder: Path, tokenizer_name: str, encoder_name: str, kind: Any, device: Any, dtype: torch.dtype
+    ):
+        from transformers import CLIPTokenizer
+
+        where = folder / encoder_name
+        # A folder may hold weights in half precision alone.
+        half = not any(where.glob("model.safetensors*")) and not any(where.glob("pytorch_model.bin*"))
+        half = half and any(where.glob("model.fp16*"))
+        try:
+            with _without_progress_bar():
+                self.tokenizer = CLIPTokenizer.from_pretrained(folder / tokenizer_name, local_files_only=True)
+                encoder, found = kind.from_pretrained(
+                    where, local_files_only=True, variant="fp16" if half else None, output_loading_info=True
+                )
+        # transformers lets errors of every kind through where a file is damaged.
+        except Exception as e:
+            first = (str(e).strip().splitlines() or [repr(e)])[0]
+            raise CheckpointError(f"{tokenizer_name} and {encoder_name} of {folder} cannot be read: {first}") from None
+        if missing := found["missing_keys"]:
+            # They would be drawn at random.
+            raise CheckpointError(f"{encoder_name} of {folder} lacks {name_some(missing)}: get it again")
+        self.encoder = encoder.to(device, dtype).eval()
+        self.device = device
+        self.length = min(self.tokenizer.model_max_length, encoder.config.max_position_embeddings)
+
+    def __call__(self, text: str, say: Callable[[str], object]) -> Any:
+        whole = len(self.tokenizer(text, verbose=False).input_ids)
+        if whole > self.length:
+            say(f"the prompt has {whole} tokens, the text encoders take {self.length}: its end is left out")
+        tokens = self.tokenizer(
+            text, padding="max_length", max_length=self.length, truncation=True, return_tensors="pt"
+        )
+        return self.encoder(tokens.input_ids.to(self.device), output_hidden_states=True)
 
 
 @contextmanager

@@ -144,7 +144,7 @@ def read_guidance(path: Path, shape: UNetShape, device: torch.device | str, dtyp
     """
     with open_weights(path) as file:
         spec, tensors = guidance_file.read_guidance(file)
-    _check_fits(spec, shape, path.name)
+    check_fits(spec, shape, path.name)
     floats = {k: v.float() for k, v in tensors.items()}
     guidance = Guidance(spec, device="meta").load(floats, path.name).eval().requires_grad_(False).to(device)
     if "alignment" in spec.parts:
@@ -155,7 +155,7 @@ def read_guidance(path: Path, shape: UNetShape, device: torch.device | str, dtyp
     return guidance
 
 
-def _check_fits(spec: GuidanceSpec, shape: UNetShape, name: str) -> None:
+def check_fits(spec: GuidanceSpec, shape: UNetShape, name: str) -> None:
     widths = {"conv_in": shape.channels[0], "mid_block": shape.channels[-1]}
     widths |= {f"down_blocks.{i}": n for i, n in enumerate(shape.channels)}
     if spec.base != shape.topology.name:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -147,16 +148,25 @@ def test_missing_and_extra_keys_are_named_and_counted(tmp_path: Path) -> None:
         NanoPipeline.load(folder=folder)
 
 
-def test_stages_chain_from_pictures_to_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def built(config: Any) -> Any:
+    """A run's model, its weights loaded."""
+    from pgp_core.training.building import inspect
+
+    return inspect(config, str).load(torch.device("cpu")).eval()
+
+
+def test_stages_chain_from_pictures_to_files(tmp_path: Path) -> None:
     """Every stage for a step or two, then the export, then the exported files restore a picture."""
     pytest.importorskip("peft")
     from pgp_core.training import nano as recipe
     from pgp_core.training.export import export_nano
+    from pgp_core.training.pictures import paint_set
 
-    monkeypatch.setattr(recipe, "PICTURES", 3)
+    paint_set(str(tmp_path / "run" / "pictures.npy"), 3, seed=0)
+    short = ["run.steps=1", "data.pictures=3", "data.batch=2", "data.patch=64", "data.workers=0", "optimizer.warmup=0"]
     for name in recipe.STAGES:
-        figures = recipe.run_stage(name, tmp_path / "run", minutes=0.02)
-        assert figures["steps"] >= 1
+        figures = recipe.run_stage(name, tmp_path / "run", short, progress=False)
+        assert figures["steps"] == 1
     out = tmp_path / "files"
     export_nano(tmp_path / "run", out, cfg=1.5)
     pipeline = NanoPipeline.load(one_step=True, folder=out)
@@ -169,7 +179,7 @@ def test_training_goes_on_from_the_files_that_ship(tmp_path: Path) -> None:
     from pgp_core.training.export import import_nano
 
     import_nano(tmp_path)
-    model = recipe.build(recipe.STAGES["peam"], tmp_path).eval()
+    model = built(recipe.stage_config("peam", tmp_path))
     shipped = NanoPipeline.load(one_step=False)
     assert all(torch.equal(v, model.unet.state_dict()[k]) for k, v in shipped.unet.state_dict().items())
     # A fresh PEAM changes nothing, so the model is the shipped one with its PEAM off.
@@ -198,22 +208,25 @@ def test_is_peam_alive(tmp_path: Path) -> None:
     """The probe against the variance that Kaiming's start values keep; and it sees a dead one."""
     from pgp_core.training import nano as recipe
     from pgp_core.training.export import import_nano
+    from pgp_core.training.sources import Source
+    from pgp_core.training.subject import Sample
+    from pgp_core.training.training_run import peam_std
 
     import_nano(tmp_path)
-    model = recipe.build(recipe.STAGES["peam"], tmp_path).eval()
+    model = built(recipe.stage_config("peam", tmp_path))
     g = torch.Generator().manual_seed(0)
-    batch = (torch.rand(2, 3, 64, 64, generator=g), torch.rand(2, 3, 64, 64, generator=g))
-    alive = recipe.peam_std(model, batch)
+    source = Source([Sample(*torch.rand(2, 3, 64, 64, generator=g)) for _ in range(2)], batch=2)
+    alive = peam_std(model, source)
     assert len(alive) == 12
     assert all(0.3 < later / alive[0] < 3 for later in alive)
     with torch.no_grad():
         model.guidance.peam["1"].convs[5].weight.zero_()
-    assert max(recipe.peam_std(model, batch)[6:]) < 1e-3
-    assert recipe.peam_std(recipe.build(recipe.STAGES["regress"], tmp_path), batch) == [], "no PEAM in that stage"
+    assert max(peam_std(model, source)[6:]) < 1e-3
+    assert peam_std(built(recipe.stage_config("regress", tmp_path)), source) == [], "no PEAM in that stage"
 
 
 def test_a_stage_without_the_one_before_says_so(tmp_path: Path) -> None:
     from pgp_core.training import nano as recipe
 
-    with pytest.raises(PGPError, match="run stage peam first"):
-        recipe.build(recipe.STAGES["finish"], tmp_path)
+    with pytest.raises(PGPError, match=r"peam.model\.safetensors is not there: run what makes it first"):
+        built(recipe.stage_config("finish", tmp_path))

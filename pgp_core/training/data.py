@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ..canvas import resize
 from .degradation import Degradation
@@ -41,11 +40,11 @@ class Crops(Dataset[tuple[torch.Tensor, torch.Tensor]]):
             LQ canvas and HQ, each ``(batch, 3, patch, patch)`` float32 in [0, 1].
         """
         rng = np.random.default_rng([self.seed, step])
-        pairs = [self._pair(rng) for _ in range(self.batch)]
+        pairs = [self.pair(rng) for _ in range(self.batch)]
         lq, hq = (torch.from_numpy(np.stack(x)).permute(0, 3, 1, 2).float() / 255 for x in zip(*pairs, strict=True))
         return lq, hq
 
-    def _pair(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def pair(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         scale, margin = self.degradation.scale, self.margin
         side = self.patch + 2 * margin * scale
         picture = self.pictures[rng.integers(len(self.pictures))]
@@ -64,8 +63,3 @@ class Crops(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
     def __len__(self) -> int:
         return 2**31 - 1
-
-    def stream(self, start: int, stop: int) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
-        """Batches ``start`` to ``stop - 1``, made ahead in a process of their own: a thread would fight
-        the training thread for Python's lock at every small operation."""
-        return DataLoader(self, batch_size=None, sampler=range(start, stop), num_workers=1, prefetch_factor=4)

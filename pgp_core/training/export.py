@@ -14,7 +14,7 @@ from ..errors import PGPError
 from ..guidance import KEY_PREFIX, METADATA_KEY
 from ..plan import PRESET_DIR, load_plan
 from ..topology import KeyMap
-from .nano import STAGES
+from .nano import STAGES, stage_config
 
 
 def export_nano(folder: Path, out: Path = nano.FOLDER, cfg: float = 1.0) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def export_nano(folder: Path, out: Path = nano.FOLDER, cfg: float = 1.0) -> dict
     if not path.exists():
         raise PGPError(f"{path} is not there: run stage finish first")
     weights, _ = read_safetensors(path)
-    plan = load_plan(STAGES["finish"].plan or "")
+    plan = load_plan(stage_config("finish", folder).model.plan)
     unet = {k[5:]: v for k, v in weights.items() if k.startswith("unet.")}
     names = KeyMap.of(unet)
     write_safetensors(
@@ -72,7 +72,7 @@ def export_nano(folder: Path, out: Path = nano.FOLDER, cfg: float = 1.0) -> dict
     s1 = folder / "s1" / "model.safetensors"
     if s1.exists():
         peft, _ = read_safetensors(s1)
-        rank = STAGES["s1"].lora_rank or 0
+        rank = stage_config("s1", folder).model.lora_rank
         loras = lora.from_peft({k[5:]: v.half() for k, v in peft.items() if k.startswith("unet.")})
         write_safetensors(
             out / nano.S1_FILE,

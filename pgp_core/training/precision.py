@@ -61,4 +61,5 @@ def prepare(unet: torch.nn.Module, precision: str) -> None:
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
     """The autocast context of a precision: ``float32`` or ``bf16``."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+    # Autocast would keep a copy of every weight until the forward pass is over; each is used once in it.
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
 from ..guidance import Guidance
+from ..unet_diffusers import guided
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,6 @@ class Subject(torch.nn.Module):
     def condition(self, batch: Batch, positive: torch.Tensor) -> Condition:
         """Each sample's caption where ``positive``, ``(B,)`` booleans, is True, else the negative prompt."""
 
-    @abstractmethod
     def forward(
         self,
         x: torch.Tensor,
@@ -136,3 +138,24 @@ class Subject(torch.nn.Module):
             lq: ``(B, 3, H, W)`` canvas in [0, 1].
             base: ``(B,)`` booleans, which samples have the guidance's additive sites; all of them by default.
         """
+        added = {"text_embeds": condition.pooled, "time_ids": condition.time_ids}
+        with self._guided(lq, base):
+            out: torch.Tensor = self.unet(
+                x, t, encoder_hidden_states=condition.context, added_cond_kwargs=added, return_dict=False
+            )[0]
+        return out.float()
+
+    def _guided(self, lq: torch.Tensor, base: torch.Tensor | None) -> AbstractContextManager[Any]:
+        if self.guidance is None:
+            return nullcontext()
+        features = self.guidance.features(lq)
+        if base is not None:
+            keep = base.to(lq.device).view(-1, 1, 1, 1)
+            sites = self.guidance.spec.sites
+            features = tuple(f * keep if s.fusion == "add" else f for f, s in zip(features, sites, strict=True))
+        return guided(self.unet, self.guidance, features)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the UNet is."""
+        return next(self.unet.parameters()).device

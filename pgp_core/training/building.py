@@ -1,0 +1,283 @@
+"""From a configuration to what is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from .. import nano, prompts, sdxl_loading
+from ..checkpoints import read_safetensors
+from ..conditioning import load as load_conditioning
+from ..errors import PGPError, TrainingError
+from ..fresh_guidance import make_fresh_guidance
+from ..guidance import Guidance, GuidanceSpec
+from ..guidance_file import read_guidance
+from ..plan import PrunePlan, load_plan
+from ..prune import prune_state_dict
+from ..sdxl_loading import Files, FoundUNet, Prompt, Say
+from ..unet_diffusers import build_unet
+from ..unet_file import UNetInfo
+from ..unet_shape import NANO_SHAPE, UNetShape
+from ..weights_file import open_weights
+from .config import RunConfig
+from .lora_layers import add_lora, full_rank, shrink_input
+from .nano_subject import NanoSubject
+from .sdxl_subject import Captions, SavedPrompts, SDXLSubject
+from .subject import Subject
+from .tables import FromCommandLine
+
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What is known of a run's model before its weights are read.
+
+    Attributes:
+        shape, plan: of the UNet.
+        spec: of the guidance, or None.
+        prediction: what the UNet outputs.
+        base: the file that weights come from, if any.
+        load: the whole, on a device, nothing of it trained yet.
+    """
+
+    shape: UNetShape
+    plan: PrunePlan
+    spec: GuidanceSpec | None
+    prediction: str
+    base: Path | None
+    load: Callable[[torch.device], Subject]
+    info: UNetInfo | None = None
+
+
+def inspect(config: RunConfig, say: Say) -> Parts:
+    """Look at the files that a run starts from; their weights are not read.
+
+    Raises:
+        PGPError: if one is missing, damaged, or does not fit.
+    """
+    return _nano(config) if config.model.kind == "nano" else _sdxl(config, say)
+
+
+def empty(parts: Parts, config: RunConfig) -> Subject:
+    """The model without weights, on the meta device, its trained parts marked."""
+    with torch.device("meta"):
+        unet = build_unet(parts.shape, parts.plan)
+        guidance = Guidance(parts.spec) if parts.spec else None
+        subject: Subject
+        if config.model.kind == "nano":
+            assert guidance is not None
+            subject = NanoSubject(unet, guidance, parts.shape, parts.prediction)
+        else:
+            subject = SDXLSubject(unet, guidance, None, None, parts.prediction)
+        select(subject, config)
+    return subject
+
+
+def select(subject: Subject, config: RunConfig) -> None:
+    """Mark what is trained, and add the LoRA if that is trained.
+
+    Raises:
+        TrainingError: if the model has no such part, or no checkpointing is possible.
+    """
+    model = config.model
+    subject.requires_grad_(False)
+    found: dict[str, torch.nn.Module | None] = {"unet": subject.unet, "contexts": getattr(subject, "contexts", None)}
+    for part in ("lq_adapter", "peam", "lq_encoder", "alignment"):
+        module = getattr(subject.guidance, part, None)
+        found[part] = module if module is not None and any(True for _ in module.parameters()) else None
+    for part in model.train:
+        if part == "lora":
+            _add_lora(subject, config)
+            continue
+        module = found[part]
+        if module is None:
+            there = ", ".join(k for k, v in found.items() if v is not None)
+            raise TrainingError(f"{config.source}: model.train has {part!r}, which this model has not: it has {there}")
+        module.requires_grad_(True)
+    if config.run.checkpointing:
+        _check_sites(subject, config)
+        subject.unet.enable_gradient_checkpointing()  # type: ignore[operator]
+
+
+def _add_lora(subject: Subject, config: RunConfig) -> None:
+    unet, rank, s1 = subject.unet, config.model.lora_rank, config.s1
+    first_of_nano = config.model.kind == "nano" and s1 is not None
+    ranks = {"conv_in": full_rank(unet.conv_in)} if first_of_nano else {}  # type: ignore[arg-type]
+    add_lora(unet, rank, ranks)
+    if first_of_nano and next(unet.parameters()).device.type != "meta":
+        shrink_input(unet)
+
+
+def _check_sites(subject: Subject, config: RunConfig) -> None:
+    """Hooks are gone when a checkpointed layer is computed again, so no site may lie in one."""
+    sites = subject.guidance.spec.sites if subject.guidance is not None else ()
+    for site in sites:
+        if ".resnets." in f"{site.module}." or ".transformer_blocks." in site.module:
+            raise TrainingError(
+                f"{config.source}: run.checkpointing computes {site.module} again without the guidance that works "
+                "there: leave it out, or use another site"
+            )
+
+
+# -- nano ----------------------------------------------------------------------------------------------------
+
+
+def _nano(config: RunConfig) -> Parts:
+    model = config.model
+    plan = _plan(config) or PrunePlan.full(NANO_SHAPE.topology)
+    spec = nano.guidance_spec(model.guidance == "peam")
+    base = _nano_base(config)
+    if base is not None and not base.is_file():
+        raise TrainingError(f"{base} is not there: run what makes it first, or give another model.base")
+
+    def load(device: torch.device) -> Subject:
+        torch.manual_seed(config.run.seed)
+        subject = NanoSubject(build_unet(NANO_SHAPE, plan), Guidance.fresh(spec), NANO_SHAPE)
+        if base is not None:
+            _load_nano(subject, base, plan)
+        return subject.to(device)
+
+    return Parts(NANO_SHAPE, plan, spec, nano.PREDICTION, base, load)
+
+
+def _nano_base(config: RunConfig) -> Path | None:
+    base = config.model.base
+    if not base:
+        return None
+    if base.endswith(".safetensors"):
+        return _path(config, base)
+    return config.run.folder.parent / base / WEIGHTS
+
+
+def _load_nano(subject: NanoSubject, path: Path, plan: PrunePlan) -> None:
+    weights, _ = read_safetensors(path)
+    kept = prune_state_dict({k[5:]: v for k, v in weights.items() if k.startswith("unet.")}, plan)
+    weights = {k: v for k, v in weights.items() if not k.startswith("unet.")}
+    weights |= {f"unet.{k}": v for k, v in kept.items()}
+    try:
+        missing, unexpected = subject.load_state_dict(weights, strict=False)
+    except RuntimeError as e:
+        raise TrainingError(f"{path} does not fit this run: {str(e).splitlines()[-1].strip()}") from None
+    # What may be new is the PEAM and the adapter levels that feed it; all else must be there.
+    unknown = [k for k in missing if not k.startswith(("guidance.peam.", "guidance.lq_adapter.body."))]
+    if unknown or unexpected:
+        raise TrainingError(f"{path} does not fit this run: {(unknown + unexpected)[:3]}")
+
+
+# -- SDXL ----------------------------------------------------------------------------------------------------
+
+
+def _sdxl(config: RunConfig, say: Say) -> Parts:
+    model = config.model
+    base = _path(config, model.base) if model.base else None
+    files = Files(
+        model=base,
+        sdxl=model.sdxl,
+        vae=model.vae,
+        plan=_plan(config),
+        loras=model.loras,
+        conditioning=model.conditioning,
+        negative_conditioning=model.negative_conditioning,
+    )
+    sdxl_loading.check_together(files)
+    found = sdxl_loading.find_unet(files, say)
+    if found.info.zero_snr:
+        raise TrainingError(
+            f"{found.info.name} has a noise schedule that ends in pure noise, which is not trained here"
+        )
+    spec, weights = _guidance(config, found.info, base)
+    info = found.info
+
+    def load(device: torch.device) -> Subject:
+        guidance = None
+        if spec is not None:
+            guidance = Guidance(spec, device="meta").load({k: v.float() for k, v in weights().items()})
+        make_prompts = _prompts(config, files, device, say)
+        if isinstance(make_prompts, SavedPrompts):
+            _check_widths(make_prompts, info.shape)
+        vae = sdxl_loading.read_vae(files, device)
+        unet = _read_unet(found, files, device, say)
+        subject = SDXLSubject(unet, guidance, vae, make_prompts, info.prediction)
+        return subject.to(device)
+
+    return Parts(info.shape, info.plan, spec, info.prediction, base or model.sdxl, load, info)
+
+
+def _read_unet(found: FoundUNet, files: Files, device: torch.device, say: Say) -> torch.nn.Module:
+    unet = found.read(device, torch.float32)
+    sdxl_loading.merge_loras(unet, files.loras, False, say)
+    return unet
+
+
+def _guidance(
+    config: RunConfig, info: UNetInfo, base: Path | None
+) -> tuple[GuidanceSpec | None, Callable[[], dict[str, torch.Tensor]]]:
+    """The spec, and how to read or make the weights."""
+    kind = config.model.guidance
+    if kind == "none":
+        return None, dict
+    if kind in ("fresh", "faithdiff+fresh"):
+        faithdiff = base if kind != "fresh" else None
+        spec, tensors = make_fresh_guidance(info.shape.channels[0], info.plan, faithdiff, config.run.seed)
+        return spec, lambda: tensors
+    path = base if kind == "own" else _path(config, kind)
+    if path is None:
+        raise TrainingError(f'{config.source}: model.guidance is "own", which needs FaithDiff\'s file as model.base')
+    with open_weights(path) as file:
+        spec, tensors = read_guidance(file)
+    sdxl_loading.check_fits(spec, info.shape, path.name)
+    return replace(spec, plan_sha256=info.plan.sha256()), lambda: tensors
+
+
+def _prompts(config: RunConfig, files: Files, device: torch.device, say: Say) -> Captions | SavedPrompts:
+    model = config.model
+    if model.conditioning is not None:
+        if model.negative_conditioning is None and config.loss.prompt_dropout:
+            raise TrainingError(
+                f"{config.source}: model.negative_conditioning is missing: loss.prompt_dropout needs it beside "
+                "model.conditioning"
+            )
+        positive = Prompt(load_conditioning(model.conditioning).entries, model.conditioning.name)
+        other = model.negative_conditioning
+        negative = Prompt(load_conditioning(other).entries, other.name) if other else positive
+        return SavedPrompts(positive, negative)
+    if model.sdxl is None or not model.sdxl.is_dir():
+        raise TrainingError(
+            f"{config.source}: there are no text encoders: give model.sdxl, a diffusers folder, or model.conditioning "
+            "and model.negative_conditioning (save them with ComfyUI's text encoders)"
+        )
+    # They run without gradient for every caption: half precision where it is fast.
+    dtype = torch.float32 if device.type == "cpu" else torch.float16
+    return Captions(prompts.TextEncoders(model.sdxl, device, dtype, say=say), model.prompt, model.negative_prompt)
+
+
+def _check_widths(saved: SavedPrompts, shape: UNetShape) -> None:
+    have, need = (saved.context.shape[-1], saved.pooled.shape[-1]), (shape.context_dim, shape.pooled_dim)
+    if have != need:
+        raise TrainingError(
+            f"the saved conditioning has tokens of {have[0]} and a pooled vector of {have[1]} numbers, the UNet takes "
+            f"{need[0]} and {need[1]}: encode with the text encoders of SDXL"
+        )
+
+
+# -- both ----------------------------------------------------------------------------------------------------
+
+
+def _plan(config: RunConfig) -> PrunePlan | None:
+    text = config.model.plan
+    if not text:
+        return None
+    path = _path(config, text)
+    try:
+        return load_plan(str(path) if path.exists() else text)
+    except PGPError as e:
+        raise TrainingError(f"{config.source}: model.plan: {e}") from None
+
+
+def _path(config: RunConfig, text: str) -> Path:
+    path = Path(text).expanduser()
+    return path if isinstance(text, FromCommandLine) else config.root / path

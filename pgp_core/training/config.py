@@ -1,0 +1,338 @@
+"""One TOML file a run: what it may say, and reading it.
+
+Relative paths to what a run reads count from the file's folder (``--set`` on the command line: from the working
+directory), the run's own folder from the working directory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+from .tables import FromCommandLine, limits, read_table
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+#: Configurations that ship.
+READY = Path(__file__).parents[1] / "assets" / "configs"
+
+#: What of a model may be trained.
+PARTS = ("unet", "lq_adapter", "peam", "lq_encoder", "alignment", "contexts", "lora")
+
+
+@dataclass(frozen=True)
+class Run:
+    """``[run]``.
+
+    Attributes:
+        folder: where checkpoints, log and results go; a run that is there already goes on.
+        steps: optimiser steps.
+        precision: ``auto`` takes bfloat16 autocast where the hardware has units for it.
+        checkpointing: compute activations of the UNet again in the backward pass instead of keeping them.
+        device: ``cpu``, or what accelerate's own configuration says.
+        save_every, log_every, sample_every: steps between checkpoints, rows of the log, sample pictures (0: none).
+        samples: how many crops a sample picture shows.
+        tensorboard: write its event files too.
+        result_dtype: of the files that the run ends with (full-size models; nano's stay in float32).
+    """
+
+    folder: Path = limits(inputs=False)
+    steps: int = limits(at_least=1)
+    seed: int = limits(0, at_least=0)
+    precision: str = limits("auto", one_of=("auto", "float32", "bf16"))
+    checkpointing: bool = False
+    device: str = limits("auto", one_of=("auto", "cpu"))
+    save_every: int = limits(500, at_least=1)
+    log_every: int = limits(20, at_least=1)
+    sample_every: int = limits(0, at_least=0)
+    samples: int = limits(4, at_least=1, at_most=16)
+    tensorboard: bool = False
+    result_dtype: str = limits("fp16", one_of=("fp16", "bf16", "fp32"))
+
+
+@dataclass(frozen=True)
+class Model:
+    """``[model]``.
+
+    Attributes:
+        base: file of the UNet: any SDXL-shaped one, FaithDiff's, one that a run made; left out, the one in ``sdxl``.
+            For nano a ``model.safetensors``, or the name of a run beside this one; left out, nano starts afresh.
+        plan: name or file of a plan: blocks that are left out of the base.
+        guidance: ``fresh``: LQ adapter and one PEAM that change nothing yet; ``own``: what FaithDiff's file holds;
+            ``faithdiff+fresh``: both; ``none``; or a guidance file. For nano ``base`` or ``peam``.
+        sdxl: a diffusers folder, or a checkpoint (without text encoders), for VAE and prompts.
+        vae: a file or folder in place of that in ``sdxl``.
+        train: which parts are trained; ``lora`` is a LoRA on the UNet, instead of ``unet``.
+        lora_rank: of that LoRA.
+        loras: added to the base's weights before.
+        prompt: for pictures without a caption.
+        negative_prompt: what a dropped prompt is replaced by.
+        conditioning, negative_conditioning: saved CONDITIONING in place of captions and of the negative prompt.
+    """
+
+    kind: str = limits(one_of=("nano", "sdxl"))
+    base: str = ""
+    plan: str = ""
+    guidance: str = "fresh"
+    sdxl: Path | None = None
+    vae: Path | None = None
+    train: tuple[str, ...] = limits(("unet", "lq_adapter", "peam"), one_of=PARTS)
+    lora_rank: int = limits(16, at_least=1, at_most=1024)
+    loras: tuple[Path, ...] = ()
+    prompt: str = ""
+    negative_prompt: str = ""
+    conditioning: Path | None = None
+    negative_conditioning: Path | None = None
+
+
+@dataclass(frozen=True)
+class Data:
+    """``[data]``.
+
+    Attributes:
+        kind: ``synthetic`` paints its own pictures; ``folder`` takes yours.
+        folder: with HQ pictures, and captions beside them (``a.txt`` beside ``a.png``).
+        batch: crops that one device works on at once (the micro-batch).
+        accumulation: micro-batches a step and device.
+        patch: side of a crop, HQ pixels.
+        workers: processes that prepare crops, a device.
+        pictures, size: of the synthetic set: how many, and their side.
+        cache: where the painted set is kept; by default beside the run's folder.
+        seed: of pictures and crops; by default the run's.
+        degradation: how LQ is made of HQ; keys are those of the degradation.
+    """
+
+    kind: str = limits(one_of=("synthetic", "folder"))
+    folder: Path | None = None
+    batch: int = limits(1, at_least=1)
+    accumulation: int = limits(1, at_least=1)
+    patch: int = limits(512, at_least=16)
+    workers: int = limits(1, at_least=0)
+    pictures: int = limits(4000, at_least=1)
+    size: int = limits(256, at_least=32)
+    cache: Path | None = limits(None, inputs=False)
+    seed: int | None = limits(None, at_least=0)
+    degradation: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """``[loss]`` of fine-tuning; see :class:`pgp_core.training.diffusion_loss.DiffusionLoss`."""
+
+    kind: str = limits("l1", one_of=("l1", "l2"))
+    timesteps: tuple[int, int] = limits((0, 999), at_least=0, at_most=999)
+    stratified: bool = False
+    noise_offset: float = limits(0.0, at_least=0, at_most=1)
+    prompt_dropout: float = limits(0.0, at_least=0, at_most=1)
+    drop_base: float = limits(0.0, at_least=0, at_most=1)
+    latent_std: float = limits(0.0, at_least=0)
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """``[optimizer]``.
+
+    Attributes:
+        kind: ``adamw``, or ``adamw8bit`` with 8-bit states (the ``adam8bit`` extra).
+        lr: the highest learning rate.
+        schedule: ``cosine`` to zero, or ``constant``, after the warm-up.
+        warmup: steps in which the rate rises linearly.
+        clip: norm that the gradient is clipped to; 0: it is not.
+        lr_factors: beginnings of parameter names, and what ``lr`` is multiplied by for them.
+    """
+
+    kind: str = limits("adamw", one_of=("adamw", "adamw8bit"))
+    lr: float = limits(5e-5, above=0)
+    betas: tuple[float, float] = limits((0.9, 0.999), at_least=0, at_most=0.99999999)
+    weight_decay: float = limits(1e-2, at_least=0)
+    schedule: str = limits("cosine", one_of=("cosine", "constant"))
+    warmup: int = limits(0, at_least=0)
+    clip: float = limits(1.0, at_least=0)
+    lr_factors: dict[str, float] = limits({}, at_least=0)
+
+
+@dataclass(frozen=True)
+class Average:
+    """``[ema]``: the moving average, whose weights are the run's result where it is enabled.
+
+    Attributes:
+        every: steps between updates (FaithDiff's authors: 100).
+        device: ``cpu`` keeps it off the training device.
+    """
+
+    enabled: bool = True
+    decay: float = limits(0.999, at_least=0, at_most=1)
+    every: int = limits(1, at_least=1)
+    device: str = limits("same", one_of=("same", "cpu"))
+
+
+@dataclass(frozen=True)
+class S1:
+    """``[s1]`` of distillation to one step: where it starts from, and the loss.
+
+    Attributes:
+        preset, stage: whose settings stand for what is left out: ``paper``, ``pisa-sr`` or ``nano``; 1 or 2.
+        first_lora: the LoRA of the stage before, which goes on; or, with ``second_lora``, stays as it is.
+        second_lora: train a LoRA of its own beside the first (PiSA-SR's dial between pixels and perception).
+        score_model: file of CSD's frozen score model; left out, the run's own base without LoRA.
+        l1, l2, edges, perceptual, csd: weights of the terms.
+        space: where l1 and l2 compare: ``picture`` or ``latent``.
+        measure: of the perceptual term.
+        vgg: file of the weights that the measure lpips needs.
+        csd_guidance, csd_from, csd_to: CFG scale of the score model; shares of the timesteps between which it is asked.
+        null_prompt: share of samples whose prompt is empty.
+        timestep: at which the one step is made; left out, the model's own.
+    """
+
+    preset: str = limits("paper", one_of=("paper", "pisa-sr", "nano"))
+    stage: int = limits(1, at_least=1, at_most=2)
+    first_lora: Path | None = None
+    second_lora: bool = False
+    score_model: Path | None = None
+    l1: float | None = limits(None, at_least=0)
+    l2: float | None = limits(None, at_least=0)
+    space: str | None = limits(None, one_of=("picture", "latent"))
+    edges: float | None = limits(None, at_least=0)
+    perceptual: float | None = limits(None, at_least=0)
+    measure: str | None = None
+    vgg: Path | None = None
+    csd: float | None = limits(None, at_least=0)
+    csd_guidance: float | None = limits(None, at_least=0)
+    csd_from: float | None = limits(None, at_least=0, at_most=1)
+    csd_to: float | None = limits(None, at_least=0, at_most=1)
+    null_prompt: float | None = limits(None, at_least=0, at_most=1)
+    timestep: int | None = limits(None, at_least=0, at_most=999)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A whole run. ``s1`` makes it a distillation; else it is fine-tuning."""
+
+    run: Run
+    model: Model
+    data: Data
+    loss: Loss = field(default_factory=Loss)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    ema: Average = field(default_factory=Average)
+    s1: S1 | None = None
+    #: Of the file; not a key.
+    source: str = field(default="", init=False)
+    root: Path = field(default=Path(), init=False)
+
+    @property
+    def data_seed(self) -> int:
+        """Of pictures and crops."""
+        return self.run.seed if self.data.seed is None else self.data.seed
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, as it is kept with the results."""
+        data = dataclasses.asdict(self)
+        del data["source"], data["root"]
+        return {k: _plain(v) for k, v in data.items() if v is not None}
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read and check a file; a bare name is looked for among those that ship.
+
+    Args:
+        overrides: ``section.key=value`` each, the value as TOML has it; text needs no quotes.
+
+    Raises:
+        ConfigError: naming the key, and what was expected there.
+    """
+    found = path
+    if not path.exists() and (READY / f"{path}.toml").is_file():
+        found = READY / f"{path}.toml"
+    try:
+        table = tomllib.loads(found.read_text("utf-8"))
+    except FileNotFoundError:
+        ready = ", ".join(sorted(p.stem for p in READY.glob("*.toml")))
+        raise ConfigError(f"there is no file {path}; ready ones are {ready}") from None
+    except OSError as e:
+        raise ConfigError(f"{path} cannot be read: {e.strerror or e}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as e:
+        raise ConfigError(f"{path} is no TOML: {e}") from None
+    for text in overrides:
+        _override(table, text)
+    return read_config(table, path.name, found.parent)
+
+
+def read_config(table: dict[str, Any], source: str = "this configuration", root: Path = Path()) -> RunConfig:
+    """A configuration from its tables; see :func:`load_config`."""
+    config = read_table(RunConfig, table, "", source, root)
+    object.__setattr__(config, "source", source)
+    object.__setattr__(config, "root", root)
+    _check(config, table)
+    return config
+
+
+def _override(table: dict[str, Any], text: str) -> None:
+    name, equals, value = text.partition("=")
+    keys = name.strip().split(".")
+    if not equals or not all(re.fullmatch(r"[\w-]+", k) for k in keys):
+        raise ConfigError(f"--set takes section.key=value, not {text!r}")
+    try:
+        parsed: Any = tomllib.loads(f"x = {value}")["x"]
+    except (tomllib.TOMLDecodeError, KeyError):
+        parsed = value.strip()
+    for key in keys[:-1]:
+        table = table.setdefault(key, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"--set {name}: {key} is no table")
+    table[keys[-1]] = _marked(parsed)
+
+
+def _marked(value: Any) -> Any:
+    if isinstance(value, str):
+        return FromCommandLine(value)
+    return [_marked(v) for v in value] if isinstance(value, list) else value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items() if v is not None}
+    if isinstance(value, (tuple, list)):
+        return [_plain(v) for v in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _check(config: RunConfig, table: dict[str, Any]) -> None:
+    """What no single key can say."""
+    source, model, data = config.source, config.model, config.data
+    nano = model.kind == "nano"
+    if "s1" in table and "loss" in table:
+        raise ConfigError(f"{source}: [loss] is fine-tuning's and [s1] distillation's: a run is one of them")
+    if data.kind == "folder" and data.folder is None:
+        raise ConfigError(f"{source}: data.folder is missing: it must be a folder with HQ pictures")
+    if not model.train:
+        raise ConfigError(f'{source}: model.train is empty: name what is trained, such as ["unet", "peam"]')
+    if {"unet", "lora"} <= set(model.train):
+        raise ConfigError(f'{source}: model.train has both "unet" and "lora": a LoRA is trained instead of the UNet')
+    if config.s1 is not None and "lora" not in model.train:
+        raise ConfigError(f'{source}: model.train must have "lora": distillation to one step trains a LoRA')
+    if nano:
+        if model.guidance not in ("base", "peam"):
+            raise ConfigError(f'{source}: model.guidance must be "base" or "peam" for nano, not {model.guidance!r}')
+        for key in ("sdxl", "vae", "conditioning", "negative_conditioning", "prompt", "negative_prompt", "loras"):
+            if key in table["model"]:
+                raise ConfigError(f"{source}: model.{key} is for SDXL; nano has no {key}")
+    elif not model.base and model.sdxl is None:
+        raise ConfigError(f"{source}: model.base is missing: it must be a file with an SDXL-shaped UNet")
+    elif "contexts" in model.train:
+        raise ConfigError(f'{source}: model.train has "contexts", which only nano has')
+    grid = 8 if nano else 16
+    if data.patch % grid:
+        raise ConfigError(f"{source}: data.patch must be a multiple of {grid}, not {data.patch}")
+    if config.optimizer.schedule == "cosine" and config.optimizer.warmup >= config.run.steps > 1:
+        raise ConfigError(
+            f"{source}: optimizer.warmup must be less than run.steps, {config.run.steps}, not {config.optimizer.warmup}"
+        )

@@ -1,0 +1,378 @@
+"""One run of training on accelerate: one device, several, or several hosts, by accelerate's own configuration."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+
+from ..errors import Cancelled, CheckpointError, TrainingError
+from .average import EMA
+from .config import RunConfig
+from .journal import Journal, read_rows
+from .optimizer import build_optimizer, learning_rate
+from .precision import autocast
+from .state import load_state, save_state
+from .subject import Batch, Subject
+
+Loss = Callable[[Any, Batch, torch.Generator], torch.Tensor]
+#: ``batches(numbers)`` yields the micro-batches of these numbers, in this order.
+Batches = Callable[[range], Iterable[Batch]]
+
+STATE, LOG, FIGURES = "state.pt", "log.jsonl", "figures.json"
+
+
+class _Step(torch.nn.Module):
+    """The loss as a module's forward, which is what DistributedDataParallel hooks into."""
+
+    def __init__(self, subject: torch.nn.Module, loss: Loss):
+        super().__init__()
+        self.subject, self.loss = subject, loss
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> torch.Tensor:
+        return self.loss(self.subject, batch, generator)
+
+
+def make_accelerator(device: str = "auto") -> Any:
+    """Accelerate's view of devices and processes. Precision is ours (:mod:`.precision`), so its own is off.
+
+    Raises:
+        TrainingError: if its configuration shards the model.
+    """
+    from accelerate import Accelerator
+    from accelerate.utils import DistributedDataParallelKwargs, DistributedType
+
+    # One set of gradients, not two.
+    kwargs = DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False)
+    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="no", kwargs_handlers=[kwargs])
+    kind = accelerator.distributed_type
+    if kind not in (DistributedType.NO, *(k for k in DistributedType if k.value.startswith("MULTI_"))):
+        raise TrainingError(
+            f"accelerate is configured for {kind.value}; runs work with whole copies of the model on each device: "
+            "choose plain multi-GPU with `accelerate config`"
+        )
+    return accelerator
+
+
+class Runner:
+    """State of one run. :meth:`resume` takes up the last checkpoint, :meth:`run` trains to the end.
+
+    Micro-batches are numbered over all steps and processes, and number n's randomness comes from the seed and n
+    alone. So a resumed run is the uninterrupted one, bit for bit on a CPU, and two processes do what one does with
+    twice the accumulation.
+
+    Args:
+        subject: its parameters with ``requires_grad`` are trained.
+        loss: ``loss(subject, batch, generator)``.
+        signature: flat plain data that a checkpoint must share to be this run's.
+        picture: ``picture(subject)``, a Pillow image to look at every ``sample_every`` steps.
+        precision: ``float32`` or ``bf16``.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        loss: Loss,
+        config: RunConfig,
+        accelerator: Any,
+        signature: Mapping[str, Any] | None = None,
+        picture: Callable[[Subject], Any] | None = None,
+        precision: str = "float32",
+    ):
+        self.subject, self.loss, self.config = subject, loss, config
+        self.accelerator, self.signature, self.picture = accelerator, dict(signature or {}), picture
+        self.precision = precision
+        self.folder = config.run.folder
+        self.device: torch.device = accelerator.device
+        subject.to(self.device)
+        self.parameters = [p for p in subject.parameters() if p.requires_grad]
+        self.optimizer = build_optimizer(subject, config.optimizer)
+        average = config.ema
+        self.ema: EMA | None = None
+        if average.enabled and accelerator.is_main_process:
+            self.ema = EMA(subject, average.decay, "cpu" if average.device == "cpu" else None)
+        self.step = 0
+        self.seconds = 0.0
+        #: Steps without an update, because a gradient was not finite.
+        self.skipped = 0
+        #: Losses since the log's last row.
+        self.window: list[float] = []
+
+    # -- training ------------------------------------------------------------------------------------------------
+
+    def run(self, batches: Batches, progress: bool = True) -> dict[str, Any]:
+        """Train to the end.
+
+        Returns:
+            steps, skipped steps, seconds, and the mean loss of the log's last tenth.
+
+        Raises:
+            TrainingError: if the loss is not finite, or a checkpoint cannot be written; the last checkpoint stays.
+            Cancelled: after Ctrl-C; the state is saved.
+        """
+        main = self.accelerator.is_main_process
+        self._start_folder(main)
+        step = self.accelerator.prepare_model(_Step(self.subject, self.loss).train())
+        journal = Journal(self.folder / LOG, self.step) if main else None
+        board = self._board() if main and self.config.run.tensorboard else None
+        iterator = iter(batches(self._numbers()))
+        bar = self._bar(main and progress)
+        saved = self.step
+        try:
+            with _asked_to_stop() as stop:
+                while self.step < self.config.run.steps:
+                    started = time.monotonic()
+                    row = self._one_step(step, iterator, stop)
+                    self.seconds += time.monotonic() - started
+                    bar.update()
+                    if row is not None:
+                        row["seconds"] = round(self.seconds, 1)
+                        bar.set_postfix(loss=f"{row['loss']:.4g}")
+                        if journal is not None:
+                            journal.write(row)
+                        if board is not None:
+                            for name in ("loss", "lr", "grad_norm"):
+                                board.add_scalar(name, row[name], self.step)
+                    if self.config.run.sample_every and self.step % self.config.run.sample_every == 0:
+                        self._sample(main, board)
+                    if self.step % self.config.run.save_every == 0 or self._stopping:
+                        self.save()
+                        saved = self.step
+                    if self._stopping:
+                        raise Cancelled(f"stopped at step {self.step}")
+            if saved != self.step:
+                self.save()
+        finally:
+            bar.close()
+            if journal is not None:
+                journal.close()
+            if board is not None:
+                board.close()
+        return self._figures()
+
+    _stopping = False
+
+    def _one_step(
+        self, step: torch.nn.Module, batches: Iterator[Batch], stop: threading.Event
+    ) -> dict[str, Any] | None:
+        """One optimiser step; a row for the log where one is due."""
+        config = self.config
+        lr = learning_rate(config.optimizer, self.step, config.run.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group["factor"]
+        micro = config.data.accumulation
+        total = torch.zeros((), device=self.device)
+        for k in range(micro):
+            batch = next(batches).to(self.device)
+            generator = torch.Generator().manual_seed(_seed(config.run.seed, self._number(k)))
+            last = k == micro - 1
+            with nullcontext() if last else self.accelerator.no_sync(step):
+                with autocast(self.device, self.precision):
+                    loss = step(batch, generator)
+                self.accelerator.backward(loss / micro)
+            total += loss.detach() / micro
+        mean, self._stopping = self._agree(total, stop.is_set())
+        if not math.isfinite(mean):
+            self._not_finite(mean)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.optimizer.clip or math.inf)
+        if bool(torch.isfinite(norm)):
+            self.optimizer.step()
+        else:
+            self.skipped += 1
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        if self.ema is not None and bool(torch.isfinite(norm)) and self.step % config.ema.every == 0:
+            self.ema.update(self.subject)
+        self.window.append(mean)
+        if self.step % config.run.log_every and self.step != config.run.steps:
+            return None
+        row = {
+            "step": self.step,
+            "loss": sum(self.window) / len(self.window),
+            "lr": lr,
+            "grad_norm": float(norm),
+            "skipped": self.skipped,
+        }
+        self.window = []
+        return row
+
+    def _number(self, k: int) -> int:
+        """Of micro-batch k of this process in this step, among those of all steps and processes."""
+        a = self.accelerator
+        return (self.step * self.config.data.accumulation + k) * a.num_processes + a.process_index
+
+    def _numbers(self) -> range:
+        last = self.config.run.steps * self.config.data.accumulation * self.accelerator.num_processes
+        return range(self._number(0), last, self.accelerator.num_processes)
+
+    def _agree(self, loss: torch.Tensor, stop: bool) -> tuple[float, bool]:
+        """The mean loss of all processes, and whether one of them was asked to stop."""
+        if self.accelerator.num_processes == 1:
+            return float(loss), stop
+        both = torch.stack((loss, torch.tensor(float(stop), device=loss.device)))
+        mean, asked = self.accelerator.reduce(both, "mean").tolist()
+        return mean, asked > 0
+
+    def _not_finite(self, loss: float) -> None:
+        path = self.folder / STATE
+        kept = f"the last checkpoint is kept in {path}" if path.exists() else "there is no checkpoint yet"
+        raise TrainingError(
+            f"the loss is {loss} at step {self.step + 1} of {self.config.run.steps} (micro-batches from "
+            f"{self._number(0)} on); {kept}: lower optimizer.lr, or look at the data"
+        )
+
+    def _start_folder(self, main: bool) -> None:
+        if main:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            except OSError as e:
+                raise TrainingError(f"{self.folder} cannot be made ({e.strerror or e}): choose another") from None
+        self.accelerator.wait_for_everyone()
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------
+
+    def trained(self) -> dict[str, torch.Tensor]:
+        """The trained parameters by name."""
+        return {n: p.detach() for n, p in self.subject.named_parameters() if p.requires_grad}
+
+    def save(self) -> None:
+        """Write the whole state to a temporary name, then rename. Other processes wait.
+
+        Raises:
+            TrainingError: if it cannot be written.
+        """
+        if self.accelerator.is_main_process:
+            state = {
+                "signature": json.dumps(self.signature),
+                "step": self.step,
+                "seconds": self.seconds,
+                "skipped": self.skipped,
+                "window": self.window,
+                "weights": self.trained(),
+                "optimizer": self.optimizer.state_dict(),
+            }
+            if self.ema is not None:
+                state |= {"ema": self.ema.shadow, "ema_updates": self.ema.updates}
+            save_state(self.folder / STATE, state)
+        self.accelerator.wait_for_everyone()
+
+    @torch.no_grad()
+    def resume(self) -> bool:
+        """Take up the last checkpoint if there is one.
+
+        Raises:
+            CheckpointError: if it is damaged or belongs to another run.
+        """
+        path = self.folder / STATE
+        state = load_state(path, self.signature)
+        if state is None:
+            return False
+        own = self.trained()
+        try:
+            if own.keys() != state["weights"].keys():
+                raise KeyError("it has other trained weights")
+            for name, p in own.items():
+                if p.shape != state["weights"][name].shape:
+                    raise ValueError(f"{name} has another shape")
+                p.copy_(state["weights"][name])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.ema is not None:
+                for name, value in self.ema.shadow.items():
+                    value.copy_(state["ema"][name])
+                self.ema.updates = state["ema_updates"]
+        except (KeyError, RuntimeError, ValueError) as e:
+            reason = str(e.args[0]).splitlines()[0]
+            raise CheckpointError(
+                f"{path} is not from this run ({reason}): choose another run.folder, or delete it to start again"
+            ) from None
+        self.step, self.seconds, self.skipped = state["step"], state["seconds"], state["skipped"]
+        self.window = list(state["window"])
+        return True
+
+    # -- what people see -----------------------------------------------------------------------------------------
+
+    def _figures(self) -> dict[str, Any]:
+        rows = read_rows(self.folder / LOG)
+        tail = [r["loss"] for r in rows[-max(1, len(rows) // 10) :]]
+        return {
+            "steps": self.step,
+            "skipped": self.skipped,
+            "seconds": round(self.seconds, 1),
+            "loss": sum(tail) / len(tail) if tail else None,
+            "trainable": sum(p.numel() for p in self.parameters),
+            "processes": self.accelerator.num_processes,
+            "threads": torch.get_num_threads(),
+            "device": self.device.type,
+            "precision": self.precision,
+        }
+
+    def _sample(self, main: bool, board: Any) -> None:
+        if main and self.picture is not None:
+            image = self.averaged(self.picture)
+            try:
+                image.save(self.folder / f"sample-{self.step:06d}.png")
+            except OSError as e:
+                raise TrainingError(f"{self.folder} cannot be written to ({e.strerror or e}): make room") from None
+            if board is not None:
+                board.add_image("sample", torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+                                .view(image.height, image.width, 3), self.step, dataformats="HWC")  # fmt: skip
+        self.accelerator.wait_for_everyone()
+
+    def averaged(self, use: Callable[[Subject], Any]) -> Any:
+        """``use(subject)`` while the subject has its averaged weights (where there is an average), in eval mode."""
+        if self.ema is not None:
+            with self.ema.in_place(self.subject):
+                return use(self.subject)
+        training = self.subject.training
+        try:
+            return use(self.subject.eval())
+        finally:
+            self.subject.train(training)
+
+    def _board(self) -> Any:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise TrainingError(
+                'run.tensorboard needs tensorboard; run: pip install "pgp-diffsr[tensorboard]"'
+            ) from None
+        return SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.step + 1)
+
+    def _bar(self, shown: bool) -> Any:
+        from tqdm import tqdm
+
+        name, steps = self.folder.name, self.config.run.steps
+        return tqdm(desc=name, initial=self.step, total=steps, unit="step", disable=None if shown else True)
+
+
+def _seed(seed: int, number: int) -> int:
+    """One seed for each micro-batch of each run."""
+    return (seed * 1_000_000_007 + number) % 2**63
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[threading.Event]:
+    """Ctrl-C and SIGTERM set the event, so that a step is finished and saved; a second Ctrl-C ends at once."""
+    asked = threading.Event()
+
+    def handler(number: int, frame: Any) -> None:
+        if asked.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for s, old in before.items():
+            signal.signal(s, old)
