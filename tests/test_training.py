@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pgp_core.training.model import Contexts
 from PIL import Image
 
 from pgp_core import nano

@@ -45,18 +45,18 @@ class Run:
         result_dtype: of the files that the run ends with (full-size models; nano's stay in float32).
     """
 
-    folder: Path = limits(inputs=False)
-    steps: int = limits(at_least=1)
-    seed: int = limits(0, at_least=0)
-    precision: str = limits("auto", one_of=("auto", "float32", "bf16"))
+    folder: Path = field(metadata=limits(inputs=False))
+    steps: int = field(metadata=limits(at_least=1))
+    seed: int = field(default=0, metadata=limits(at_least=0))
+    precision: str = field(default="auto", metadata=limits(one_of=("auto", "float32", "bf16")))
     checkpointing: bool = False
-    device: str = limits("auto", one_of=("auto", "cpu"))
-    save_every: int = limits(500, at_least=1)
-    log_every: int = limits(20, at_least=1)
-    sample_every: int = limits(0, at_least=0)
-    samples: int = limits(4, at_least=1, at_most=16)
+    device: str = field(default="auto", metadata=limits(one_of=("auto", "cpu")))
+    save_every: int = field(default=500, metadata=limits(at_least=1))
+    log_every: int = field(default=20, metadata=limits(at_least=1))
+    sample_every: int = field(default=0, metadata=limits(at_least=0))
+    samples: int = field(default=4, metadata=limits(at_least=1, at_most=16))
     tensorboard: bool = False
-    result_dtype: str = limits("fp16", one_of=("fp16", "bf16", "fp32"))
+    result_dtype: str = field(default="fp16", metadata=limits(one_of=("fp16", "bf16", "fp32")))
 
 
 @dataclass(frozen=True)
@@ -79,14 +79,14 @@ class Model:
         conditioning, negative_conditioning: saved CONDITIONING in place of captions and of the negative prompt.
     """
 
-    kind: str = limits(one_of=("nano", "sdxl"))
+    kind: str = field(metadata=limits(one_of=("nano", "sdxl")))
     base: str = ""
     plan: str = ""
     guidance: str = "fresh"
     sdxl: Path | None = None
     vae: Path | None = None
-    train: tuple[str, ...] = limits(("unet", "lq_adapter", "peam"), one_of=PARTS)
-    lora_rank: int = limits(16, at_least=1, at_most=1024)
+    train: tuple[str, ...] = field(default=("unet", "lq_adapter", "peam"), metadata=limits(one_of=PARTS))
+    lora_rank: int = field(default=16, metadata=limits(at_least=1, at_most=1024))
     loras: tuple[Path, ...] = ()
     prompt: str = ""
     negative_prompt: str = ""
@@ -111,16 +111,16 @@ class Data:
         degradation: how LQ is made of HQ; keys are those of the degradation.
     """
 
-    kind: str = limits(one_of=("synthetic", "folder"))
+    kind: str = field(metadata=limits(one_of=("synthetic", "folder")))
     folder: Path | None = None
-    batch: int = limits(1, at_least=1)
-    accumulation: int = limits(1, at_least=1)
-    patch: int = limits(512, at_least=16)
-    workers: int = limits(1, at_least=0)
-    pictures: int = limits(4000, at_least=1)
-    size: int = limits(256, at_least=32)
-    cache: Path | None = limits(None, inputs=False)
-    seed: int | None = limits(None, at_least=0)
+    batch: int = field(default=1, metadata=limits(at_least=1))
+    accumulation: int = field(default=1, metadata=limits(at_least=1))
+    patch: int = field(default=512, metadata=limits(at_least=16))
+    workers: int = field(default=1, metadata=limits(at_least=0))
+    pictures: int = field(default=4000, metadata=limits(at_least=1))
+    size: int = field(default=256, metadata=limits(at_least=32))
+    cache: Path | None = field(default=None, metadata=limits(inputs=False))
+    seed: int | None = field(default=None, metadata=limits(at_least=0))
     degradation: dict[str, Any] = field(default_factory=dict)
 
 
@@ -128,13 +128,13 @@ class Data:
 class Loss:
     """``[loss]`` of fine-tuning; see :class:`pgp_core.training.diffusion_loss.DiffusionLoss`."""
 
-    kind: str = limits("l1", one_of=("l1", "l2"))
-    timesteps: tuple[int, int] = limits((0, 999), at_least=0, at_most=999)
+    kind: str = field(default="l1", metadata=limits(one_of=("l1", "l2")))
+    timesteps: tuple[int, int] = field(default=(0, 999), metadata=limits(at_least=0, at_most=999))
     stratified: bool = False
-    noise_offset: float = limits(0.0, at_least=0, at_most=1)
-    prompt_dropout: float = limits(0.0, at_least=0, at_most=1)
-    drop_base: float = limits(0.0, at_least=0, at_most=1)
-    latent_std: float = limits(0.0, at_least=0)
+    noise_offset: float = field(default=0.0, metadata=limits(at_least=0, at_most=1))
+    prompt_dropout: float = field(default=0.0, metadata=limits(at_least=0, at_most=1))
+    drop_base: float = field(default=0.0, metadata=limits(at_least=0, at_most=1))
+    latent_std: float = field(default=0.0, metadata=limits(at_least=0))
 
 
 @dataclass(frozen=True)
@@ -150,14 +150,14 @@ class Optimizer:
         lr_factors: beginnings of parameter names, and what ``lr`` is multiplied by for them.
     """
 
-    kind: str = limits("adamw", one_of=("adamw", "adamw8bit"))
-    lr: float = limits(5e-5, above=0)
-    betas: tuple[float, float] = limits((0.9, 0.999), at_least=0, at_most=0.99999999)
-    weight_decay: float = limits(1e-2, at_least=0)
-    schedule: str = limits("cosine", one_of=("cosine", "constant"))
-    warmup: int = limits(0, at_least=0)
-    clip: float = limits(1.0, at_least=0)
-    lr_factors: dict[str, float] = limits({}, at_least=0)
+    kind: str = field(default="adamw", metadata=limits(one_of=("adamw", "adamw8bit")))
+    lr: float = field(default=5e-5, metadata=limits(above=0))
+    betas: tuple[float, float] = field(default=(0.9, 0.999), metadata=limits(at_least=0, at_most=0.99999999))
+    weight_decay: float = field(default=1e-2, metadata=limits(at_least=0))
+    schedule: str = field(default="cosine", metadata=limits(one_of=("cosine", "constant")))
+    warmup: int = field(default=0, metadata=limits(at_least=0))
+    clip: float = field(default=1.0, metadata=limits(at_least=0))
+    lr_factors: dict[str, float] = field(default_factory=dict, metadata=limits(at_least=0))
 
 
 @dataclass(frozen=True)
@@ -170,9 +170,9 @@ class Average:
     """
 
     enabled: bool = True
-    decay: float = limits(0.999, at_least=0, at_most=1)
-    every: int = limits(1, at_least=1)
-    device: str = limits("same", one_of=("same", "cpu"))
+    decay: float = field(default=0.999, metadata=limits(at_least=0, at_most=1))
+    every: int = field(default=1, metadata=limits(at_least=1))
+    device: str = field(default="same", metadata=limits(one_of=("same", "cpu")))
 
 
 @dataclass(frozen=True)
@@ -193,24 +193,24 @@ class S1:
         timestep: at which the one step is made; left out, the model's own.
     """
 
-    preset: str = limits("paper", one_of=("paper", "pisa-sr", "nano"))
-    stage: int = limits(1, at_least=1, at_most=2)
+    preset: str = field(default="paper", metadata=limits(one_of=("paper", "pisa-sr", "nano")))
+    stage: int = field(default=1, metadata=limits(at_least=1, at_most=2))
     first_lora: Path | None = None
     second_lora: bool = False
     score_model: Path | None = None
-    l1: float | None = limits(None, at_least=0)
-    l2: float | None = limits(None, at_least=0)
-    space: str | None = limits(None, one_of=("picture", "latent"))
-    edges: float | None = limits(None, at_least=0)
-    perceptual: float | None = limits(None, at_least=0)
+    l1: float | None = field(default=None, metadata=limits(at_least=0))
+    l2: float | None = field(default=None, metadata=limits(at_least=0))
+    space: str | None = field(default=None, metadata=limits(one_of=("picture", "latent")))
+    edges: float | None = field(default=None, metadata=limits(at_least=0))
+    perceptual: float | None = field(default=None, metadata=limits(at_least=0))
     measure: str | None = None
     vgg: Path | None = None
-    csd: float | None = limits(None, at_least=0)
-    csd_guidance: float | None = limits(None, at_least=0)
-    csd_from: float | None = limits(None, at_least=0, at_most=1)
-    csd_to: float | None = limits(None, at_least=0, at_most=1)
-    null_prompt: float | None = limits(None, at_least=0, at_most=1)
-    timestep: int | None = limits(None, at_least=0, at_most=999)
+    csd: float | None = field(default=None, metadata=limits(at_least=0))
+    csd_guidance: float | None = field(default=None, metadata=limits(at_least=0))
+    csd_from: float | None = field(default=None, metadata=limits(at_least=0, at_most=1))
+    csd_to: float | None = field(default=None, metadata=limits(at_least=0, at_most=1))
+    null_prompt: float | None = field(default=None, metadata=limits(at_least=0, at_most=1))
+    timestep: int | None = field(default=None, metadata=limits(at_least=0, at_most=999))
 
 
 @dataclass(frozen=True)

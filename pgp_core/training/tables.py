@@ -20,23 +20,19 @@ class FromCommandLine(str):
 
 
 def limits(
-    default: Any = dataclasses.MISSING,
     *,
     at_least: float | None = None,
     above: float | None = None,
     at_most: float | None = None,
     one_of: tuple[str, ...] = (),
     inputs: bool = True,
-) -> Any:
-    """A dataclass field with a range (of each number in it), or a choice of words.
+) -> dict[str, Any]:
+    """Metadata of a dataclass field: a range (of each number in it), or a choice of words.
 
     Args:
         inputs: for paths: relative ones count from the file's folder, not from the working directory.
     """
-    metadata = {"at_least": at_least, "above": above, "at_most": at_most, "one_of": one_of, "inputs": inputs}
-    if isinstance(default, (dict, list)):
-        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
+    return {"at_least": at_least, "above": above, "at_most": at_most, "one_of": one_of, "inputs": inputs}
 
 
 def read_table(kind: type[T], table: Any, where: str, source: str, root: Path) -> T:
