@@ -1,4 +1,4 @@
-"""Training: average, loop, data, degradation, pictures, losses."""
+"""Training: subjects, data, degradation, pictures."""
 
 from __future__ import annotations
 
