@@ -75,7 +75,8 @@ def state_of(runner: Runner) -> dict[str, torch.Tensor]:
 
 #: Processes that begin with everything imported, and nothing run.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["toy_runs", "accelerate"])
+# torch._dynamo: every optimiser imports it, at a price of seconds.
+FORKS.set_forkserver_preload(["pgp_core.training.runner", "accelerate", "torch._dynamo"])
 
 
 def run_as(rank: int, processes: int, port: int, folder: Path) -> None:
