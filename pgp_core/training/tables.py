@@ -86,7 +86,7 @@ def _value(hint: Any, value: Any, rules: Mapping[str, Any], path: str, source: s
         if not isinstance(value, list) or (not endless and len(value) != len(items)):
             raise wrong
         each = [items[0]] * len(value) if endless else items
-        found = tuple(_value(h, v, rules, path, source, root) for h, v in zip(each, value, strict=True))
+        found = tuple(_value(h, v, rules, f"each of {path}", source, root) for h, v in zip(each, value, strict=True))
         numbers = not endless and all(isinstance(v, (int, float)) for v in found)
         if numbers and len(found) == 2 and found[0] > found[1] and not rules.get("unordered"):
             raise ConfigError(f"{source}: {path} goes from {found[0]} down to {found[1]}: the smaller one comes first")

@@ -66,9 +66,7 @@ def toy_runner(
 
 def state_of(runner: Runner) -> dict[str, torch.Tensor]:
     """Everything that training changes."""
-    moments = {
-        f"optimizer.{i}.{k}": v for i, s in runner.optimizer.state_dict()["state"].items() for k, v in s.items()
-    }
+    moments = {f"optimizer.{i}.{k}": v for i, s in runner.optimizer.state_dict()["state"].items() for k, v in s.items()}
     assert runner.ema is not None
     return dict(runner.subject.state_dict()) | {f"ema.{k}": v for k, v in runner.ema.shadow.items()} | moments
 
