@@ -83,7 +83,6 @@ def test_values_from_the_command_line(file: Path) -> None:
     assert config.s1.preset == "nano"
 
 
-# fmt: off
 @pytest.mark.parametrize(("override", "words"), [
     ("optimizer.learning_rate=1", "[optimizer] has no 'learning_rate'; there are kind, lr"),
     ("optimizer.warm_up=1", "[optimizer] has no 'warm_up'; did you mean warmup?"),
@@ -98,7 +97,7 @@ def test_values_from_the_command_line(file: Path) -> None:
     ("optimizer.lr_factors={a = -1}", 'optimizer.lr_factors."a" must be a number of at least 0, not -1'),
     ("loss.noise_offset=2", "loss.noise_offset must be a number of at least 0 and at most 1, not 2"),
     ("loss.timesteps=[900, 100]", "loss.timesteps goes from 900 down to 100"),
-    ("loss.timesteps=[0, 1000]", "each of loss.timesteps must be a whole number of at least 0 and at most 999, not 1000"),
+    ("loss.timesteps=[0, 1000]", "each of loss.timesteps must be a whole number of at least 0 and at most 999"),
     ("run.precision=fp16", 'run.precision must be one of "auto", "float32", "bf16", not \'fp16\''),
     ("run.checkpointing=1", "run.checkpointing must be true or false, not 1"),
     ("model.train=['unets']", 'each of model.train must be one of "unet"'),
@@ -114,8 +113,7 @@ def test_values_from_the_command_line(file: Path) -> None:
     ("optimizer.warmup=10", "optimizer.warmup must be less than run.steps, 10, not 10"),
     ("run", "--set takes section.key=value, not 'run'"),
     ("run.steps.x=1", "--set run.steps.x"),
-])
-# fmt: on
+])  # fmt: skip
 def test_mistakes_are_named(override: str, words: str, file: Path) -> None:
     with pytest.raises(ConfigError) as error:
         load_config(file, [override])

@@ -322,7 +322,7 @@ def test_sharded_models_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
             pass
 
     monkeypatch.setattr(accelerate, "Accelerator", Sharded)
-    with pytest.raises(TrainingError, match="FSDP.*whole copies"):
+    with pytest.raises(TrainingError, match=r"FSDP.*whole copies"):
         make_accelerator()
 
 

@@ -45,10 +45,8 @@ def sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def samples(count: int = 4, side: int = 32) -> Source:
     g = torch.Generator().manual_seed(5)
     texts = ["a cat", "", "sharp, clean", "b"]
-    return Source(
-        [Sample(*torch.rand(2, 3, side, side, generator=g), texts[i % 4], (640, 512), (64, 8 * i)) for i in range(count)],
-        batch=1,
-    )  # fmt: skip
+    pairs = torch.rand(count, 2, 3, side, side, generator=g)
+    return Source([Sample(*p, texts[i % 4], (640, 512), (64, 8 * i)) for i, p in enumerate(pairs)], batch=1)
 
 
 def config(folder: Path, sdxl: Path, **changes: Any) -> RunConfig:
@@ -158,10 +156,8 @@ def test_faithdiff_s_own_parts_are_trained_too(tmp_path: Path, sdxl: Path) -> No
     file = tmp_path / "FaithDiff.safetensors"
     own = {k: v.contiguous() for k, v in authors.state_dict().items()}
     save_file(sdxl_files.unet_weights() | own, file)
-    settings = config(
-        tmp_path / "run", sdxl, model_base=str(file), model_guidance="faithdiff+fresh", model_train=["alignment", "peam"],
-        ema_enabled=False,
-    )  # fmt: skip
+    changes = {"model_base": str(file), "model_guidance": "faithdiff+fresh", "model_train": ["alignment", "peam"]}
+    settings = config(tmp_path / "run", sdxl, ema_enabled=False, **changes)
     figures = train(settings, str, False, samples())
     assert figures["files"] == ["guidance.safetensors"]
     weights, metadata = read_safetensors(tmp_path / "run" / "guidance.safetensors")

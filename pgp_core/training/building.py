@@ -62,9 +62,9 @@ def inspect(config: RunConfig, say: Say) -> Parts:
     return _nano(config) if config.model.kind == "nano" else _sdxl(config, say)
 
 
-def empty(parts: Parts, config: RunConfig) -> Subject:
-    """The model without weights, on the meta device, its trained parts marked."""
-    with torch.device("meta"):
+def empty(parts: Parts, config: RunConfig, device: str = "meta") -> Subject:
+    """The model with no weights of any meaning, its trained parts marked."""
+    with torch.device(device):
         unet = build_unet(parts.shape, parts.plan)
         guidance = Guidance(parts.spec) if parts.spec else None
         subject: Subject
@@ -73,12 +73,15 @@ def empty(parts: Parts, config: RunConfig) -> Subject:
             subject = NanoSubject(unet, guidance, parts.shape, parts.prediction)
         else:
             subject = SDXLSubject(unet, guidance, None, None, parts.prediction)
-        select(subject, config)
+        select(subject, config, start=False)
     return subject
 
 
-def select(subject: Subject, config: RunConfig) -> None:
+def select(subject: Subject, config: RunConfig, start: bool = True) -> None:
     """Mark what is trained, and add the LoRA if that is trained.
+
+    Args:
+        start: give the LoRA its start values.
 
     Raises:
         TrainingError: if the model has no such part, or no checkpointing is possible.
@@ -91,7 +94,7 @@ def select(subject: Subject, config: RunConfig) -> None:
         found[part] = module if module is not None and any(True for _ in module.parameters()) else None
     for part in model.train:
         if part == "lora":
-            _add_lora(subject, config)
+            _add_lora(subject, config, start)
             continue
         module = found[part]
         if module is None:
@@ -103,12 +106,12 @@ def select(subject: Subject, config: RunConfig) -> None:
         subject.unet.enable_gradient_checkpointing()  # type: ignore[operator]
 
 
-def _add_lora(subject: Subject, config: RunConfig) -> None:
+def _add_lora(subject: Subject, config: RunConfig, start: bool) -> None:
     unet, rank, s1 = subject.unet, config.model.lora_rank, config.s1
     first_of_nano = config.model.kind == "nano" and s1 is not None
     ranks = {"conv_in": full_rank(unet.conv_in)} if first_of_nano else {}  # type: ignore[arg-type]
     add_lora(unet, rank, ranks)
-    if first_of_nano and next(unet.parameters()).device.type != "meta":
+    if first_of_nano and start:
         shrink_input(unet)
 
 

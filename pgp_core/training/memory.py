@@ -1,0 +1,137 @@
+"""How much memory of its device a run needs, term by term; nothing is allocated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from .building import Parts, empty
+from .config import RunConfig
+from .precision import Float32GroupNorm, autocast
+from .subject import Condition
+
+#: Parameters of SDXL's frozen parts: VAE, and both text encoders (123,060,480 and 694,659,840).
+VAE, TEXT_ENCODERS = 83_653_863, 817_720_320
+#: What CUDA itself, its libraries and the gaps between tensors take; seen between 0.5 and 1 GB.
+WORKSPACE = 1 << 30
+
+
+def memory(config: RunConfig, parts: Parts, precision: str, on_gpu: bool) -> dict[str, int]:
+    """Bytes on one device, by what takes them.
+
+    ``activations`` and ``workspace`` are estimates, the rest is counted: weights, gradients and moving average in
+    float32; two states a trained parameter for the optimiser (bytes with 8-bit Adam).
+    """
+    subject = empty(parts, config)
+    everything = sum(p.numel() for p in subject.parameters())
+    trained = sum(p.numel() for p in subject.parameters() if p.requires_grad)
+    averaged = config.ema.enabled and (config.ema.device == "same" or not on_gpu)
+    full = config.model.kind == "sdxl"
+    encoders = full and config.model.conditioning is None
+    terms = {
+        "weights": 4 * everything,
+        "gradients": 4 * trained,
+        "optimizer": (2 if config.optimizer.kind == "adamw8bit" else 8) * trained,
+        "average": 4 * trained if averaged else 0,
+        "vae": 4 * VAE if full else 0,
+        "text_encoders": (2 if on_gpu else 4) * TEXT_ENCODERS if encoders else 0,
+        "activations": activations(config, parts, precision),
+        "workspace": WORKSPACE if on_gpu else 0,
+    }
+    return terms
+
+
+def activations(config: RunConfig, parts: Parts, precision: str) -> int:
+    """An estimate of what a micro-batch keeps for its backward pass.
+
+    Counted on tensors without memory: what autograd saves, each storage once, parameters left out. With
+    checkpointing that is the input of each checkpointed layer, and the largest of these layers computed again. The
+    gradients of the activations are taken to be as large as that layer; without checkpointing, as a tenth.
+    """
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        subject = _fake(parts, config)
+        weights = {p.untyped_storage()._cdata for p in subject.parameters()}
+        outer, segments = _Saved(weights), _Saved(weights)
+        largest = 0
+        if config.run.checkpointing:
+
+            def segment(function: Any, *args: Any, **kwargs: Any) -> Any:
+                nonlocal largest
+                inner = _Saved(weights)
+                for x in _tensors(args):
+                    segments.pack(x)
+                with torch.autograd.graph.saved_tensors_hooks(inner.pack, lambda x: x):
+                    out = function(*args, **kwargs)
+                largest = max(largest, inner.total)
+                return out
+
+            subject.unet.enable_gradient_checkpointing(segment)  # type: ignore[operator]
+        with (
+            torch.autograd.graph.saved_tensors_hooks(outer.pack, lambda x: x),
+            autocast(torch.device("cpu"), precision),
+        ):
+            _call(subject, config, parts)
+        kept = outer.total + sum(n for k, n in segments.seen.items() if k not in outer.seen)
+    return kept + (2 * largest if config.run.checkpointing else kept // 10)
+
+
+@dataclass
+class _Saved:
+    """Storages that autograd keeps, each once."""
+
+    weights: set[int]
+    seen: dict[int, int] = field(default_factory=dict)
+    #: Held, so that no later storage has an earlier one's address.
+    alive: list[Any] = field(default_factory=list)
+
+    def pack(self, x: torch.Tensor) -> torch.Tensor:
+        storage = x.untyped_storage()
+        if storage._cdata not in self.weights and storage._cdata not in self.seen:
+            self.seen[storage._cdata] = storage.nbytes()
+            self.alive.append(storage)
+        return x
+
+    @property
+    def total(self) -> int:
+        return sum(self.seen.values())
+
+
+class _Float32LayerNorm(torch.nn.LayerNorm):
+    """As CUDA's autocast computes it, and what it keeps."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.float())
+
+
+def _fake(parts: Parts, config: RunConfig) -> Any:
+    """The model on tensors that only say they are on the CPU, its norms in float32."""
+    subject = empty(parts, config, "cpu")
+    for module in subject.modules():
+        if type(module) is torch.nn.GroupNorm:
+            module.__class__ = Float32GroupNorm
+        elif type(module) is torch.nn.LayerNorm:
+            module.__class__ = _Float32LayerNorm
+    return subject.train()
+
+
+def _call(subject: Any, config: RunConfig, parts: Parts) -> None:
+    """One forward pass of a micro-batch."""
+    n, side, shape = config.data.batch, config.data.patch, parts.shape
+    factor = 4 if config.model.kind == "nano" else 8
+    x = torch.empty(n, shape.latent_channels, side // factor, side // factor)
+    condition = Condition(
+        torch.empty(n, 77, shape.context_dim), torch.empty(n, shape.pooled_dim), torch.empty(n, 6)
+    )
+    subject(x, torch.empty(n), torch.empty(n, 3, side, side), condition)
+
+
+def _tensors(values: Any) -> Iterator[torch.Tensor]:
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            yield from _tensors(value)
