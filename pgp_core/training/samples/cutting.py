@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 
 from ...errors import PGPError
 from ..subject import Sample
-
-Pixels = npt.NDArray[np.uint8]
 
 #: LQ pixels on each side of a crop that are degraded with it and then cut away, so that blur and JPEG see no border
 #: that the full picture would not have; less where the picture is too small.
@@ -92,20 +89,29 @@ class Cutter:
         if unknown or not self.enlarge:
             raise PGPError(f"enlarge must name some of {', '.join(ENLARGEMENTS)}, not {list(self.enlarge)!r}")
 
-    def draw(self, picture: Pixels, rng: np.random.Generator, caption: str = "") -> Sample:
-        """A random crop of ``picture``, ``(H, W, 3)`` RGB, neither side below ``patch``."""
-        height, width = picture.shape[:2]
-        y, x = (draw_span(rng, size, self.patch, self.degradation.scale) for size in (height, width))
-        hq = np.ascontiguousarray(picture[y.start : y.start + y.length, x.start : x.start + x.length])
-        lq = self.degradation.draw(Image.fromarray(hq), rng)
+    def draw(self, picture: Image.Image, rng: np.random.Generator, caption: str = "", mirror: bool = False) -> Sample:
+        """A random crop of ``picture``, RGB, neither side below ``patch``.
+
+        Args:
+            mirror: whether to cut from the picture's mirror image, in which the corner is then counted.
+        """
+        scale = self.degradation.scale
+        y, x = (draw_span(rng, size, self.patch, scale) for size in (picture.height, picture.width))
+        left = picture.width - x.start - x.length if mirror else x.start
+        hq = picture.crop((left, y.start, left + x.length, y.start + y.length))
+        if mirror:
+            hq = hq.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        lq = self.degradation.draw(hq, rng)
         how = ENLARGEMENTS[self.enlarge[int(rng.integers(len(self.enlarge)))]]
-        canvas = np.asarray(lq.resize((x.length, y.length), how))
-        inner = slice(y.before, y.before + self.patch), slice(x.before, x.before + self.patch)
+        # With ``box``, Pillow's filters still reach beyond it: this is the inside of the enlarged whole.
+        inner = x.before, y.before, x.before + self.patch, y.before + self.patch
+        box = x.before / scale, y.before / scale, inner[2] / scale, inner[3] / scale
+        canvas = lq.resize((self.patch, self.patch), how, box)
         corner = y.start + y.before, x.start + x.before
-        return Sample(_tensor(canvas[inner]), _tensor(hq[inner]), caption, (height, width), corner)
+        return Sample(_tensor(canvas), _tensor(hq.crop(inner)), caption, (picture.height, picture.width), corner)
 
 
-def _tensor(pixels: Pixels) -> torch.Tensor:
-    """``(H, W, 3)`` levels to ``(3, H, W)`` in [0, 1]."""
-    planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))
-    return torch.from_numpy(planes).float().div_(255)
+def _tensor(picture: Image.Image) -> torch.Tensor:
+    """``(3, H, W)`` in [0, 1]."""
+    pixels = torch.from_numpy(np.array(picture))
+    return pixels.permute(2, 0, 1).contiguous().float().div_(255)

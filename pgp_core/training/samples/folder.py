@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import Dataset
 
 from ...errors import PGPError, PictureError
 from ..second_order import SecondOrder
 from ..subject import Sample
-from .cutting import Cutter, Degrades, Pixels
+from .cutting import Cutter, Degrades
 from .decoding import Shelf
 from .scanning import named, scan
 
@@ -121,9 +122,8 @@ class FolderSamples(Dataset[Sample]):
         """
         rng = np.random.default_rng([self.seed, 0, index])
         which, picture = self._picture(index // self.crops_per_picture)
-        if self.flip and rng.random() < 0.5:
-            picture = picture[:, ::-1]
-        return self.cutter.draw(picture, rng, self.found.captions[which])
+        mirror = self.flip and bool(rng.random() < 0.5)
+        return self.cutter.draw(picture, rng, self.found.captions[which], mirror)
 
     def summary(self) -> FolderSummary:
         """What was found and skipped, with what turned out to be broken since."""
@@ -133,8 +133,8 @@ class FolderSamples(Dataset[Sample]):
         broken = (*found.broken, *sorted(late))
         return FolderSummary(found.folder, self.patch, len(left), sum(map(bool, left)), found.small, broken)
 
-    def _picture(self, turn: int) -> tuple[int, Pixels]:
-        """Number and pixels of the picture whose turn it is, or of another one if it is broken."""
+    def _picture(self, turn: int) -> tuple[int, Image.Image]:
+        """Number of the picture whose turn it is, and itself; another one if it is broken."""
         which = self._which(turn)
         instead = np.random.default_rng([self.seed, 1, turn])
         for _ in range(_MOST_BROKEN):
@@ -150,14 +150,14 @@ class FolderSamples(Dataset[Sample]):
             f"{self.found.pictures[which].name} the last of them: check the folder"
         )
 
-    def _decoded(self, which: int) -> Pixels:
+    def _decoded(self, which: int) -> Image.Image:
         path = self.found.pictures[which]
         if self._broken[which]:
             raise PictureError(f"{path} is broken")
-        pixels = self._shelf.picture(path)
-        if min(pixels.shape[:2]) < self.patch:
+        picture = self._shelf.picture(path)
+        if min(picture.size) < self.patch:
             raise PictureError(f"{path} has become smaller than a crop")
-        return pixels
+        return picture
 
     def _which(self, turn: int) -> int:
         epoch, place = divmod(turn, len(self.found.pictures))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from torch.utils.data import Dataset
 
 from ...errors import PGPError
@@ -51,9 +52,8 @@ class SyntheticSamples(Dataset[Sample]):
         """Crop number ``index``, from 0 without end."""
         rng = np.random.default_rng([self.seed, 0, index])
         picture = np.rot90(self.pictures[rng.integers(len(self.pictures))], int(rng.integers(4)))
-        if rng.random() < 0.5:
-            picture = picture[:, ::-1]
-        return self.cutter.draw(picture, rng)
+        mirror = bool(rng.random() < 0.5)
+        return self.cutter.draw(Image.fromarray(np.ascontiguousarray(picture)), rng, mirror=mirror)
 
     def summary(self) -> SyntheticSummary:
         """What there is."""

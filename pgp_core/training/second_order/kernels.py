@@ -53,6 +53,7 @@ class Kernel:
         """``(size, size)``, rows are y; its sum is 1."""
         axis = self._axis()
         x, y = axis[None, :], axis[:, None]
+        raw: npt.NDArray[np.float64]
         if self.family == SINC:
             raw = self._sinc(np.sqrt(x**2 + y**2))
         else:
@@ -67,7 +68,7 @@ class Kernel:
         return (raw / raw.sum()).astype(np.float32)
 
     def _axis(self) -> npt.NDArray[np.float64]:
-        return np.arange(self.size) - (self.size - 1) / 2
+        return np.linspace(-(self.size - 1) / 2, (self.size - 1) / 2, self.size)
 
     def _sinc(self, r: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         at = np.maximum(r, 1e-9)
