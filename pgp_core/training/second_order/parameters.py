@@ -9,10 +9,10 @@ from dataclasses import dataclass, fields
 import numpy as np
 from PIL import Image
 
-from .apply import apply
 from .checks import checked
 from .kernels import FAMILIES, SINC, Kernel
 from .recipe import MODES, Noise, Pass, Recipe
+from .steps import apply
 
 Range = tuple[float, float]
 Six = tuple[float, float, float, float, float, float]
