@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -87,7 +88,7 @@ def loader(
         batch: samples in a micro-batch.
         rank, world: this process, of how many.
         accumulation: micro-batches in a step.
-        workers: processes that make batches; 0 for this one.
+        workers: processes that make batches; 0 for this one. They import the main module, as Python's "spawn" does.
 
     Yields:
         ``(stop - start) * accumulation`` batches.
@@ -95,7 +96,9 @@ def loader(
     Raises:
         PGPError: what the samples raise.
     """
-    ahead: dict[str, Any] = {"prefetch_factor": 2, "worker_init_fn": _start_worker} if workers else {}
+    ahead: dict[str, Any] = {}
+    if workers:
+        ahead = {"prefetch_factor": 2, "worker_init_fn": _start_worker, "multiprocessing_context": _context()}
     batches = DataLoader(
         _Batches(samples, batch, rank, world),
         batch_size=None,
@@ -107,6 +110,16 @@ def loader(
         if isinstance(made, PGPError):
             raise made
         yield made
+
+
+def _context() -> Any:
+    """Workers start clean: forked from this process they would wait for ever for threads of libvips (pictures of 16
+    bits), OpenMP or CUDA that stayed behind. A server that has imported PyTorch once makes the start quick."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 def _start_worker(_number: int) -> None:

@@ -13,6 +13,7 @@ from ...errors import PGPError
 from ..degradation import Degradation
 from ..subject import Sample
 from .cutting import Cutter, Degrades
+from .mapped import Mapped, mapped
 
 
 class SyntheticSamples(Dataset[Sample]):
@@ -39,7 +40,8 @@ class SyntheticSamples(Dataset[Sample]):
         enlarge: Sequence[str] = ("lanczos",),
     ):
         self.cutter = Cutter(patch, degradation or Degradation(), enlarge)
-        self.pictures, self.seed = pictures, seed
+        self.pictures: Any = pictures
+        self.seed = seed
         if not len(pictures) or min(pictures.shape[1:3]) < patch:
             raise PGPError(f"painted pictures of the shape {pictures.shape} are too small for crops of {patch} pixels")
 
@@ -54,6 +56,15 @@ class SyntheticSamples(Dataset[Sample]):
         picture = np.rot90(self.pictures[rng.integers(len(self.pictures))], int(rng.integers(4)))
         mirror = bool(rng.random() < 0.5)
         return self.cutter.draw(Image.fromarray(np.ascontiguousarray(picture)), rng, mirror=mirror)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For worker processes: pictures that are mapped from a file are mapped there again, not copied."""
+        return {**self.__dict__, "pictures": mapped(self.pictures)} if mapped(self.pictures) else self.__dict__
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if isinstance(self.pictures, Mapped):
+            self.pictures = self.pictures.open()
 
     def summary(self) -> SyntheticSummary:
         """What there is."""
