@@ -14,7 +14,6 @@ from PIL import Image
 
 from pgp_core import nano
 from pgp_core.guidance import Guidance, GuidanceSpec, Site
-from pgp_core.training.data import Crops
 from pgp_core.training.degradation import Degradation, degrade, fixed_recipe
 from pgp_core.training.nano_subject import Contexts, NanoSubject
 from pgp_core.training.pictures import Painter, paint_set
@@ -168,45 +167,3 @@ def test_the_fixed_recipe(pictures: np.ndarray) -> None:
     expected = degrade(hq, 4, 1.0, 3.0, 80, np.random.default_rng(5), Image.Resampling.BOX)
     assert np.array_equal(np.asarray(fixed_recipe(hq, 5)), np.asarray(expected))
     assert fixed_recipe(hq).size == (24, 24)
-
-
-# -- crops -------------------------------------------------------------------------------------------------
-
-
-def test_a_batch_depends_on_seed_and_step_alone(pictures: np.ndarray) -> None:
-    crops, same, other = (Crops(pictures, 3, 32, seed) for seed in (4, 4, 5))
-    batch = crops.at(7)
-    for x in batch:
-        assert x.shape == (3, 3, 32, 32)
-        assert x.dtype == torch.float32
-        assert 0 <= x.min() <= x.max() <= 1
-    crops.at(2)
-    assert all(torch.equal(a, b) for a, b in zip(batch, crops.at(7), strict=True))
-    assert all(torch.equal(a, b) for a, b in zip(batch, same.at(7), strict=True))
-    assert not torch.equal(batch[1], crops.at(8)[1])
-    assert not torch.equal(batch[1], other.at(7)[1])
-
-
-def test_lq_and_hq_show_the_same_place(pictures: np.ndarray) -> None:
-    mild = Degradation(blur=(0.4, 0.4), noise=(0.0, 0.0), jpeg=(95, 95))
-    lq, hq = Crops(pictures, 12, 32, 1, mild).at(0)
-
-    def small(x: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.avg_pool2d(x, 4)
-
-    def distance(a: torch.Tensor, b: torch.Tensor) -> float:
-        return float((small(a) - small(b))[..., 1:-1, 1:-1].abs().mean())
-
-    aligned = distance(lq, hq)
-    assert aligned < 0.03
-    for axis in (-2, -1):
-        for half_an_lq_pixel in (-2, 2):
-            assert distance(lq, hq.roll(half_an_lq_pixel, axis)) > 1.2 * aligned
-
-
-def test_hq_crops_are_cut_from_the_pictures(pictures: np.ndarray) -> None:
-    _, hq = Crops(pictures[:1], 4, 64, 2).at(0)
-    # A picture of 96 has one place for a crop of 64 with a margin of 16: its centre, turned or mirrored.
-    centre = torch.from_numpy(pictures[0, 16:80, 16:80]).permute(2, 0, 1).float() / 255
-    turned = [torch.rot90(x, k, (1, 2)) for x in (centre, centre.flip(2)) for k in range(4)]
-    assert all(any(torch.equal(crop, x) for x in turned) for crop in hq)

@@ -108,7 +108,10 @@ class Data:
         pictures, size: of the synthetic set: how many, and their side.
         cache: where the painted set is kept; by default beside the run's folder.
         seed: of pictures and crops; by default the run's.
-        degradation: how LQ is made of HQ; keys are those of the degradation.
+        recipe: how LQ is made of HQ: ``second-order`` as FaithDiff's (by default for a folder), or ``nano``'s.
+        degradation: the recipe's parameters, in place of its own.
+        enlarge: LQ to canvas: as upscaling does, or as FaithDiff's training did (nearest, bilinear or bicubic).
+        crops_per_picture: crops in a row from one picture of a folder; more spares decoding.
     """
 
     kind: str = field(metadata=limits(one_of=("synthetic", "folder")))
@@ -121,7 +124,10 @@ class Data:
     size: int = field(default=256, metadata=limits(at_least=32))
     cache: Path | None = field(default=None, metadata=limits(inputs=False))
     seed: int | None = field(default=None, metadata=limits(at_least=0))
+    recipe: str = field(default="default", metadata=limits(one_of=("default", "second-order", "nano")))
     degradation: dict[str, Any] = field(default_factory=dict)
+    enlarge: str = field(default="canvas", metadata=limits(one_of=("canvas", "faithdiff")))
+    crops_per_picture: int = field(default=1, metadata=limits(at_least=1))
 
 
 @dataclass(frozen=True)

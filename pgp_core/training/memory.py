@@ -69,7 +69,7 @@ def activations(config: RunConfig, parts: Parts, precision: str) -> int:
                 largest = max(largest, inner.total)
                 return out
 
-            subject.unet.enable_gradient_checkpointing(segment)  # type: ignore[operator]
+            subject.unet.enable_gradient_checkpointing(segment)
         with (
             torch.autograd.graph.saved_tensors_hooks(outer.pack, lambda x: x),
             autocast(torch.device("cpu"), precision),
@@ -123,9 +123,7 @@ def _call(subject: Any, config: RunConfig, parts: Parts) -> None:
     n, side, shape = config.data.batch, config.data.patch, parts.shape
     factor = 4 if config.model.kind == "nano" else 8
     x = torch.empty(n, shape.latent_channels, side // factor, side // factor)
-    condition = Condition(
-        torch.empty(n, 77, shape.context_dim), torch.empty(n, shape.pooled_dim), torch.empty(n, 6)
-    )
+    condition = Condition(torch.empty(n, 77, shape.context_dim), torch.empty(n, shape.pooled_dim), torch.empty(n, 6))
     subject(x, torch.empty(n), torch.empty(n, 3, side, side), condition)
 
 

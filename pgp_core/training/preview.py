@@ -8,14 +8,11 @@ from typing import Any
 
 import torch
 
-from ..errors import TrainingError
-from ..images.finding import find_pictures
 from .building import empty, inspect
 from .config import RunConfig
 from .memory import memory
 from .precision import fastest
-from .sources import painted_path
-from .state import load_state
+from .sources import make_degradation, make_source, painted_path
 
 Say = Callable[[str], None]
 
@@ -77,8 +74,14 @@ def rows(found: dict[str, Any]) -> list[tuple[str, str]]:
             f"{found['steps']} of {found['crops_a_step']} crops: {batch['micro']} x {batch['accumulation']} "
             f"accumulated x {batch['processes']} process{'es' if batch['processes'] > 1 else ''}",
         ),
-        ("data", ", ".join(f"{v} {k.replace('_', ' ')}" for k, v in data.items() if v not in (None, ""))),
+        ("data", ", ".join(_told(k, v) for k, v in data.items() if v)),
     ]
+
+
+def _told(name: str, value: Any) -> str:
+    if isinstance(value, list):
+        return f"{len(value)} {name} skipped"
+    return f"{name.replace('_', ' ')} {value}"
 
 
 def _done(config: RunConfig) -> int:
@@ -93,19 +96,13 @@ def _done(config: RunConfig) -> int:
 
 
 def _data(config: RunConfig) -> dict[str, Any]:
-    """What there is to train on; pictures are counted, not opened."""
+    """What there is to train on; of pictures only headers and captions are read."""
     data = config.data
     if data.kind == "synthetic":
+        make_degradation(config)
         path = painted_path(config)
         return {"pictures": data.pictures, "painted_already": path.exists(), "file": str(path)}
-    assert data.folder is not None
-    if not data.folder.is_dir():
-        raise TrainingError(f"{config.source}: data.folder {data.folder} is no folder")
-    pictures = find_pictures([data.folder])
-    captions = sum(p.with_suffix(".txt").is_file() for p in pictures)
-    if not pictures:
-        raise TrainingError(f"{config.source}: data.folder {data.folder} holds no pictures")
-    return {"pictures": len(pictures), "captions": captions, "folder": str(data.folder)}
+    return make_source(config).samples.summary().to_json()
 
 
 def _millions(n: int) -> str:

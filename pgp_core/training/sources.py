@@ -2,82 +2,52 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset
-
-from ..errors import TrainingError
 from .config import RunConfig
-from .data import Crops
 from .degradation import Degradation
 from .pictures import paint_set
-from .subject import Batch, Sample
+from .samples import FAITHDIFF_ENLARGEMENTS, FolderSamples, Samples, SyntheticSamples, loader
+from .second_order import SecondOrder
+from .subject import Batch
 from .tables import read_table
 
 
 @dataclass(frozen=True)
 class Source:
-    """Crops by number; micro-batch n has the crops from ``n * batch`` on, whichever process asks for it."""
+    """Samples by number, in micro-batches by number; see :func:`pgp_core.training.samples.loader`."""
 
-    samples: Dataset[Sample]
+    samples: Samples
     batch: int
+    accumulation: int = 1
     workers: int = 0
 
     def __call__(self, numbers: range) -> Iterable[Batch]:
-        """The micro-batches of these numbers, prepared ahead in processes of their own: a thread would fight
-        the training thread for Python's lock at every small operation."""
-        more: dict[str, Any] = {"prefetch_factor": 4, "worker_init_fn": _ignore_interrupts} if self.workers else {}
-        sampler: Any = _Numbers(numbers, self.batch)
-        return DataLoader(self.samples, batch_sampler=sampler, collate_fn=Batch.of, num_workers=self.workers, **more)
+        """The micro-batches of one process, to the end of the run.
+
+        Args:
+            numbers: among those of all steps and processes: from the first of a step, one in as many as there are
+                processes.
+        """
+        world = numbers.step
+        step = world * self.accumulation
+        return loader(
+            self.samples,
+            self.batch,
+            numbers.start // step,
+            numbers.stop // step,
+            rank=numbers.start % step,
+            world=world,
+            accumulation=self.accumulation,
+            workers=self.workers,
+        )
 
     def first(self, count: int) -> Batch:
         """A batch to look at."""
         return Batch.of([self.samples[i] for i in range(count)])
-
-
-@dataclass(frozen=True)
-class _Numbers:
-    """Crops' numbers, micro-batch by micro-batch."""
-
-    numbers: range
-    batch: int
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for n in self.numbers:
-            yield list(range(n * self.batch, (n + 1) * self.batch))
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-
-def _ignore_interrupts(_worker: int) -> None:
-    """Ctrl-C reaches every process of the terminal; the training process ends the others when it has saved."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-@dataclass(frozen=True)
-class SyntheticSamples(Dataset[Sample]):
-    """Random crops of painted pictures; number n depends on the seed and n alone."""
-
-    crops: Crops
-
-    def __getitem__(self, index: int) -> Sample:
-        lq, hq = self.crops.pair(np.random.default_rng([self.crops.seed, index]))
-        side = self.crops.patch
-        return Sample(_tensor(lq), _tensor(hq), original=(side, side))
-
-    def __len__(self) -> int:
-        return 2**62
-
-
-def _tensor(picture: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).float() / 255
 
 
 def make_source(config: RunConfig) -> Source:
@@ -87,12 +57,36 @@ def make_source(config: RunConfig) -> Source:
         PGPError: if the folder or the degradation is not usable.
     """
     data = config.data
-    degradation = read_table(Degradation, data.degradation, "data.degradation", config.source, Path())
+    enlarge = ("lanczos",) if data.enlarge == "canvas" else FAITHDIFF_ENLARGEMENTS
+    degradation = make_degradation(config)
+    samples: Any
     if data.kind == "folder":
-        raise TrainingError(f'{config.source}: data.kind "folder" is not there yet')
-    pictures = paint_set(str(painted_path(config)), data.pictures, 0, data.size)
-    crops = Crops(pictures, data.batch, data.patch, config.data_seed, degradation)
-    return Source(SyntheticSamples(crops), data.batch, data.workers)
+        assert data.folder is not None
+        samples = FolderSamples(
+            data.folder,
+            data.patch,
+            config.data_seed,
+            degradation,
+            enlarge=enlarge,
+            crops_per_picture=data.crops_per_picture,
+        )
+    else:
+        pictures = paint_set(str(painted_path(config)), data.pictures, 0, data.size)
+        samples = SyntheticSamples(pictures, data.patch, config.data_seed, degradation, enlarge=enlarge)
+    return Source(samples, data.batch, data.accumulation, data.workers)
+
+
+def make_degradation(config: RunConfig) -> SecondOrder | Degradation:
+    """HQ to LQ as the configuration has it.
+
+    Raises:
+        PGPError: naming the parameter that is not as it must be.
+    """
+    data = config.data
+    second = data.recipe == "second-order" or (data.recipe == "default" and data.kind == "folder")
+    kind: Any = SecondOrder if second else Degradation
+    made: SecondOrder | Degradation = read_table(kind, data.degradation, "data.degradation", config.source, Path())
+    return made
 
 
 def painted_path(config: RunConfig) -> Path:

@@ -19,8 +19,8 @@ from .distillation import make_loss
 from .precision import fastest, prepare
 from .results import write_results
 from .runner import FIGURES, Loss, Runner, make_accelerator
-from .samples import strip
 from .sources import Source, make_source
+from .strips import strip
 from .subject import Subject
 
 Say = Callable[[str], None]
@@ -52,6 +52,9 @@ def train(config: RunConfig, say: Say, progress: bool = True, batches: Source | 
     accelerator = make_accelerator(config.run.device)
     with accelerator.main_process_first():
         source = batches or make_source(config)
+    if batches is None and accelerator.is_main_process:
+        for line in source.samples.summary().lines():
+            say(line)
     subject = parts.load(accelerator.device)
     select(subject, config)
     precision = set_precision(subject, config, accelerator.device)
