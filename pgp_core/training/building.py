@@ -30,6 +30,8 @@ from .subject import Subject
 from .tables import FromCommandLine
 
 WEIGHTS = "model.safetensors"
+#: Values of ``model.guidance`` that are no file.
+OWN_GUIDANCE = ("fresh", "own", "faithdiff+fresh", "none", "base", "peam")
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def _check_sites(subject: Subject, config: RunConfig) -> None:
 
 def _nano(config: RunConfig) -> Parts:
     model = config.model
-    plan = _plan(config) or PrunePlan.full(NANO_SHAPE.topology)
+    plan = read_plan(config) or PrunePlan.full(NANO_SHAPE.topology)
     spec = nano.guidance_spec(model.guidance == "peam")
     base = _nano_base(config)
     if base is not None and not base.is_file():
@@ -152,7 +154,7 @@ def _nano_base(config: RunConfig) -> Path | None:
     if not base:
         return None
     if base.endswith(".safetensors"):
-        return _path(config, base)
+        return resolve(config, base)
     return config.run.folder.parent / base / WEIGHTS
 
 
@@ -176,12 +178,12 @@ def _load_nano(subject: NanoSubject, path: Path, plan: PrunePlan) -> None:
 
 def _sdxl(config: RunConfig, say: Say) -> Parts:
     model = config.model
-    base = _path(config, model.base) if model.base else None
+    base = resolve(config, model.base) if model.base else None
     files = Files(
         model=base,
         sdxl=model.sdxl,
         vae=model.vae,
-        plan=_plan(config),
+        plan=read_plan(config),
         loras=model.loras,
         conditioning=model.conditioning,
         negative_conditioning=model.negative_conditioning,
@@ -227,7 +229,7 @@ def _guidance(
         faithdiff = base if kind != "fresh" else None
         spec, tensors = make_fresh_guidance(info.shape.channels[0], info.plan, faithdiff, config.run.seed)
         return spec, lambda: tensors
-    path = base if kind == "own" else _path(config, kind)
+    path = base if kind == "own" else resolve(config, kind)
     if path is None:
         raise TrainingError(f'{config.source}: model.guidance is "own", which needs FaithDiff\'s file as model.base')
     with open_weights(path) as file:
@@ -270,17 +272,23 @@ def _check_widths(saved: SavedPrompts, shape: UNetShape) -> None:
 # -- both ----------------------------------------------------------------------------------------------------
 
 
-def _plan(config: RunConfig) -> PrunePlan | None:
+def read_plan(config: RunConfig) -> PrunePlan | None:
+    """The plan that a configuration names, or None.
+
+    Raises:
+        TrainingError: if there is none, or it is malformed.
+    """
     text = config.model.plan
     if not text:
         return None
-    path = _path(config, text)
+    path = resolve(config, text)
     try:
         return load_plan(str(path) if path.exists() else text)
     except PGPError as e:
         raise TrainingError(f"{config.source}: model.plan: {e}") from None
 
 
-def _path(config: RunConfig, text: str) -> Path:
+def resolve(config: RunConfig, text: str) -> Path:
+    """A path that a configuration names as text."""
     path = Path(text).expanduser()
     return path if isinstance(text, FromCommandLine) else config.root / path

@@ -1,7 +1,7 @@
 """One TOML file a run: what it may say, and reading it.
 
-Relative paths to what a run reads count from the file's folder (``--set`` on the command line: from the working
-directory), the run's own folder from the working directory.
+Relative paths to what a run reads count from the file's folder (those on the command line, and those of files that
+ship, from the working directory), the run's own folder from the working directory.
 """
 
 from __future__ import annotations
@@ -255,9 +255,9 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: naming the key, and what was expected there.
     """
-    found = path
+    found, root = path, path.parent
     if not path.exists() and (READY / f"{path}.toml").is_file():
-        found = READY / f"{path}.toml"
+        found, root = READY / f"{path}.toml", Path()
     try:
         table = tomllib.loads(found.read_text("utf-8"))
     except FileNotFoundError:
@@ -269,7 +269,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigError(f"{path} is no TOML: {e}") from None
     for text in overrides:
         _override(table, text)
-    return read_config(table, path.name, found.parent)
+    return read_config(table, path.name, root)
 
 
 def read_config(table: dict[str, Any], source: str = "this configuration", root: Path = Path()) -> RunConfig:

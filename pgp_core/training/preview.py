@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from .building import empty, inspect
+from ..fresh_guidance import fresh_spec
+from ..guidance import Site
+from ..plan import PrunePlan
+from ..unet_shape import SDXL_SHAPE
+from .building import OWN_GUIDANCE, Parts, empty, inspect, read_plan, resolve
 from .config import RunConfig
 from .memory import memory
 from .precision import fastest
 from .sources import make_degradation, make_source, painted_path
+from .subject import Subject
 
 Say = Callable[[str], None]
 
@@ -20,10 +27,15 @@ Say = Callable[[str], None]
 def preview(config: RunConfig, say: Say) -> dict[str, Any]:
     """Plain numbers: parameters, bytes, steps, crops.
 
+    What a full-size run starts from need not be there yet: then SDXL's own shape is counted.
+
     Raises:
-        PGPError: as the run itself would for files that are missing or do not fit.
+        PGPError: as the run itself would for files that do not fit.
     """
-    parts = inspect(config, say)
+    missing = _missing(config)
+    for path in missing:
+        say(f"{path} is not there yet")
+    parts = _assumed(config, say) if missing else inspect(config, say)
     on_gpu = config.run.device == "auto" and torch.cuda.is_available()
     full = config.model.kind == "sdxl"
     # A full-size run is meant for a card, wherever it is looked at.
@@ -54,7 +66,35 @@ def preview(config: RunConfig, say: Say) -> dict[str, Any]:
         "crops_a_step": micro,
         "crops": micro * config.run.steps,
         "data": _data(config),
+        "missing": [str(p) for p in missing],
     }
+
+
+def _missing(config: RunConfig) -> list[Path]:
+    """Files of a full-size model that are not there."""
+    model = config.model
+    if model.kind == "nano":
+        return []
+    base = resolve(config, model.base) if model.base else None
+    guidance = None if model.guidance in OWN_GUIDANCE else resolve(config, model.guidance)
+    wanted = (base, guidance, model.sdxl, model.vae, *model.loras, model.conditioning, model.negative_conditioning)
+    return [p for p in wanted if p is not None and not p.exists()]
+
+
+def _assumed(config: RunConfig, say: Say) -> Parts:
+    """SDXL's own shape, less the plan's blocks; fresh guidance where there is to be any."""
+
+    def load(device: torch.device) -> Subject:
+        raise NotImplementedError
+
+    say("counted as SDXL, whose shape it is taken to have")
+    plan = read_plan(config) or PrunePlan.full(SDXL_SHAPE.topology)
+    plan.check(SDXL_SHAPE.topology)
+    spec = None if config.model.guidance == "none" else fresh_spec(SDXL_SHAPE.channels[0], plan)
+    if spec is not None and config.model.guidance in ("own", "faithdiff+fresh"):
+        alignment = Site("conv_in", SDXL_SHAPE.channels[0], 0, 8, "alignment")
+        spec = replace(spec, sites=(alignment, *(spec.sites if "+" in config.model.guidance else ())))
+    return Parts(SDXL_SHAPE, plan, spec, "epsilon", None, load)
 
 
 def rows(found: dict[str, Any]) -> list[tuple[str, str]]:
@@ -74,7 +114,7 @@ def rows(found: dict[str, Any]) -> list[tuple[str, str]]:
             f"{found['steps']} of {found['crops_a_step']} crops: {batch['micro']} x {batch['accumulation']} "
             f"accumulated x {batch['processes']} process{'es' if batch['processes'] > 1 else ''}",
         ),
-        ("data", ", ".join(_told(k, v) for k, v in data.items() if v)),
+        ("data", ", ".join(_told(k, v) for k, v in data.items() if v or k == "pictures")),
     ]
 
 
@@ -102,6 +142,9 @@ def _data(config: RunConfig) -> dict[str, Any]:
         make_degradation(config)
         path = painted_path(config)
         return {"pictures": data.pictures, "painted_already": path.exists(), "file": str(path)}
+    assert data.folder is not None
+    if not data.folder.exists():
+        return {"pictures": 0, "folder": str(data.folder)}
     return make_source(config).samples.summary().to_json()
 
 
