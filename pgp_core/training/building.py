@@ -64,9 +64,9 @@ def inspect(config: RunConfig, say: Say) -> Parts:
     return _nano(config) if config.model.kind == "nano" else _sdxl(config, say)
 
 
-def empty(parts: Parts, config: RunConfig, device: str = "meta") -> Subject:
-    """The model with no weights of any meaning, its trained parts marked."""
-    with torch.device(device):
+def empty(parts: Parts, config: RunConfig) -> Subject:
+    """The model without weights, on the meta device, its trained parts marked."""
+    with torch.device("meta"):
         unet = build_unet(parts.shape, parts.plan)
         guidance = Guidance(parts.spec) if parts.spec else None
         subject: Subject

@@ -52,8 +52,9 @@ def activations(config: RunConfig, parts: Parts, precision: str) -> int:
     checkpointing that is the input of each checkpointed layer, and the largest of these layers computed again. The
     gradients of the activations are taken to be as large as that layer; without checkpointing, as a tenth.
     """
+    subject: Any = empty(parts, config)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        subject = _fake(parts, config)
+        _fake(subject)
         weights = {p.untyped_storage()._cdata for p in subject.parameters()}
         outer, segments = _Saved(weights), _Saved(weights)
         largest = 0
@@ -107,23 +108,30 @@ class _Float32LayerNorm(torch.nn.LayerNorm):
         return super().forward(x.float())
 
 
-def _fake(parts: Parts, config: RunConfig) -> Any:
-    """The model on tensors that only say they are on the CPU, its norms in float32."""
-    subject = empty(parts, config, "cpu")
+def _fake(subject: torch.nn.Module) -> None:
+    """Its tensors become ones that only say they are on the CPU, its norms compute in float32."""
     for module in subject.modules():
+        for name, p in module._parameters.items():
+            if p is not None:
+                module._parameters[name] = torch.nn.Parameter(torch.empty(p.shape, dtype=p.dtype), p.requires_grad)
+        for name, b in module._buffers.items():
+            if b is not None:
+                module._buffers[name] = torch.empty(b.shape, dtype=b.dtype)
         if type(module) is torch.nn.GroupNorm:
             module.__class__ = Float32GroupNorm
         elif type(module) is torch.nn.LayerNorm:
             module.__class__ = _Float32LayerNorm
-    return subject.train()
+    subject.train()
 
 
 def _call(subject: Any, config: RunConfig, parts: Parts) -> None:
     """One forward pass of a micro-batch."""
     n, side, shape = config.data.batch, config.data.patch, parts.shape
-    factor = 4 if config.model.kind == "nano" else 8
+    factor, tokens = (4, 8) if config.model.kind == "nano" else (8, 77)
     x = torch.empty(n, shape.latent_channels, side // factor, side // factor)
-    condition = Condition(torch.empty(n, 77, shape.context_dim), torch.empty(n, shape.pooled_dim), torch.empty(n, 6))
+    condition = Condition(
+        torch.empty(n, tokens, shape.context_dim), torch.empty(n, shape.pooled_dim), torch.empty(n, 6)
+    )
     subject(x, torch.empty(n), torch.empty(n, 3, side, side), condition)
 
 
