@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from pgp_core.cli import main
-from pgp_core.training.building import inspect, select
+from pgp_core.training.building import empty, inspect, select
 from pgp_core.training.config import load_config
 from pgp_core.training.diffusion_loss import DiffusionLoss
 from pgp_core.training.memory import activations
@@ -79,9 +79,9 @@ def test_activations_are_what_autograd_keeps(tmp_path: Path) -> None:
         DiffusionLoss()(subject, batch, torch.Generator())
     real = sum(s.nbytes() for s in kept.values())
     # The estimate adds a tenth for gradients on their way.
-    assert activations(config, parts, "float32") == pytest.approx(1.1 * real, rel=0.05)
+    assert activations(config, parts, empty(parts, config), "float32") == pytest.approx(1.1 * real, rel=0.05)
     spared = load_config(Path("nano-regress"), [*over, "run.checkpointing=true"])
-    assert activations(spared, parts, "float32") < 0.7 * real
+    assert activations(spared, parts, empty(parts, spared), "float32") < 0.7 * real
 
 
 def test_nano_and_what_there_is_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from .building import Parts, empty
+from .building import Parts
 from .config import RunConfig
 from .precision import Float32GroupNorm, autocast
-from .subject import Condition
+from .subject import Condition, Subject
 
 #: Parameters of SDXL's frozen parts: VAE, and both text encoders (123,060,480 and 694,659,840).
 VAE, TEXT_ENCODERS = 83_653_863, 817_720_320
@@ -20,13 +20,12 @@ VAE, TEXT_ENCODERS = 83_653_863, 817_720_320
 WORKSPACE = 1 << 30
 
 
-def memory(config: RunConfig, parts: Parts, precision: str, on_gpu: bool) -> dict[str, int]:
-    """Bytes on one device, by what takes them.
+def memory(config: RunConfig, parts: Parts, subject: Subject, precision: str, on_gpu: bool) -> dict[str, int]:
+    """Bytes on one device, by what takes them; the subject, from :func:`.building.empty`, is used up.
 
     ``activations`` and ``workspace`` are estimates, the rest is counted: weights, gradients and moving average in
     float32; two states a trained parameter for the optimiser (bytes with 8-bit Adam).
     """
-    subject = empty(parts, config)
     everything = sum(p.numel() for p in subject.parameters())
     trained = sum(p.numel() for p in subject.parameters() if p.requires_grad)
     averaged = config.ema.enabled and (config.ema.device == "same" or not on_gpu)
@@ -39,20 +38,19 @@ def memory(config: RunConfig, parts: Parts, precision: str, on_gpu: bool) -> dic
         "average": 4 * trained if averaged else 0,
         "vae": 4 * VAE if full else 0,
         "text_encoders": (2 if on_gpu else 4) * TEXT_ENCODERS if encoders else 0,
-        "activations": activations(config, parts, precision),
+        "activations": activations(config, parts, subject, precision),
         "workspace": WORKSPACE if on_gpu else 0,
     }
     return terms
 
 
-def activations(config: RunConfig, parts: Parts, precision: str) -> int:
-    """An estimate of what a micro-batch keeps for its backward pass.
+def activations(config: RunConfig, parts: Parts, subject: Any, precision: str) -> int:
+    """An estimate of what a micro-batch keeps for its backward pass; the subject is used up.
 
     Counted on tensors without memory: what autograd saves, each storage once, parameters left out. With
     checkpointing that is the input of each checkpointed layer, and the largest of these layers computed again. The
     gradients of the activations are taken to be as large as that layer; without checkpointing, as a tenth.
     """
-    subject: Any = empty(parts, config)
     with FakeTensorMode(allow_non_fake_inputs=True):
         _fake(subject)
         weights = {p.untyped_storage()._cdata for p in subject.parameters()}

@@ -47,13 +47,14 @@ def preview(config: RunConfig, say: Say) -> dict[str, Any]:
         if p.requires_grad:
             part = "lora" if ".lora_" in name else ".".join(name.split(".")[: 2 if name.startswith("guidance.") else 1])
             groups[part] = groups.get(part, 0) + p.numel()
-    terms = memory(config, parts, precision, on_gpu or full)
+    params = sum(p.numel() for p in subject.parameters())
+    terms = memory(config, parts, subject, precision, on_gpu or full)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     micro = config.data.batch * config.data.accumulation * processes
     return {
         "folder": str(config.run.folder),
         "plan": parts.plan.name,
-        "params": sum(p.numel() for p in subject.parameters()),
+        "params": params,
         "trained": sum(groups.values()),
         "trained_parts": groups,
         "precision": precision,
