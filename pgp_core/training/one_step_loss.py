@@ -95,6 +95,6 @@ def make_s1_loss(config: S1LossConfig, subject: Subject, score: Subject | None =
         if score is subject or score.unet is subject.unet:
             raise PGPError("the score model of csd must be another model than the one that is trained")
         csd = CSD(score, c.csd_guidance, (round(c.csd_from * 1000), round(c.csd_to * 1000)))  # type: ignore[arg-type,operator]
-    perceptual = Perceptual(c.measure, c.vgg or "") if c.perceptual else None  # type: ignore[arg-type]
+    perceptual = Perceptual(c.measure, str(c.vgg or "")) if c.perceptual else None  # type: ignore[arg-type]
     device = next(subject.unet.parameters()).device
     return S1Loss(c, perceptual, csd).to(device)

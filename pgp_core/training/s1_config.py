@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 from .. import nano
@@ -45,7 +46,7 @@ class S1LossConfig:
     edges: float | None = None
     perceptual: float | None = None
     measure: str | None = None
-    vgg: str | None = None
+    vgg: Path | str | None = None
     csd: float | None = None
     csd_guidance: float | None = None
     csd_from: float | None = None
