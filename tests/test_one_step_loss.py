@@ -34,7 +34,7 @@ class ToyUNet(torch.nn.Module):
 
 class Toy(Subject):
     """Latents are twice a picture in [-1, 1], pixels stay pixels; the condition's pooled vector is 1 for a
-    positive prompt with a text, 0.5 for one without, -1 for the negative."""
+    positive prompt and -1 for the negative."""
 
     def __init__(self, gain: float = 0.5, shift: float = 0.0, prediction: str = "epsilon", residual: bool = False):
         super().__init__()
@@ -53,8 +53,7 @@ class Toy(Subject):
         return z_hq - z_lq if self.residual else z_hq
 
     def condition(self, batch: Batch, positive: torch.Tensor) -> Condition:
-        said = torch.tensor([1.0 if text else 0.5 for text in batch.captions])
-        pooled = torch.where(positive, said, -1.0)[:, None]
+        pooled = torch.where(positive, 1.0, -1.0)[:, None]
         return Condition(torch.zeros(len(batch), 1, 1), pooled, torch.zeros(len(batch), 6))
 
     def forward(
@@ -127,17 +126,19 @@ def test_the_timestep_is_the_subject_s_unless_one_is_given(timestep: int | None)
     assert subject.calls[0]["t"].tolist() == [7 if timestep is None else timestep] * 4
 
 
-def test_a_share_of_prompts_is_empty_for_the_student_alone() -> None:
-    config = dataclasses.replace(only(l2=1.0, csd=1.0), null_prompt=0.5)
+@pytest.mark.parametrize("negatives", [False, True])
+def test_a_share_of_prompts_is_dropped_for_the_student_alone(negatives: bool) -> None:
+    """Unless the negative prompt means the LQ canvas."""
+    config = dataclasses.replace(only(l2=1.0, csd=1.0), null_prompt=0.25)
     subject, score, drawn = Toy(), Toy(), []
+    subject.negatives = negatives
     loss = make_s1_loss(config, subject, score)
-    for seed in range(50):
+    for seed in range(60):
         loss(subject, batch(), torch.Generator().manual_seed(seed))
         drawn += subject.calls[-1]["pooled"].flatten().tolist()
         assert score.calls[-2]["pooled"].flatten().tolist() == [1.0] * 4
         assert score.calls[-1]["pooled"].flatten().tolist() == [-1.0] * 4
-    assert set(drawn) == {0.5, 1.0}
-    assert drawn.count(0.5) / len(drawn) == pytest.approx(0.5, abs=0.1)
+    assert drawn.count(-1.0) / len(drawn) == pytest.approx(0.0 if negatives else 0.25, abs=0.07)
 
 
 def test_randomness_is_the_generator_s_alone() -> None:

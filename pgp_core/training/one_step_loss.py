@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 
 from ..errors import PGPError
@@ -37,15 +35,12 @@ class S1Loss(torch.nn.Module):
         c, n = self.config, len(batch)
         # Models that accelerate wraps for several devices hold the subject in `module`.
         inner: Subject = getattr(subject, "module", subject)
-        told = batch
-        if c.null_prompt:
-            dropped = (torch.rand(n, generator=generator) < c.null_prompt).tolist()
-            told = replace(
-                batch, captions=tuple("" if d else text for d, text in zip(dropped, batch.captions, strict=True))
-            )
         z_lq = inner.encode(batch.lq)
         t = torch.full((n,), inner.s1_timestep if c.timestep is None else c.timestep, device=z_lq.device)
-        condition = inner.condition(told, torch.ones(n, dtype=torch.bool, device=z_lq.device))
+        positive = torch.ones(n, dtype=torch.bool)
+        if c.null_prompt and not inner.negatives:
+            positive = torch.rand(n, generator=generator) >= c.null_prompt
+        condition = inner.condition(batch, positive.to(z_lq.device))
         z = z_lq - subject(z_lq, t, batch.lq, condition)
         terms = self._pixel_terms(z, batch, inner)
         if self.csd is not None:

@@ -34,7 +34,9 @@ class S1LossConfig:
         csd: weight of classifier score distillation, see :mod:`pgp_core.training.csd`; it takes a score model.
         csd_guidance: classifier-free guidance scale of the score model.
         csd_from, csd_to: between which shares of the timesteps it is asked, 0 to 1.
-        null_prompt: share of samples whose prompt is empty for the student, so that it works without one.
+        null_prompt: share of samples whose prompt is dropped for the student (its negative prompt, mostly an empty
+            one, takes the place), so that it works without one. The score model is always told. Models to whom the
+            negative prompt means the LQ canvas, such as nano, keep theirs.
         timestep: at which the one step is made, 0 to 999; None for the model's own.
     """
 
