@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from .. import nano, prompts, sdxl_loading
+from .. import lora, nano, prompts, sdxl_loading
 from ..checkpoints import read_safetensors
 from ..conditioning import load as load_conditioning
 from ..errors import PGPError, TrainingError
@@ -23,7 +24,7 @@ from ..unet_file import UNetInfo
 from ..unet_shape import NANO_SHAPE, UNetShape
 from ..weights_file import open_weights
 from .config import RunConfig
-from .lora_layers import add_lora, full_rank, shrink_input
+from .lora_layers import add_lora, full_rank, load_lora, shrink_input
 from .nano_subject import NanoSubject
 from .sdxl_subject import Captions, SavedPrompts, SDXLSubject
 from .subject import Subject
@@ -109,12 +110,43 @@ def select(subject: Subject, config: RunConfig, start: bool = True) -> None:
 
 
 def _add_lora(subject: Subject, config: RunConfig, start: bool) -> None:
-    unet, rank, s1 = subject.unet, config.model.lora_rank, config.s1
-    first_of_nano = config.model.kind == "nano" and s1 is not None
-    ranks = {"conv_in": full_rank(unet.conv_in)} if first_of_nano else {}  # type: ignore[arg-type]
-    add_lora(unet, rank, ranks)
-    if first_of_nano and start:
+    unet: Any = subject.unet
+    s1, nano_s1 = config.s1, config.model.kind == "nano" and config.s1 is not None
+    first = first_lora(config) if start else None
+    second = s1 is not None and s1.second_lora
+    if first is not None and second:
+        lora.merge(unet, first[1], source=first[0].name)
+    # Nano's first LoRA may change the input layer at will.
+    add_lora(unet, config.model.lora_rank, {"conv_in": full_rank(unet.conv_in)} if nano_s1 and not second else {})
+    if first is not None and not second:
+        load_lora(unet, first[1], first[0].name)
+    elif nano_s1 and start and first is None:
         shrink_input(unet)
+
+
+def first_lora(config: RunConfig) -> tuple[Path, dict[str, torch.Tensor]] | None:
+    """The LoRA of the stage before, in trainers' names, and its file.
+
+    Raises:
+        TrainingError, CheckpointError: if it is not there, or is none.
+    """
+    name = config.s1.first_lora if config.s1 is not None else ""
+    if not name:
+        return None
+    nano_run = config.model.kind == "nano"
+    path = beside(config, name, WEIGHTS if nano_run else "lora.safetensors")
+    if not path.is_file():
+        raise TrainingError(f"{path} is not there: run what makes it first, or give another s1.first_lora")
+    weights, _ = read_safetensors(path)
+    own = {k.removeprefix("unet."): v for k, v in weights.items() if ".lora_A." in k or ".lora_B." in k}
+    return path, lora.from_peft(own) if own else lora.diffusers_names(weights, path.name)
+
+
+def beside(config: RunConfig, name: str, file: str) -> Path:
+    """A file that a configuration names: by its path, or by the name of a run beside this one."""
+    if name.endswith(".safetensors"):
+        return resolve(config, name)
+    return config.run.folder.parent / name / file
 
 
 def _check_sites(subject: Subject, config: RunConfig) -> None:
@@ -135,7 +167,7 @@ def _nano(config: RunConfig) -> Parts:
     model = config.model
     plan = read_plan(config) or PrunePlan.full(NANO_SHAPE.topology)
     spec = nano.guidance_spec(model.guidance == "peam")
-    base = _nano_base(config)
+    base = beside(config, model.base, WEIGHTS) if model.base else None
     if base is not None and not base.is_file():
         raise TrainingError(f"{base} is not there: run what makes it first, or give another model.base")
 
@@ -147,15 +179,6 @@ def _nano(config: RunConfig) -> Parts:
         return subject.to(device)
 
     return Parts(NANO_SHAPE, plan, spec, nano.PREDICTION, base, load)
-
-
-def _nano_base(config: RunConfig) -> Path | None:
-    base = config.model.base
-    if not base:
-        return None
-    if base.endswith(".safetensors"):
-        return resolve(config, base)
-    return config.run.folder.parent / base / WEIGHTS
 
 
 def _load_nano(subject: NanoSubject, path: Path, plan: PrunePlan) -> None:
@@ -241,9 +264,9 @@ def _guidance(
 def _prompts(config: RunConfig, files: Files, device: torch.device, say: Say) -> Captions | SavedPrompts:
     model = config.model
     if model.conditioning is not None:
-        if model.negative_conditioning is None and config.loss.prompt_dropout:
+        if model.negative_conditioning is None and (config.loss.prompt_dropout or config.s1 is not None):
             raise TrainingError(
-                f"{config.source}: model.negative_conditioning is missing: loss.prompt_dropout needs it beside "
+                f"{config.source}: model.negative_conditioning is missing: dropped prompts need it beside "
                 "model.conditioning"
             )
         positive = Prompt(load_conditioning(model.conditioning).entries, model.conditioning.name)

@@ -187,9 +187,11 @@ class S1:
 
     Attributes:
         preset, stage: whose settings stand for what is left out: ``paper``, ``pisa-sr`` or ``nano``; 1 or 2.
-        first_lora: the LoRA of the stage before, which goes on; or, with ``second_lora``, stays as it is.
+        first_lora: the LoRA of the stage before, a file or the name of a run beside this one: it goes on; or, with
+            ``second_lora``, stays as it is.
         second_lora: train a LoRA of its own beside the first (PiSA-SR's dial between pixels and perception).
-        score_model: file of CSD's frozen score model; left out, the run's own base without LoRA.
+        score_model: CSD's frozen score model, a file with a UNet; left out, the run's base with all its blocks. For
+            nano a ``model.safetensors`` or the name of a run beside this one; left out, ``full``.
         l1, l2, edges, perceptual, csd: weights of the terms.
         space: where l1 and l2 compare: ``picture`` or ``latent``.
         measure: of the perceptual term.
@@ -201,9 +203,9 @@ class S1:
 
     preset: str = field(default="paper", metadata=limits(one_of=("paper", "pisa-sr", "nano")))
     stage: int = field(default=1, metadata=limits(at_least=1, at_most=2))
-    first_lora: Path | None = None
+    first_lora: str = ""
     second_lora: bool = False
-    score_model: Path | None = None
+    score_model: str = ""
     l1: float | None = field(default=None, metadata=limits(at_least=0))
     l2: float | None = field(default=None, metadata=limits(at_least=0))
     space: str | None = field(default=None, metadata=limits(one_of=("picture", "latent")))
@@ -323,6 +325,8 @@ def _check(config: RunConfig, table: dict[str, Any]) -> None:
         raise ConfigError(f'{source}: model.train is empty: name what is trained, such as ["unet", "peam"]')
     if {"unet", "lora"} <= set(model.train):
         raise ConfigError(f'{source}: model.train has both "unet" and "lora": a LoRA is trained instead of the UNet')
+    if config.s1 is not None and config.s1.second_lora and not config.s1.first_lora:
+        raise ConfigError(f"{source}: s1.first_lora is missing: a second LoRA is trained beside it")
     if config.s1 is not None and "lora" not in model.train:
         raise ConfigError(f'{source}: model.train must have "lora": distillation to one step trains a LoRA')
     if nano:

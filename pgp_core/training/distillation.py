@@ -1,14 +1,55 @@
-"""What distillation to one step minimises."""
+"""What distillation to one step minimises, as a configuration has it."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import fields, replace
 
-from .config import S1
-from .losses import OneStepLoss
+import torch
+
+from ..errors import TrainingError
+from ..sdxl_loading import Files, Say, find_unet
+from .building import inspect, resolve
+from .config import Loss, RunConfig
+from .one_step_loss import S1Loss, make_s1_loss
+from .s1_config import S1LossConfig
+from .sdxl_subject import SDXLSubject
 from .subject import Subject
 
 
-def make_loss(config: S1, subject: Subject) -> Any:
-    """``loss(subject, batch, generator)`` of the stage that is asked for."""
-    return OneStepLoss(config.timestep, edges=config.edges or 0.0)
+def make_loss(config: RunConfig, subject: Subject, say: Say) -> S1Loss:
+    """``loss(subject, batch, generator)`` of the stage that is asked for, its score model loaded if it has one.
+
+    Raises:
+        PGPError: if the score model is not there, or a library or its weights are missing.
+    """
+    settings = loss_config(config)
+    score = _score(config, subject, say) if settings.resolved().csd else None
+    return make_s1_loss(settings, subject, score)
+
+
+def loss_config(config: RunConfig) -> S1LossConfig:
+    """``[s1]`` as the loss takes it."""
+    assert config.s1 is not None
+    return S1LossConfig(**{f.name: getattr(config.s1, f.name) for f in fields(S1LossConfig)})
+
+
+def _score(config: RunConfig, subject: Subject, say: Say) -> Subject:
+    """A frozen model over the same latents."""
+    assert config.s1 is not None
+    name = config.s1.score_model
+    device = subject.device
+    if isinstance(subject, SDXLSubject):
+        file = resolve(config, name or config.model.base) if name or config.model.base else None
+        found = find_unet(Files(model=file, sdxl=config.model.sdxl), say)
+        # Only its forward passes count: half the memory where a card has bfloat16.
+        dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+        unet = found.read(device, dtype)
+        return SDXLSubject(unet, None, subject.vae, subject.prompts, found.info.prediction)
+    model = replace(config.model, base=name or "full", plan="", guidance="base", train=("unet",))
+    other = replace(config, model=model, s1=None, loss=Loss())
+    object.__setattr__(other, "source", config.source)
+    object.__setattr__(other, "root", config.root)
+    try:
+        return inspect(other, say).load(device)
+    except TrainingError as e:
+        raise TrainingError(f"the score model of csd: {e}") from None

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 
 from .. import nano
+from ..errors import CheckpointError
+from ..lora import PREFIX
 
 #: What a LoRA touches: PiSA-SR's list.
 TARGETS = (
@@ -43,6 +45,31 @@ def add_lora(unet: Any, rank: int, ranks: Mapping[str, int] | None = None, name:
 def lora_weights(weights: Mapping[str, torch.Tensor], name: str = "default") -> dict[str, torch.Tensor]:
     """The LoRA's own among a UNet's weights, in PEFT's names without the adapter's."""
     return {k.replace(f".{name}.", "."): v for k, v in weights.items() if ".lora_" in k and f".{name}." in k}
+
+
+@torch.no_grad()
+def load_lora(unet: Any, weights: Mapping[str, torch.Tensor], source: str, name: str = "default") -> None:
+    """Give a LoRA that :func:`add_lora` made the weights of a file.
+
+    Args:
+        weights: in trainers' names, see :func:`pgp_core.lora.diffusers_names`.
+
+    Raises:
+        CheckpointError: if a layer is missing, or of another rank.
+    """
+    for key, p in unet.named_parameters():
+        module, found, tail = key.partition(".lora_")
+        if not found or f".{name}." not in f".{tail}":
+            continue
+        stem, half = PREFIX + module.replace(".", "_"), "down" if tail.startswith("A") else "up"
+        value = weights.get(f"{stem}.lora_{half}.weight")
+        if value is None or value.numel() != p.numel():
+            what = "has no layer" if value is None else "has another rank at"
+            raise CheckpointError(f"{source} {what} {module}: it cannot go on in this run")
+        alpha = float(weights.get(f"{stem}.alpha", torch.tensor(float(p.shape[half == "up"]))))
+        # Here the scale is 1.
+        scale = 1.0 if half == "down" else alpha / p.shape[1]
+        p.copy_(value.to(p).reshape(p.shape) * scale)
 
 
 def shrink_input(unet: Any, name: str = "default") -> None:

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from ..unet_diffusers import build_unet
 from .building import Parts
 from .config import RunConfig
+from .distillation import loss_config
 from .precision import Float32GroupNorm, autocast
 from .subject import Condition, Subject
 
@@ -38,10 +40,19 @@ def memory(config: RunConfig, parts: Parts, subject: Subject, precision: str, on
         "average": 4 * trained if averaged else 0,
         "vae": 4 * VAE if full else 0,
         "text_encoders": (2 if on_gpu else 4) * TEXT_ENCODERS if encoders else 0,
+        "score_model": (2 if on_gpu else 4) * _score_params(config, parts),
         "activations": activations(config, parts, subject, precision),
         "workspace": WORKSPACE if on_gpu else 0,
     }
     return terms
+
+
+def _score_params(config: RunConfig, parts: Parts) -> int:
+    """Of the frozen UNet that CSD asks; it is taken to be the unpruned one."""
+    if config.s1 is None or not loss_config(config).resolved().csd:
+        return 0
+    with torch.device("meta"):
+        return sum(p.numel() for p in build_unet(parts.shape).parameters())
 
 
 def activations(config: RunConfig, parts: Parts, subject: Any, precision: str) -> int:

@@ -47,6 +47,8 @@ def preview(config: RunConfig, say: Say) -> dict[str, Any]:
         if p.requires_grad:
             part = "lora" if ".lora_" in name else ".".join(name.split(".")[: 2 if name.startswith("guidance.") else 1])
             groups[part] = groups.get(part, 0) + p.numel()
+    if config.s1 is not None and full:
+        say("what the VAE's decoder and the perceptual measure keep is not counted")
     params = sum(p.numel() for p in subject.parameters())
     terms = memory(config, parts, subject, precision, on_gpu or full)
     processes = int(os.environ.get("WORLD_SIZE", "1"))

@@ -58,7 +58,7 @@ def train(config: RunConfig, say: Say, progress: bool = True, batches: Source | 
     subject = parts.load(accelerator.device)
     select(subject, config)
     precision = set_precision(subject, config, accelerator.device)
-    loss = make_training_loss(config, subject)
+    loss = make_training_loss(config, subject, say)
     first = source.first(min(config.run.samples, 4 * config.data.batch))
     runner = Runner(
         subject,
@@ -80,10 +80,10 @@ def train(config: RunConfig, say: Say, progress: bool = True, batches: Source | 
     return figures
 
 
-def make_training_loss(config: RunConfig, subject: Subject) -> Loss:
+def make_training_loss(config: RunConfig, subject: Subject, say: Say = lambda _: None) -> Loss:
     """Of fine-tuning, or of distillation where there is ``[s1]``."""
     if config.s1 is not None:
-        return make_loss(config.s1, subject)
+        return make_loss(config, subject, say)
     c = config.loss
     power = {"l1": 1, "l2": 2}[c.kind]
     return DiffusionLoss(power, c.timesteps, c.stratified, c.noise_offset, c.prompt_dropout, c.drop_base, c.latent_std)
@@ -107,6 +107,7 @@ def signature(config: RunConfig, parts: Parts, precision: str, processes: int) -
             if f"{section}.{key}" not in _FREE:
                 flat[f"{section}.{key}"] = value
     base = parts.base
+    flat.update({"s1.vgg": None} if config.s1 is not None else {})
     return flat | {
         "run.precision": precision,
         "model.base": None if base is None else [base.name, base.stat().st_size if base.is_file() else 0],
