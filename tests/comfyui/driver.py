@@ -24,7 +24,9 @@ from typing import Any
 MARK = "PGP-CHECK "
 
 #: Modules in ``checks/``; every function there whose name begins with ``check_`` is one check.
-MODULES = ("sampling", "patch", "state", "one_step", "dtypes", "refusals", "codec", "conditioning")
+MODULES = (
+    "sampling", "patch", "state", "one_step", "dtypes", "refusals", "codec", "conditioning", "recording",
+)  # fmt: skip
 
 
 def _import_as(name: str, folder: Path) -> Any:
