@@ -8,11 +8,10 @@ from typing import Any
 
 from pgp_core.redundancy.costs import block_cost, unet_cost
 from pgp_core.redundancy.report import Block, Report, Stats
-from pgp_core.topology import NANO, SDXL, Topology
-from pgp_core.unet_shape import NANO_SHAPE, SDXL_SHAPE
+from pgp_core.topology import Topology
+from pgp_core.unet_shape import SHAPES
 
 BlockId = tuple[str, int]
-SHAPES = {SDXL.name: SDXL_SHAPE, NANO.name: NANO_SHAPE}
 
 
 def blocks_of(topology: Topology, *stages: str) -> list[BlockId]:
