@@ -102,6 +102,23 @@ def mutations(folder: Path, seed: int = 0) -> Iterator[Mutation]:
             yield from _metadata(base, raw)
 
 
+def remember_readings(setattr_: Callable[[Any, str, Any], Any], weights_file: Any) -> None:
+    """Let :mod:`pgp_core.weights_file` unpickle a file once, however often it is opened in a row; errors are not kept.
+
+    Each mutation must be a new file: what was read stays mapped.
+    """
+    read, last = weights_file._open_torch, dict[str, Any]()
+
+    def once(path: Path) -> Any:
+        key = path, path.stat().st_ino, path.stat().st_mtime_ns
+        if last.get("key") != key:
+            last.clear()
+            last.update(file=read(path), key=key)
+        return last["file"]
+
+    setattr_(weights_file, "_open_torch", once)
+
+
 def _of_names(name: str) -> bool:
     """Whether it is names that are changed."""
     return any(word in name for word in ("number", "key", "no ", "without", "renamed", "block", "stack", "prefixed"))
