@@ -115,6 +115,11 @@ class PGPDiffSRBuildPlan(io.ComfyNode):
                     tooltip="fine: thresholds: remove where both are at least their threshold, as the paper's text has "
                     "it, though both measure how different input and output are.",
                 ),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="Refuse a report that was measured on another model than this one.",
+                ),
             ],
             outputs=[Plan.Output(display_name="plan", tooltip="For Apply Plan, Show Plan, Save Plan.")],
         )
@@ -133,7 +138,10 @@ class PGPDiffSRBuildPlan(io.ComfyNode):
         tau_cos: float = TAU_COS,
         tau_kl: float = TAU_KL,
         literal: bool = False,
+        model: io.Model.Type | None = None,
     ) -> io.NodeOutput:
+        if model is not None:
+            comfy_backbone.check_report(report, model)
         stages = STAGES if stage == _ALL else (stage,)
         topology = topology_of(report)
         start = base or PrunePlan.full(topology)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from comfy_api.latest import io, ui
 
@@ -10,7 +12,7 @@ from ..pgp_core.redundancy.report import MEASURES, Report
 from .plans import Plan
 from .redundancy import ReportType
 
-KINDS = ("heat map", "boxes", "over time")
+KINDS = ("heat map", "boxes", "over time", "feature maps")
 
 
 class PGPDiffSRPlotRedundancy(io.ComfyNode):
@@ -24,7 +26,7 @@ class PGPDiffSRPlotRedundancy(io.ComfyNode):
             category="PGP-DiffSR/plans",
             description=(
                 "Draws a redundancy report: all blocks with a plan's cuts marked, box plots of the change from step to "
-                "step (the paper's Figure 3), or the change over time. Needs matplotlib."
+                "step, or features over timesteps (the paper's Figure 3), or the change over time. Needs matplotlib."
             ),
             search_aliases=["pgp", "prune", "redundancy", "heat map", "plot"],
             inputs=[
@@ -46,16 +48,23 @@ class PGPDiffSRPlotRedundancy(io.ComfyNode):
     def execute(
         cls, report: Report, kind: str, measure: str, width: int, plan: PrunePlan | None = None
     ) -> io.NodeOutput:
-        from ..pgp_core.plots import boxes, heat_map, over_time
+        from ..pgp_core.plots import boxes, heat_map, module_maps, over_time
 
         if kind == "boxes":
             pixels = boxes(report, None, width)
         elif kind == "over time":
             pixels = over_time(report, measure, width)
+        elif kind == "feature maps":
+            pixels = module_maps(report, width)
         else:
             pixels = heat_map(report, plan, measure, width)
-        image = torch.from_numpy(pixels.copy()).float()[None] / 255
+        image = _image(pixels)
         return io.NodeOutput(image, ui=ui.PreviewImage(image, cls=cls))
+
+
+def _image(pixels: Any) -> torch.Tensor:
+    """An IMAGE of ``(H, W, 3)`` uint8."""
+    return torch.from_numpy(pixels.copy()).float()[None] / 255
 
 
 class PGPDiffSRPhaseOnly(io.ComfyNode):
@@ -72,12 +81,23 @@ class PGPDiffSRPhaseOnly(io.ComfyNode):
                 "structure that PEAM takes from the low-quality picture (the paper's Figure 1)."
             ),
             search_aliases=["pgp", "phase", "fourier", "fft", "reconstruction"],
-            inputs=[io.Image.Input("image", tooltip="A picture or a batch.")],
+            inputs=[
+                io.Image.Input("image", tooltip="A picture or a batch."),
+                io.Boolean.Input(
+                    "strip",
+                    default=False,
+                    optional=True,
+                    tooltip="One picture to look at: each one beside its phase. Needs matplotlib.",
+                ),
+            ],
             outputs=[io.Image.Output(display_name="image", tooltip="Mid-grey where nothing is.")],
         )
 
     @classmethod
-    def execute(cls, image: io.Image.Type) -> io.NodeOutput:
-        from ..pgp_core.plots import visible_phase
+    def execute(cls, image: io.Image.Type, strip: bool = False) -> io.NodeOutput:
+        from ..pgp_core.plots import phase_strip, visible_phase
 
-        return io.NodeOutput(visible_phase(image[..., :3].movedim(-1, 1).float()).movedim(1, -1))
+        pictures = image[..., :3].movedim(-1, 1).float()
+        if strip:
+            return io.NodeOutput(_image(phase_strip(pictures)))
+        return io.NodeOutput(visible_phase(pictures).movedim(1, -1))

@@ -51,6 +51,28 @@ def test_a_report_of_a_folder(folder: Path, tmp_path: Path, capsys: pytest.Captu
     assert report.modules["E_1"]["all"]["psi_kl"].count == 8
 
 
+def test_reports_and_phases_are_drawn(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "report.json"
+    maps = tmp_path / "maps.png"
+    options = ("--steps", 2, "--plot", maps, "--plot-kind", "feature-maps")
+    assert run("--images", folder / "0.png", "-o", out, *options) == 0
+    widths = {maps: 1024}
+    for kind in ("boxes", "over-time", "feature-maps"):
+        picture = tmp_path / f"{kind}.png"
+        widths[picture] = 512
+        assert main(["plot", "report", str(out), "-o", str(picture), "--kind", kind, "--width", "512"]) == 0
+    assert (tmp_path / "feature-maps.png").stat().st_size > 5000
+    capsys.readouterr()
+    widths[tmp_path / "phase.png"] = 640
+    phase = ["plot", "phase", str(folder), "-o", str(tmp_path / "phase.png"), "--width", "640", "--json"]
+    assert main(phase) == 0
+    row = json.loads(capsys.readouterr().out)
+    for path, width in widths.items():
+        with Image.open(path) as image:
+            assert image.format == "PNG" and image.width == width
+    assert row["width"] == 640 and row["output"] == str(tmp_path / "phase.png")
+
+
 def test_the_same_run_gives_the_same_report(folder: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         assert run("--images", folder / "0.png", "-o", tmp_path / f"{name}.json", "--steps", 2, "--scale", 1) == 0

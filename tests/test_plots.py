@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,8 +18,18 @@ from matplotlib.backends.backend_agg import RendererAgg
 
 from pgp_core.errors import PGPError, PictureError, ReportError
 from pgp_core.plan import PrunePlan, StackPlan, load_plan
-from pgp_core.plots import boxes, feature_maps, heat_map, over_time, page, phase_strip, visible_phase
+from pgp_core.plots import (
+    boxes,
+    feature_maps,
+    heat_map,
+    module_maps,
+    over_time,
+    page,
+    phase_strip,
+    visible_phase,
+)
 from pgp_core.plots.numbers import log_range, short, tick
+from pgp_core.redundancy.maps import FeatureMap, shrunk
 from pgp_core.redundancy.report import ALL, MODULES, Block, Report, Series, Stats
 from pgp_core.topology import NANO, SDXL, Topology
 
@@ -82,6 +93,7 @@ DRAWINGS: dict[str, Callable[..., Any]] = {
     "over time": lambda **size: over_time(report(), **size),
     "over time, one": lambda **size: over_time(report(times=[500]), "psi_kl", **size),
     "feature maps": lambda **size: feature_maps(MAPS, **size),
+    "module maps": lambda **size: module_maps(report(maps=module_features()), **size),
     "phase": lambda **size: phase_strip(PICTURES, **size),
     "boxes, empty": lambda **size: boxes(report(modules={}), **size),
     "heat map, empty": lambda **size: heat_map(report(blocks={}), PLAN, **size),
@@ -97,6 +109,14 @@ DRAWINGS: dict[str, Callable[..., Any]] = {
         report(model={"name": "$x^" * 90}), PrunePlan("a\n$\\frac" * 99, "sdxl", PLAN.stacks), **size
     ),
 }
+
+
+def module_features(modules: Sequence[str] = tuple(MODULES), steps: int = 20) -> dict[str, dict[str, FeatureMap]]:
+    """A ramp from left to right at every timestep of every module."""
+    ramp = torch.linspace(0, 1, 12).expand(1, 8, 12)
+    return {m: {str(951 - 50 * i): FeatureMap.of(shrunk(ramp)) for i in range(steps)} for m in modules}
+
+
 every_drawing = pytest.mark.parametrize("name", DRAWINGS)
 
 
@@ -365,6 +385,26 @@ def test_columns() -> None:
         assert draw(1).shape[0] > draw(2).shape[0] > draw(3).shape[0]
         with pytest.raises(PictureError, match="at least one column"):
             draw(0)
+
+
+def test_module_maps_have_a_row_a_module_and_a_column_a_timestep(drawn: list[Any]) -> None:
+    maps = module_features(["E_1", "D_2"])
+    maps["D_2"].pop("951")
+    module_maps(report(maps=maps))
+    (figure,) = drawn
+    captions = [t.get_text() for t in figure.texts[1:]]
+    # Twenty timesteps become five, from the first to the last.
+    assert captions[:5] == [f"E_1, t = {t}" for t in (951, 701, 451, 251, 1)]
+    assert captions[5] == "D_2, t = 951 (NaN)"
+    assert len(captions) == 10
+    (image,) = figure.axes[0].get_images()
+    shades = image.get_array().mean(-1)[4]
+    assert all(a < b for a, b in itertools.pairwise(shades))
+
+
+def test_pictures_of_different_sizes_stand_in_one_strip() -> None:
+    strip = phase_strip([torch.rand(3, 16, 24), torch.rand(3, 40, 20)])
+    assert strip.shape[1] == 1024
 
 
 def test_visible_phase_is_the_formula() -> None:

@@ -21,7 +21,7 @@ from pgp_core.errors import ReportError
 from pgp_core.plan import PrunePlan, StackPlan
 from pgp_core.planner.dial import dial
 from pgp_core.redundancy.measures import channels_last, phi_cos, psi_kl
-from pgp_core.redundancy.recorder import Recorder, fingerprint, series_of
+from pgp_core.redundancy.recorder import Recorder, series_of
 from pgp_core.redundancy.report import ALL, MODULES, Block, Report, load_report
 from pgp_core.redundancy.statistics import RESERVOIR, Running
 from pgp_core.topology import NANO
@@ -240,13 +240,6 @@ def test_the_planner_finds_planted_redundancy(
     assert {(s, n) for s, e in plan.stacks.items() for n in range(e.depth) if n not in e.keep} == planted
 
 
-def test_fingerprints_tell_weights_apart() -> None:
-    a = {"x": torch.arange(20.0), "y": torch.ones(2, 2)}
-    assert fingerprint(a) == fingerprint({k: a[k].clone() for k in reversed(a)})
-    assert fingerprint(a) != fingerprint({**a, "y": torch.ones(4)})
-    assert fingerprint(a) != fingerprint({**a, "x": a["x"] + 1})
-
-
 # -- the report ----------------------------------------------------------------------------------------------
 
 
@@ -262,6 +255,7 @@ def _report(recorder: Recorder) -> Report:
         modules={k: series_of(v) for k, v in recorder.modules.items()},
         blocks=blocks,
         versions={"torch": torch.__version__},
+        maps=recorder.feature_maps(),
     )
 
 
@@ -311,6 +305,10 @@ def _at(data: Any, *path: str) -> Any:
         (("modules", "E_1", ALL, "phi_cos", "count"), 1.5, "whole number"),
         (("blocks", "mid_block.attentions.0", "0", "timesteps", "951"), {}, "phi_cos"),
         (("blocks", "mid_block.attentions.0", "x"), {}, "'x'"),
+        (("maps", "E_1", "951", "height"), 4000, "4000"),
+        (("maps", "E_1", "951", "levels"), "not base64!", "levels"),
+        (("maps", "E_1", "951", "levels"), "AAAA", "3 levels"),
+        (("maps", "E_1", "951", "low"), float("inf"), "inf"),
     ],
 )
 def test_wrong_reports_are_refused_in_one_line(

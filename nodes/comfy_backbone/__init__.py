@@ -26,7 +26,7 @@ from .nano import load_nano, pixel_vae
 from .one_step import one_step_sampler
 from .plans import NO_PLAN, plan_choices, plan_files, plan_named, save_plan_named
 from .pruning import apply_plan
-from .recording import Recording, record, report_files, report_named
+from .recording import Recording, check_report, record, report_files, report_named
 from .saving import relative_to_output, save_unet
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "Recording",
     "apply_guidance",
     "apply_plan",
+    "check_report",
     "conditioning_fingerprint",
     "conditioning_names",
     "describe_guidance",

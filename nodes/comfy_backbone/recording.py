@@ -12,7 +12,8 @@ import torch
 
 from ...pgp_core.errors import PGPError, ReportError
 from ...pgp_core.redundancy.analyze import Measured, make_report
-from ...pgp_core.redundancy.recorder import Recorder, fingerprint
+from ...pgp_core.redundancy.identity import check_model, fingerprint
+from ...pgp_core.redundancy.recorder import Recorder
 from ...pgp_core.redundancy.report import Report, load_report
 from ...pgp_core.unet_file import inspect_unet
 from ...pgp_core.unet_shape import UNetShape
@@ -104,7 +105,7 @@ class Recording:
             latent=self.latent,
             tokens=self.tokens,
         )
-        model = {"name": type(self.unet).__name__, "fingerprint": _fingerprint(self.unet)}
+        model = {"name": type(self.unet).__name__, "fingerprint": fingerprint(self.unet.state_dict())}
         return make_report(self.recorder, self.shape, measured, model, self.partial)
 
     def save(self, name: str) -> str:
@@ -129,6 +130,15 @@ def record(model: Any) -> tuple[Any, Recording]:
     recorded.add_wrapper_with_key(wrappers.OUTER_SAMPLE, f"{KEY}.recording", recording.run)
     recorded.add_wrapper_with_key(wrappers.DIFFUSION_MODEL, f"{KEY}.recording", recording.call)
     return recorded, recording
+
+
+def check_report(report: Report, model: Any) -> None:
+    """Refuse a report of another model than this MODEL.
+
+    Raises:
+        ReportError: if it was measured on another one.
+    """
+    check_model(report, fingerprint(model.model.diffusion_model.state_dict()), "the connected one")
 
 
 def report_files() -> list[str]:
@@ -159,11 +169,3 @@ def _shape_of(model: Any) -> UNetShape:
 
 def _unread(key: str) -> torch.Tensor:
     raise AssertionError(f"{key} was read")
-
-
-def _fingerprint(unet: torch.nn.Module) -> str | None:
-    """Of the weights; None where core has not loaded them all (dynamic VRAM)."""
-    weights = unet.state_dict()
-    if len(weights) != len(shapes_of(unet)):
-        return None
-    return fingerprint(weights)

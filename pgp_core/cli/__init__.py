@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import Cancelled, PGPError
-from . import analyze, bench, convert, evaluate, export, guidance, plan, train, upscale
+from . import analyze, bench, convert, evaluate, export, guidance, plan, plot, train, upscale
 from .output import say
 
 
@@ -17,7 +17,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (upscale, convert, export, guidance, plan, train, evaluate, analyze, bench):
+    for module in (upscale, convert, export, guidance, plan, train, evaluate, analyze, plot, bench):
         module.add_to(commands)
     return parser
 

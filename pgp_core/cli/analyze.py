@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import full_size
+from . import full_size, plot
 from .device import choose_device
 from .output import emit, say, table
 
@@ -20,7 +20,8 @@ def add_to(commands: Any) -> None:
         "--images", nargs="+", type=Path, required=True, metavar="PATH", help="pictures, or folders of pictures"
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the report, ends in .json")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw the heat map of all blocks (PNG)")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw it (PNG); see pgp-diffsr plot")
+    parser.add_argument("--plot-kind", choices=plot.KINDS, default=plot.KINDS[0], help=f"what ({plot.KINDS[0]})")
     parser.add_argument("--scale", type=float, default=4.0, metavar="F", help="as for upscale (4)")
     parser.add_argument("--steps", type=int, default=20, metavar="N", help="Euler steps (20)")
     parser.add_argument("--cfg", type=float, metavar="F", help="classifier-free guidance (the model's own)")
@@ -73,28 +74,13 @@ def _run(args: argparse.Namespace) -> int:
         )
     report.save(args.output)
     if args.plot is not None:
-        _draw(report, args.plot)
+        plot.write(plot.draw(report, args.plot_kind), args.plot)
     if report.partial:
         say(f"interrupted after {len(report.measured['pictures'])} pictures; {args.output} is marked as partial")
     if args.json:
         emit({"output": str(args.output), "partial": report.partial, **report.measured})
     table([("report", str(args.output)), *_least(report)])
     return 1 if report.partial else 0
-
-
-def _draw(report: Any, path: Path) -> None:
-    from PIL import Image
-
-    from ..atomic import replacing
-    from ..errors import PictureError
-    from ..plots import heat_map
-
-    picture = Image.fromarray(heat_map(report))
-    try:
-        with replacing(path) as temporary:
-            picture.save(temporary, format="PNG")
-    except OSError as e:
-        raise PictureError(f"{path} cannot be written: {e}") from None
 
 
 def _least(report: Any, count: int = 5) -> list[tuple[str, str]]:

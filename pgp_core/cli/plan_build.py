@@ -38,6 +38,7 @@ def add_to(actions: Any) -> None:
     add = parser.add_argument
     add("-o", "--output", type=Path, required=True, metavar="FILE", help="ends in .json")
     add("--report", type=Path, metavar="FILE", help="of the model; only coarse pruning can do without")
+    add("--model", type=Path, metavar="FILE", help="refuse a report that was measured on another model than this one")
     add(
         "--method",
         choices=("coarse", "fine", "dial"),
@@ -76,6 +77,8 @@ def _run(args: argparse.Namespace) -> int:
     if args.name is not None:
         check_name(args.name)
     report = load_report(args.report) if args.report else None
+    if args.model is not None:
+        _check_model(args, report)
     plan = _build(args, report)
     save_plan(plan, args.output, args.overwrite)
     cost = totals(plan, report) if report else {}
@@ -94,6 +97,17 @@ def _run(args: argparse.Namespace) -> int:
         ]
     )
     return 0
+
+
+def _check_model(args: argparse.Namespace, report: Report | None) -> None:
+    from ..redundancy.identity import check_model, fingerprint_file
+    from ..weights_file import open_weights
+
+    if report is None:
+        args.usage("--model is held against a report: give one with --report")
+    else:
+        with open_weights(args.model) as file:
+            check_model(report, fingerprint_file(file), args.model.name)
 
 
 def _build(args: argparse.Namespace, report: Report | None) -> PrunePlan:

@@ -7,7 +7,8 @@ imported when a function is called.
 
 from .boxes import boxes
 from .heat_map import heat_map
+from .module_maps import module_maps
 from .over_time import over_time
 from .strips import feature_maps, phase_strip, visible_phase
 
-__all__ = ["boxes", "feature_maps", "heat_map", "over_time", "phase_strip", "visible_phase"]
+__all__ = ["boxes", "feature_maps", "heat_map", "module_maps", "over_time", "phase_strip", "visible_phase"]

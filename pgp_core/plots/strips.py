@@ -49,12 +49,15 @@ def feature_maps(
 
 @alone
 def phase_strip(
-    pictures: torch.Tensor, columns: int | None = None, width: int = WIDTH, height: int | None = None
+    pictures: Sequence[torch.Tensor] | torch.Tensor,
+    columns: int | None = None,
+    width: int = WIDTH,
+    height: int | None = None,
 ) -> Pixels:
     """Draw each picture with its phase-only reconstruction at its right.
 
     Args:
-        pictures: ``(B, 3, H, W)`` in [0, 1].
+        pictures: each ``(3, H, W)`` in [0, 1]; as a batch, or of different sizes.
         columns: pairs in a row; None for two, or one if there is one picture.
         width: in pixels.
         height: in pixels; None for what the pictures need.
@@ -63,9 +66,11 @@ def phase_strip(
         PictureError: for another shape.
         PGPError: for a size that cannot be, or if matplotlib is missing.
     """
-    phases = visible_phase(pictures)
-    shown = [("picture" if i % 2 == 0 else "phase only", _rgb(p))
-             for i, p in enumerate(x for pair in zip(pictures, phases, strict=True) for x in pair)]  # fmt: skip
+    if not len(pictures) or any(p.ndim != 3 for p in pictures):
+        raise PictureError(f"pictures must have the shape (3, H, W), not {[tuple(p.shape) for p in pictures]}")
+    shown = []
+    for picture in pictures:
+        shown += [("picture", _rgb(picture)), ("phase only", _rgb(visible_phase(picture[None])[0]))]
     pairs = columns if columns is not None else min(2, len(pictures))
     title = "Pictures, and what their phase alone holds"
     return _grid(shown, pairs * 2, 4, title, width, height)

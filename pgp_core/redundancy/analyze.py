@@ -17,8 +17,9 @@ from ..unet_file import inspect_unet
 from ..unet_shape import UNetShape
 from ..weights_file import WeightsFile
 from .costs import block_cost, unet_cost
+from .identity import fingerprint
 from .recorder import Block as BlockName
-from .recorder import Recorder, fingerprint, series_of
+from .recorder import Recorder, series_of
 from .report import Block, Report
 
 
@@ -72,6 +73,7 @@ def make_report(
             for stack, numbers in ran.items()
         },
         versions={"pgp_diffsr": __version__, "torch": torch.__version__},
+        maps=recorder.feature_maps(),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from ..topology import KeyMap
+from .maps import MOST, FeatureMap, shrunk
 from .measures import channels_last, phi_cos, psi_kl
 from .report import ALL, MEASURES, MODULES, Series, Stats
 from .statistics import Running
@@ -50,6 +50,8 @@ class Recorder:
         #: How many UNet calls, and how many numbers that were not finite and were left out.
         self.calls = 0
         self.dropped = 0
+        #: Of each module, the first conditioned picture's features at each timestep, see :func:`feature_maps`.
+        self._maps: dict[str, dict[str, torch.Tensor]] = {short: {} for short in MODULES}
         self._previous: dict[tuple[str, Hashable], tuple[float, torch.Tensor]] = {}
         self._pending: list[tuple[_Running, str, str, torch.Tensor]] = []
 
@@ -90,6 +92,7 @@ class Recorder:
         @torch.compiler.disable
         def hook(_module: Any, _inputs: Any, output: Any) -> None:
             h = output if isinstance(output, torch.Tensor) else output[0]
+            self._keep_map(short, step, h.detach(), streams)
             now = channels_last(h.detach())
             if now.data_ptr() == h.data_ptr():
                 # The UNet may write into its own features afterwards.
@@ -101,6 +104,18 @@ class Recorder:
                 self._previous[short, stream] = (timestep, part)
 
         return hook
+
+    def _keep_map(self, short: str, step: str, h: torch.Tensor, streams: Sequence[Hashable]) -> None:
+        maps = self._maps[short]
+        if step not in maps and len(maps) < MOST and 0 in streams:
+            maps[step] = shrunk(h.chunk(len(streams))[list(streams).index(0)][0])
+
+    def feature_maps(self) -> dict[str, dict[str, FeatureMap]]:
+        """Of each module, its features at the timesteps that were sampled first, where all are finite."""
+        return {
+            short: {step: FeatureMap.of(m) for step, m in maps.items() if bool(torch.isfinite(m).all())}
+            for short, maps in self._maps.items()
+        }
 
     def _block_hook(self, block: Block, step: str) -> Any:
         @torch.compiler.disable
@@ -138,17 +153,3 @@ def series_of(running: Mapping[str, Mapping[str, Running]]) -> Series:
     order = sorted((k for k in running if k != ALL), key=int, reverse=True)
     keys = [k for k in (*order, *([ALL] if ALL in running else [])) if all(running[k][m].count for m in MEASURES)]
     return {k: {m: Stats(**running[k][m].to_json()) for m in MEASURES} for k in keys}
-
-
-def fingerprint(weights: Mapping[str, torch.Tensor]) -> str:
-    """A hash that tells UNets apart: of every tensor's name, shape and first 16 values.
-
-    Args:
-        weights: names in LDM's scheme, without prefix, so that it is the same on both backbones.
-    """
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        tensor = weights[name]
-        digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().flatten()[:16].float().cpu().numpy().tobytes())
-    return digest.hexdigest()

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..atomic import replacing
 from ..errors import ReportError
+from .maps import FeatureMap
 
 FORMAT = "pgp-diffsr/redundancy-report"
 VERSION = 1
@@ -77,11 +78,12 @@ class Report:
 
     Attributes:
         topology: the UNet family (a topology's name).
-        model: ``name`` and ``fingerprint`` of the UNet, see :func:`pgp_core.redundancy.recorder.fingerprint`.
+        model: ``name`` and ``fingerprint`` of the UNet, see :mod:`pgp_core.redundancy.identity`.
         totals: ``params`` and ``macs`` of the whole UNet, the same way as :class:`Block`.
         measured: on what: ``pictures`` (names or a number), ``steps``, ``sampler``, ``seed``, ``cfg``,
             ``latent`` (height, width), ``calls``; what is unknown is null.
         partial: the run ended early; what there is, is right.
+        maps: a name of :data:`MODULES` to timestep to what the features look like there; may be empty.
         modules: a name of :data:`MODULES` to its change between adjacent timesteps, filed under the later one.
         blocks: diffusers' stack name to block number to :class:`Block`; only blocks that ran.
         versions: of this package and PyTorch.
@@ -95,6 +97,7 @@ class Report:
     blocks: Mapping[str, Mapping[int, Block]]
     partial: bool = False
     versions: Mapping[str, str] = field(default_factory=dict)
+    maps: Mapping[str, Mapping[str, FeatureMap]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """JSON data, version 1."""
@@ -115,6 +118,7 @@ class Report:
                 }
                 for stack, blocks in self.blocks.items()
             },
+            "maps": {k: {t: m.to_json() for t, m in maps.items()} for k, maps in self.maps.items()},
         }
 
     def dumps(self) -> str:
@@ -162,6 +166,11 @@ class Report:
                         for n, b in _object(blocks).items()
                     }
                     for stack, blocks in _object(data["blocks"]).items()
+                },
+                # Older reports have none.
+                maps={
+                    k: {_timestep(t): FeatureMap.from_json(_object(m)) for t, m in _object(maps).items()}
+                    for k, maps in _object(data.get("maps", {})).items()
                 },
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as e:

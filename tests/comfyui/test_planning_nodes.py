@@ -81,7 +81,7 @@ def test_from_a_recording_to_a_picture_by_its_plan(server: Server) -> None:
     ("build", "words"),
     [
         ({"plan": _build("coarse", coarse_keep="first"), "show": _show("plan")}, "coarse, for pgp-nano"),
-        ({"plan": _build("fine: count"), "show": _show("plan")}, "up_blocks.0.attentions.0: 1 of 4"),
+        ({"plan": _build("fine: count", model=["nano", 0]), "show": _show("plan")}, "up_blocks.0.attentions.0: 1 of 4"),
         ({"plan": _build("fine: parameters", stage="all"), "show": _show("plan")}, "parameters:"),
         (
             {
@@ -137,14 +137,22 @@ def test_pictures_of_phase_and_of_redundancy(server: Server) -> None:
         "saved": {"class_type": "SaveImage", "inputs": {"images": ["phase", 0], "filename_prefix": "phase"}},
     }
     assert len(server.run(prompt)["outputs"]["saved"]["images"]) == 2
-    widgets = {"kind": "heat map", "measure": "phi_cos", "width": 512}
-    plot = {"class_type": "PGPDiffSRPlotRedundancy", "inputs": {"report": ["report", 0], **widgets}}
-    prompt = _recorded() | {
-        "plot": plot,
-        "saved": {"class_type": "SaveImage", "inputs": {"images": ["plot", 0], "filename_prefix": "plot"}},
+    plots = {
+        kind: {
+            "class_type": "PGPDiffSRPlotRedundancy",
+            "inputs": {"report": ["report", 0], "kind": kind, "measure": "phi_cos", "width": 512},
+        }
+        for kind in ("heat map", "boxes", "over time", "feature maps")
+    }
+    plots["strip"] = _node("PhaseOnly", image=["gray", 0], strip=True)
+    saved = {
+        f"saved {kind}": {"class_type": "SaveImage", "inputs": {"images": [kind, 0], "filename_prefix": "plot"}}
+        for kind in plots
     }
     try:
-        assert server.run(prompt)["outputs"]["saved"]["images"]
+        outputs = server.run(_recorded() | plots | saved)["outputs"]
     except RunFailed as e:
         # ComfyUI does not bring matplotlib along; what is missing is said with the command that installs it.
         assert "matplotlib" in str(e) and "pip install" in str(e)
+    else:
+        assert all(outputs[name]["images"] for name in saved)

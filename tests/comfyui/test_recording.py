@@ -73,6 +73,16 @@ def test_the_numbers_are_those_of_the_other_backbone(checks: Checks, measured_re
             assert a.count == b.count
             for number in ("mean", "std", "min", "median", "max"):
                 assert math.isclose(getattr(a, number), getattr(b, number), rel_tol=1e-3, abs_tol=1e-5)
+    for short, maps in recorder.feature_maps().items():
+        for step, theirs in maps.items():
+            ours = measured_report.maps[short][step]
+            assert torch.allclose(ours.values(), theirs.values(), atol=2 / 255 * (theirs.high - theirs.low))
+
+
+def test_a_report_of_another_model_is_refused(checks: Checks) -> None:
+    name, message, vectors = checks["recording"]["report of another"]
+    assert name == "ReportError" and "measured on another" in message and "\n" not in message
+    assert vectors > 100
 
 
 def test_skipped_blocks_are_not_in_the_report(checks: Checks) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,13 @@ def check_recording(out: Path) -> Any:
     results: dict[str, Any] = {"bit-equal": torch.equal(latent, expected)}
     report = recording.report()
     results["report"] = report.to_json()
+    comfy_backbone.check_report(report, nano.model)
+    other = dict(report.model["fingerprint"])
+    other = {k: {**v, "values": [x + 1 for x in v["values"]]} for k, v in other.items()}
+    try:
+        comfy_backbone.check_report(replace(report, model={"name": "another", "fingerprint": other}), nano.model)
+    except Exception as e:
+        results["report of another"] = [type(e).__name__, str(e), len(other)]
     scene.save(out, image=image, noise=noise, **nano.peam_weights())
     # Nothing stays on the modules, and the MODEL samples as before.
     unet = nano.model.model.diffusion_model

@@ -1,0 +1,194 @@
+"""What it costs to remove blocks without healing: plans from a report, and the same number of blocks cut blindly."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from .. import nano
+from ..canvas import resize
+from ..checkpoints import read_safetensors
+from ..errors import CheckpointError
+from ..guidance import KEY_PREFIX, Guidance
+from ..nano_pipeline import NanoPipeline
+from ..plan import PrunePlan, StackPlan
+from ..planner import by_count, dial
+from ..planner.fine import smallest_scale, totals
+from ..prune import prune_state_dict
+from ..redundancy.analyze import analyze
+from ..redundancy.report import Report
+from ..sampling import Conditioning, Progress, SampleOptions, report
+from ..topology import NANO, stacks_of
+from ..training.degradation import Degradation
+from ..training.pictures import Painter
+from ..unet_diffusers import load_unet
+from ..unet_shape import NANO_SHAPE
+from .cases import Case, cases, floats, picture_of
+from .metrics import score
+from .summary import HEADS, Scores, figure, markdown_table, summarise
+
+METRICS = ("psnr_y", "haarpsi")
+#: Half of what one would sample with: a table takes many runs, and all rows have the same.
+STEPS = 10
+#: Seed of the pictures on which redundancy is measured: neither trained on nor judged by.
+MEASURED_ON = 7001
+
+Weights = Mapping[str, torch.Tensor]
+
+
+def read_stage(path: Path) -> Weights:
+    """Weights of a stage of nano's training: ``unet.``, ``guidance.`` and ``contexts.`` tensors.
+
+    Raises:
+        CheckpointError: if the file is none.
+    """
+    weights, _ = read_safetensors(path)
+    if {k.split(".")[0] for k in weights} != {"unet", "guidance", "contexts"}:
+        raise CheckpointError(f"{path} is no stage of nano's training: give model.safetensors of a stage's folder")
+    return weights
+
+
+def stage_pipeline(weights: Weights, plan: PrunePlan | None = None) -> NanoPipeline:
+    """A stage, ready to sample.
+
+    Args:
+        weights: see :func:`read_stage`.
+        plan: blocks that it removes are left out.
+    """
+
+    def part(name: str) -> dict[str, torch.Tensor]:
+        return {k[len(name) + 1 :]: v for k, v in weights.items() if k.startswith(f"{name}.")}
+
+    unet, guidance, contexts = part("unet"), part("guidance"), part("contexts")
+    if plan is not None:
+        unet = prune_state_dict(unet, plan)
+    stacks = stacks_of(unet)
+    kept = PrunePlan("kept", NANO.name, {s: StackPlan(d, stacks[s]) for s, d in NANO.depths.items()}, {})
+    spec = nano.guidance_spec(peam=any(k.startswith("peam.") for k in guidance))
+    negative, positive = (
+        Conditioning(contexts["context"][i : i + 1], contexts["pooled"][i : i + 1], nano.TIME_IDS) for i in range(2)
+    )
+    return NanoPipeline(
+        load_unet(NANO_SHAPE, kept, unet, "the stage"),
+        Guidance(spec, device="meta").load({KEY_PREFIX + k: v for k, v in guidance.items()}, "the stage").eval(),
+        positive,
+        negative,
+        False,
+        1.0,
+        nano.PREDICTION,
+        nano.RESIDUAL_STD,
+    )
+
+
+def measure(weights: Weights, name: str, pictures: int = 3, side: int = 160) -> Report:
+    """A redundancy report of a stage, measured on synthetic pictures."""
+    painter = Painter(MEASURED_ON, side)
+
+    def canvas(i: int) -> torch.Tensor:
+        rng = np.random.default_rng([MEASURED_ON, i])
+        lq = Degradation().draw(Image.fromarray(painter.picture(rng)), rng)
+        return torch.from_numpy(floats(resize(lq, side, side))).permute(2, 0, 1)[None].float()
+
+    named = [(f"synthetic {i}", partial(canvas, i)) for i in range(pictures)]
+    return analyze(stage_pipeline(weights), name, named, SampleOptions(steps=STEPS, cfg=1.0, seed=MEASURED_ON))
+
+
+def blindly(base: PrunePlan, stacks: Sequence[str], count: int, way: str, seed: int = 0) -> PrunePlan:
+    """``count`` blocks of each stack, chosen without looking: ``first``, ``last``, ``spread`` or ``random``."""
+
+    def choose(blocks: tuple[int, ...]) -> tuple[int, ...]:
+        if way == "random":
+            return tuple(sorted(rng.sample(blocks, count)))
+        if way == "spread":
+            return tuple(blocks[round(i * (len(blocks) - 1) / max(1, count - 1))] for i in range(count))
+        return blocks[:count] if way == "first" else blocks[-count:]
+
+    rng = random.Random(seed)
+    changed = {s: StackPlan(base.stacks[s].depth, choose(base.stacks[s].keep)) for s in stacks}
+    return PrunePlan(way, base.topology, {**base.stacks, **changed}, {})
+
+
+def fine_table(
+    weights: Weights, base: PrunePlan, counts: Sequence[int], seeds: Sequence[int], progress: Progress | None = None
+) -> dict[str, Any]:
+    """The decoder's smallest scale cut by report and blindly, nothing healed.
+
+    Args:
+        weights: a stage that was pruned by ``base`` and healed.
+        counts: blocks that stay in each of the stacks.
+        seeds: of the start noise, and of the random choice.
+
+    Returns:
+        JSON data: ``rows``, each with ``label``, ``count``, what is kept, and scores as :func:`summarise` has them.
+    """
+    found = measure(weights, "coarse")
+    stacks = smallest_scale(NANO)
+    todo: list[tuple[str, int | None, list[PrunePlan]]] = [("nothing cut", None, [base] * len(seeds))]
+    for count in counts:
+        todo.append(("by report", count, [by_count(base, found, count)] * len(seeds)))
+        for way in ("spread", "first", "last"):
+            todo.append((way, count, [blindly(base, stacks, count, way)] * len(seeds)))
+        todo.append(("random", count, [blindly(base, stacks, count, "random", s) for s in seeds]))
+    rows, judged = [], cases()
+    for label, kept, plans in todo:
+        scores = _scores(weights, plans, judged, seeds)
+        keep = [{s: list(p.stacks[s].keep) for s in stacks} for p in plans]
+        rows.append({"label": label, "count": kept, "keep": keep, "scores": scores, **summarise(scores)})
+        report(progress, len(rows), len(todo))
+    return {"kind": "fine", "steps": STEPS, "seeds": list(seeds), "rows": rows}
+
+
+def dial_table(
+    weights: Weights, amounts: Sequence[float], seeds: Sequence[int], progress: Progress | None = None
+) -> dict[str, Any]:
+    """The training-free dial on an unpruned stage.
+
+    Returns:
+        as :func:`fine_table`; rows have ``amount``, ``params`` and ``macs`` (shares of the whole) instead.
+    """
+    found, rows, judged = measure(weights, "full"), [], cases()
+    for amount in amounts:
+        plan = dial(found, amount)
+        cost = totals(plan, found)
+        scores = _scores(weights, [plan] * len(seeds), judged, seeds)
+        shares = {k: v / found.totals[k] for k, v in cost.items()}
+        rows.append({"amount": amount, "removed": plan.removed, **shares, "scores": scores, **summarise(scores)})
+        report(progress, len(rows), len(amounts))
+    return {"kind": "dial", "steps": STEPS, "seeds": list(seeds), "rows": rows}
+
+
+def _scores(weights: Weights, plans: Sequence[PrunePlan], judged: Sequence[Case], seeds: Sequence[int]) -> Scores:
+    scores: Scores = {case.name: {m: [] for m in METRICS} for case in judged}
+    canvases = torch.cat([case.canvas for case in judged])
+    for plan, seed in zip(plans, seeds, strict=True):
+        options = SampleOptions(steps=STEPS, cfg=1.0, seed=seed)
+        restored = stage_pipeline(weights, plan).restore(canvases, options)
+        for i, case in enumerate(judged):
+            found = score(floats(picture_of(restored[i : i + 1])), floats(case.hq))
+            for m in METRICS:
+                scores[case.name][m].append(found[m])
+    return scores
+
+
+def cuts_markdown(table: Mapping[str, Any]) -> str:
+    """A table as Markdown."""
+    heads = [HEADS[m][0] for m in METRICS]
+
+    def figures(row: Mapping[str, Any]) -> list[str]:
+        return [figure(m, row["mean"][m], row["spread"][m]) for m in METRICS]
+
+    if table["kind"] == "fine":
+        rows = [[f"{r['count'] or 'all'} of 4, {r['label']}", *figures(r)] for r in table["rows"]]
+        return markdown_table(["blocks kept in each stack", *heads], rows)
+    rows = [
+        [f"{r['amount']:g}", str(r["removed"]), f"{r['params']:.0%}", f"{r['macs']:.0%}", *figures(r)]
+        for r in table["rows"]
+    ]
+    return markdown_table(["dial", "blocks removed", "parameters", "multiply-accumulates", *heads], rows)
