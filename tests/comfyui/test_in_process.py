@@ -16,16 +16,8 @@ from pgp_core import conditioning, nano
 from pgp_core.sampling import draw_noise
 
 from . import diffusers_side
-from .in_process import Checks, run_checks
+from .in_process import Checks
 from .isolated import HIDDEN
-from .locate import PACK, Comfy
-
-SECONDS = 500
-
-
-@pytest.fixture(scope="module")
-def checks(comfy: Comfy, tmp_path_factory: pytest.TempPathFactory) -> Checks:
-    return run_checks(comfy, PACK, tmp_path_factory.mktemp("in_process"), SECONDS)
 
 
 @pytest.fixture
