@@ -36,9 +36,8 @@ for kind in args.table or ("fine", "dial"):
 
         stage = read_stage(args.folder / ("coarse" if kind == "fine" else "full") / "model.safetensors")
         if kind == "fine":
-            table = fine_table(
-                stage, load_plan("pgp-nano-coarse"), () if args.whole else (2, 1), (1 / 3, 2 / 3), seeds, step
-            )
+            counts = () if args.whole else (2, 1)
+            table = fine_table(stage, load_plan("pgp-nano-coarse"), counts, (1 / 3, 2 / 3), seeds, step)
         else:
             table = dial_table(stage, (0, 0.1, 0.25, 0.5, 0.75, 1), seeds, step)
     args.output.mkdir(parents=True, exist_ok=True)
