@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..training.samples import FolderSamples
@@ -29,7 +29,7 @@ def add_samples(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def folder_samples(args: argparse.Namespace, folder: Path, **more: int) -> FolderSamples:
+def folder_samples(args: argparse.Namespace, folder: Path, **more: Any) -> FolderSamples:
     """The samples that the arguments name; ``more`` goes to :class:`pgp_core.training.samples.FolderSamples`.
 
     Raises:
