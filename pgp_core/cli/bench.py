@@ -1,4 +1,4 @@
-"""``pgp-diffsr bench unet``: what pruning saves on this machine."""
+"""``pgp-diffsr bench``: what pruning saves on this machine (``unet``), how fast crops are made (``data``)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
+from . import bench_data
 from .device import choose_device
 from .numbers import whole
 from .output import emit
@@ -18,7 +19,7 @@ DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 def add_to(commands: Any) -> None:
     """Register the command."""
-    parser = commands.add_parser("bench", help="time and memory on this machine, with random weights")
+    parser = commands.add_parser("bench", help="time and memory on this machine")
     actions = parser.add_subparsers(dest="action", required=True, metavar="WHAT")
     unet = actions.add_parser(
         "unet",
@@ -47,6 +48,7 @@ def add_to(commands: Any) -> None:
     unet.add_argument("--shape", choices=("sdxl", "pgp-nano"), default="sdxl", help="which UNet (sdxl)")
     unet.add_argument("--json", action="store_true", help="one JSON object on stdout")
     unet.set_defaults(run=_unet)
+    bench_data.add_to(actions)
 
 
 def _unet(args: argparse.Namespace) -> int:

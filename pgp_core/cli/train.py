@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from . import train_sheet
 from .output import emit
 
 
@@ -26,6 +27,7 @@ def add_to(commands: Any) -> None:
     nano.add_argument("--export", type=Path, metavar="DIR", help="write the files that ship to DIR afterwards")
     nano.add_argument("--export-cfg", type=float, default=1.0, metavar="F", help="CFG that the files ask for (1)")
     nano.set_defaults(run=_nano)
+    train_sheet.add_to(actions)
 
 
 def _nano(args: argparse.Namespace) -> int:

@@ -1,8 +1,8 @@
 """Pictures from and to disk: any mode in, the same kind of picture out, atomic writes."""
 
-from .finding import find_pictures
+from .finding import find_pictures, known_extensions
 from .picture import Metadata, Picture
 from .reading import open_picture
 from .writing import FORMATS, save_picture
 
-__all__ = ["FORMATS", "Metadata", "Picture", "find_pictures", "open_picture", "save_picture"]
+__all__ = ["FORMATS", "Metadata", "Picture", "find_pictures", "known_extensions", "open_picture", "save_picture"]

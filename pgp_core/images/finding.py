@@ -9,13 +9,18 @@ from PIL import Image
 from ..errors import PictureError
 
 
+def known_extensions() -> set[str]:
+    """Endings of the formats that Pillow reads, lower case, with the dot."""
+    return {ext for ext, fmt in Image.registered_extensions().items() if fmt in Image.OPEN}
+
+
 def find_pictures(inputs: list[Path]) -> list[Path]:
     """Files as they are, folders as the pictures in them, by name.
 
     Raises:
         PictureError: if an input does not exist or a folder holds no picture.
     """
-    known = {ext for ext, fmt in Image.registered_extensions().items() if fmt in Image.OPEN}
+    known = known_extensions()
     found: list[Path] = []
     for path in inputs:
         if path.is_dir():

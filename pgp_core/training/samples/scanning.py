@@ -1,0 +1,129 @@
+"""A folder of pictures with captions beside them: what is in it, before anything is decoded."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from ...errors import PGPError, PictureError, name_some
+from ...images import known_extensions, open_picture
+
+
+@dataclass(frozen=True)
+class Found:
+    """A folder's pictures.
+
+    Attributes:
+        folder: that was looked through.
+        pictures: those that can be used, by name.
+        captions: a text for each, "" where there is none.
+        small: too small for a crop.
+        broken: cannot be read; found when looking, not when decoding.
+    """
+
+    folder: Path
+    pictures: tuple[Path, ...]
+    captions: tuple[str, ...]
+    small: tuple[Path, ...]
+    broken: tuple[Path, ...]
+
+
+def scan(folder: Path, least: int) -> Found:
+    """Look through a folder and the folders in it; names that start with a dot are left out.
+
+    Only the pictures' headers are read, and their captions: ``a.txt`` beside ``a.jpg``, UTF-8, one line or more.
+
+    Args:
+        least: the smaller side that a picture must have, pixels.
+
+    Raises:
+        PGPError: if there is no such folder, no picture in it that can be used, or a caption is not UTF-8.
+    """
+    if not folder.is_dir():
+        raise PGPError(f"there is no folder {folder}" if not folder.exists() else f"{folder} is no folder")
+    usable, captions, small, broken = [], [], [], []
+    for path in _pictures(folder):
+        try:
+            size = _size(path)
+        except PictureError:
+            broken.append(path)
+            continue
+        if min(size) < least:
+            small.append(path)
+            continue
+        usable.append(path)
+        captions.append(_caption(path.with_suffix(".txt")))
+    found = Found(folder, tuple(usable), tuple(captions), tuple(small), tuple(broken))
+    if not usable:
+        raise PGPError(_nothing(found, least))
+    return found
+
+
+def named(paths: tuple[Path, ...], folder: Path) -> str:
+    """The first few, relative to ``folder``."""
+    return name_some(path.relative_to(folder) for path in paths)
+
+
+def _nothing(found: Found, least: int) -> str:
+    """Why there is no usable picture."""
+    if not found.small and not found.broken:
+        return f"there is no picture in the folder {found.folder} or the folders in it"
+    reasons = []
+    if found.small:
+        reasons.append(f"smaller than a crop of {least}x{least} pixels: {named(found.small, found.folder)}")
+    if found.broken:
+        reasons.append(f"broken: {named(found.broken, found.folder)}")
+    return f"no picture in the folder {found.folder} can be used; {'; '.join(reasons)}"
+
+
+def _pictures(folder: Path) -> Iterator[Path]:
+    known = known_extensions()
+    seen: set[str] = set()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        # A link to a folder above would never end.
+        real = os.path.realpath(here)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in known:
+                yield Path(here, name)
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Width and height, as stored.
+
+    Raises:
+        PictureError: if it is no picture.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as file:
+                return file.size
+    except UnidentifiedImageError:
+        # There are kinds that Pillow does not know and libvips does.
+        height, width = open_picture(path).pixels.shape[:2]
+        return width, height
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as e:
+        raise PictureError(f"{path} cannot be read as a picture ({e})") from None
+
+
+def _caption(path: Path) -> str:
+    try:
+        return " ".join(path.read_text(encoding="utf-8-sig").split())
+    except FileNotFoundError:
+        return ""
+    except UnicodeDecodeError as e:
+        raise PGPError(
+            f"the caption {path} is not UTF-8 (byte {e.start}): save it as UTF-8, or remove it to train without it"
+        ) from None
+    except OSError as e:
+        raise PGPError(f"the caption {path} cannot be read ({e.strerror}): remove it to train without it") from None
