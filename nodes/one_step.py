@@ -21,7 +21,7 @@ class PGPDiffSROneStep(io.ComfyNode):
                 "Sampler Custom Advanced, with Disable Noise and the VAE-encoded LQ picture as its latent. The model "
                 "needs an S1 LoRA."
             ),
-            search_aliases=["pgp", "s1", "one step", "single step", "super resolution"],
+            search_aliases=["pgp", "s1", "one step", "single step", "super resolution", "pisa", "dial"],
             inputs=[
                 io.Model.Input("model", tooltip="The model that will be sampled; its noise schedule is read."),
                 io.Int.Input(
@@ -31,6 +31,32 @@ class PGPDiffSROneStep(io.ComfyNode):
                     max=999,
                     tooltip="The timestep that the S1 LoRA was distilled at: 1 for PGP-DiffSR-S1, 999 for nano.",
                 ),
+                io.Model.Input(
+                    "pixel_model",
+                    optional=True,
+                    tooltip=(
+                        "Only for a model with two LoRAs, one for pixels and one for semantics: the same MODEL with "
+                        "the pixel LoRA alone. With strengths that differ the UNet is then called twice."
+                    ),
+                ),
+                io.Float.Input(
+                    "pixel",
+                    optional=True,
+                    default=1.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.05,
+                    tooltip="With pixel_model: how much of the degradation is taken away; 1 as trained.",
+                ),
+                io.Float.Input(
+                    "semantic",
+                    optional=True,
+                    default=1.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.05,
+                    tooltip="With pixel_model: how much detail the semantic LoRA adds; 0 none, 1 as trained.",
+                ),
             ],
             outputs=[
                 io.Sampler.Output(display_name="sampler", tooltip="For Sampler Custom Advanced."),
@@ -39,5 +65,12 @@ class PGPDiffSROneStep(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: io.Model.Type, timestep: int) -> io.NodeOutput:
-        return io.NodeOutput(*comfy_backbone.one_step_sampler(model, timestep))
+    def execute(
+        cls,
+        model: io.Model.Type,
+        timestep: int,
+        pixel_model: io.Model.Type | None = None,
+        pixel: float = 1.0,
+        semantic: float = 1.0,
+    ) -> io.NodeOutput:
+        return io.NodeOutput(*comfy_backbone.one_step_sampler(model, timestep, pixel_model, pixel, semantic))

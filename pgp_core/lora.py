@@ -6,12 +6,16 @@ Keys are ``lora_unet_<module name with underscores>`` (diffusers' name; LDM's is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from .errors import CheckpointError, name_some
+from .one_step import Predict
 from .topology import KeyMap
 
 PREFIX = "lora_unet_"
@@ -84,6 +88,83 @@ def merge(unet: torch.nn.Module, lora: Mapping[str, torch.Tensor], strength: flo
     Raises:
         CheckpointError: if no layer fits, or a layer's shape does not; the UNet is then unchanged.
     """
+    layers = _layers(unet, lora, source)
+    for layer in layers:
+        delta = (layer.up @ layer.down) * (strength * layer.scale)
+        layer.module.weight.add_(delta.reshape(layer.module.weight.shape).to(layer.module.weight))
+    return len(layers)
+
+
+class Beside:
+    """A LoRA that stands beside a diffusers UNet's weights instead of in them, so that it can be left out.
+
+    Its layers add ``alpha / rank * up(down(x))`` to what the UNet's own give: the same as merged, up to rounding.
+
+    Attributes:
+        layers: how many layers it has here; of blocks that a plan removed there are none.
+        active: whether it acts.
+
+    Raises:
+        CheckpointError: if no layer fits, or one does not.
+    """
+
+    @torch.no_grad()
+    def __init__(self, unet: torch.nn.Module, lora: Mapping[str, torch.Tensor], source: str = "LoRA"):
+        self.active = True
+        layers = _layers(unet, lora, source)
+        self.layers = len(layers)
+        odd = [n for n in layers if not isinstance(n.module, (torch.nn.Linear, torch.nn.Conv2d))]
+        if odd:
+            raise CheckpointError(f"{source}: {odd[0].stem} is neither a linear layer nor a convolution")
+        for layer in layers:
+            layer.module.register_forward_hook(self._hook(layer))
+
+    def without(self, predict: Predict) -> Predict:
+        """A prediction of the same UNet without this LoRA."""
+
+        def bare(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            self.active = False
+            try:
+                return predict(x, t)
+            finally:
+                self.active = True
+
+        return bare
+
+    def _hook(self, layer: _Layer) -> Callable[[torch.nn.Module, tuple[Any, ...], torch.Tensor], torch.Tensor]:
+        weight = layer.module.weight
+        down, up = (x.to(weight) for x in (layer.down, layer.scale * layer.up))
+        if isinstance(layer.module, torch.nn.Conv2d):
+            down, up = down.view(len(down), *weight.shape[1:]), up[..., None, None]
+
+        def add(module: torch.nn.Module, args: tuple[Any, ...], out: torch.Tensor) -> torch.Tensor:
+            if not self.active:
+                return out
+            if isinstance(module, torch.nn.Conv2d):
+                inner = F.conv2d(args[0], down, None, module.stride, module.padding, module.dilation)
+                return out + F.conv2d(inner, up)
+            return out + F.linear(F.linear(args[0], down), up)
+
+        return add
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One layer of a LoRA and where it goes; both halves float32 and flat."""
+
+    stem: str
+    module: Any
+    down: torch.Tensor
+    up: torch.Tensor
+    scale: float
+
+
+def _layers(unet: torch.nn.Module, lora: Mapping[str, torch.Tensor], source: str) -> list[_Layer]:
+    """A LoRA's layers that this UNet has.
+
+    Raises:
+        CheckpointError: if there is none, or one does not fit.
+    """
     names = {}
     for name, module in unet.named_modules():
         if hasattr(module, "weight"):
@@ -94,22 +175,19 @@ def merge(unet: torch.nn.Module, lora: Mapping[str, torch.Tensor], strength: flo
     found = sorted(stems & names.keys())
     if not found:
         raise CheckpointError(f"{source} changes no layer of this UNet: its keys are {name_some(lora)}")
-    updates = []
+    layers = []
     for stem in found:
         try:
             down, up = lora[f"{stem}.lora_down.weight"].float(), lora[f"{stem}.lora_up.weight"].float()
         except KeyError as e:
             raise CheckpointError(f"{source} is incomplete: it lacks {e.args[0]}") from None
-        if down.dim() < 2 or up.dim() < 2 or not len(down) == up.shape[1] > 0:
+        if down.dim() < 2 or up.dim() < 2 or not len(down) == up.flatten(1).shape[1] > 0:
             raise CheckpointError(
                 f"{source}: the halves of {stem} do not fit: {tuple(down.shape)} and {tuple(up.shape)}"
             )
-        scale = strength * float(lora.get(f"{stem}.alpha", torch.tensor(float(len(down))))) / len(down)
-        weight = names[stem].weight
-        delta = (up.flatten(1) @ down.flatten(1)) * scale
-        if delta.numel() != weight.numel() or delta.shape[0] != weight.shape[0]:
+        down, up, weight = down.flatten(1), up.flatten(1), names[stem].weight
+        if len(up) != weight.shape[0] or len(up) * down.shape[1] != weight.numel():
             raise CheckpointError(f"{source}: {stem} does not fit a weight of shape {tuple(weight.shape)}")
-        updates.append((weight, delta.reshape(weight.shape)))
-    for weight, delta in updates:
-        weight.add_(delta.to(weight))
-    return len(updates)
+        scale = float(lora.get(f"{stem}.alpha", torch.tensor(float(len(down))))) / len(down)
+        layers.append(_Layer(stem, names[stem], down, up, scale))
+    return layers

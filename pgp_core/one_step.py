@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
+
+from .errors import PGPError
 
 Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -22,3 +25,49 @@ def one_step(predict: Predict, z_l: torch.Tensor, timestep: int) -> torch.Tensor
         z_H, scaled like z_l.
     """
     return z_l - predict(z_l, torch.full((z_l.shape[0],), timestep, device=z_l.device))
+
+
+@dataclass(frozen=True)
+class Dial:
+    """PiSA-SR's two strengths, for a model with two LoRAs: one for pixels, one for semantics on top of it.
+
+    The prediction becomes ``pixel * p + semantic * (b - p)``, where p is what the UNet predicts with the pixel LoRA
+    alone and b with both. It is linear in either strength, which strengths on the LoRAs' weights are not.
+
+    Attributes:
+        pixel: how much of the degradation is taken away, 0 to 10; 0 none, 1 as trained.
+        semantic: how much detail is added, 0 to 10; 0 none, 1 as trained.
+    """
+
+    pixel: float = 1.0
+    semantic: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("pixel", "semantic"):
+            if not 0 <= getattr(self, name) <= 10:
+                raise PGPError(f"the {name} strength must be 0 to 10, not {getattr(self, name)}")
+
+    @property
+    def merged(self) -> bool:
+        """Whether one pass with both LoRAs is all that it takes: ``s * p + s * (b - p) = s * b``."""
+        return self.pixel == self.semantic
+
+
+def dialled(pixel: Predict, both: Predict, dial: Dial) -> Predict:
+    """One prediction of two.
+
+    Args:
+        pixel: with the pixel LoRA alone; not called where the dial is merged.
+        both: with both LoRAs; not called where the semantic strength is 0.
+    """
+
+    def predict(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        if dial.merged:
+            return dial.pixel * both(x, t)
+        if not dial.semantic:
+            return dial.pixel * pixel(x, t)
+        b = both(x, t)
+        p = pixel(x, t)
+        return dial.pixel * p + dial.semantic * (b - p)
+
+    return predict

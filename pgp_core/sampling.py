@@ -13,7 +13,7 @@ import torch
 from . import schedule
 from .errors import Cancelled, PGPError
 from .guidance import Guidance
-from .one_step import one_step
+from .one_step import Predict, one_step
 from .unet_diffusers import guided
 
 #: ``progress(done, total)`` after each step; return False to cancel.
@@ -208,10 +208,10 @@ def euler(
 
 
 def restore_once(
-    denoiser: Denoiser, lq_latent: torch.Tensor, timestep: int, progress: Progress | None = None
+    predict: Predict, lq_latent: torch.Tensor, timestep: int, progress: Progress | None = None
 ) -> torch.Tensor:
-    """:func:`pgp_core.one_step.one_step` with progress."""
-    z_h = one_step(denoiser, lq_latent, timestep)
+    """:func:`pgp_core.one_step.one_step` with progress; ``predict`` is a :class:`Denoiser`, or made of some."""
+    z_h = one_step(predict, lq_latent, timestep)
     report(progress, 1, 1)
     return z_h
 

@@ -47,6 +47,27 @@ def target(prediction: str, x0: torch.Tensor, noise: torch.Tensor, t: torch.Tens
     raise ValueError(f'prediction is "epsilon", "v_prediction" or "sample", not {prediction!r}')
 
 
+def denoised(prediction: str, out: torch.Tensor, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """The clean latent that a UNet's output speaks of: what :func:`target` makes of ``x0`` and noise, undone.
+
+    Args:
+        out: ``(B, C, H, W)``, what the UNet output for ``x``.
+        x: the noised latent.
+        t: ``(B,)`` integers, 0 to 999.
+
+    Raises:
+        ValueError: for another prediction.
+    """
+    a = alphas_cumprod().to(x.device)[t].view(-1, 1, 1, 1)
+    if prediction == "epsilon":
+        return (x - (1 - a).sqrt() * out) / a.sqrt()
+    if prediction == "v_prediction":
+        return a.sqrt() * x - (1 - a).sqrt() * out
+    if prediction == "sample":
+        return out
+    raise ValueError(f'prediction is "epsilon", "v_prediction" or "sample", not {prediction!r}')
+
+
 def start_gain(sigma: float, latent_std: float) -> float:
     """By how much start noise is to be larger than ``sigma``.
 

@@ -43,6 +43,7 @@ class Files:
         vae: a file, or a diffusers ``vae`` folder.
         plan: blocks that are left in the file.
         loras: added to the UNet's weights.
+        semantic_lora: PiSA-SR's second LoRA for one step, on top of ``loras``.
         prompt, negative_prompt: encoded with the text encoders of ``sdxl``.
         conditioning, negative_conditioning: saved CONDITIONING in place of either prompt.
     """
@@ -53,6 +54,7 @@ class Files:
     vae: Path | None = None
     plan: PrunePlan | None = None
     loras: tuple[Path, ...] = ()
+    semantic_lora: Path | None = None
     prompt: str = ""
     negative_prompt: str = ""
     conditioning: Path | None = None
@@ -188,17 +190,40 @@ def merge_loras(unet: torch.nn.Module, paths: Sequence[Path], one_step: bool, sa
     """
     timestep = S1_TIMESTEP
     for path in paths:
-        weights, metadata = read_safetensors(path)
-        if S1_KEY in metadata:
-            if not one_step:
-                raise CheckpointError(f"{path.name} makes a model work in one step: use --one-step, or leave it out")
-            timestep = _s1_timestep(metadata[S1_KEY], path.name)
-        weights = lora.diffusers_names(weights, path.name)
+        weights, told = _read_lora(path, one_step)
+        timestep = timestep if told is None else told
         changed = lora.merge(unet, weights, source=path.name)
-        layers = sum(k.endswith(".lora_down.weight") for k in weights)
-        if changed < layers:
-            say(f"{path.name}: {layers - changed} of its {layers} layers are not in this UNet and are left out")
+        _say_left_out(path, weights, changed, say)
     return timestep
+
+
+def put_beside(unet: torch.nn.Module, path: Path, say: Say) -> lora.Beside:
+    """A one-step LoRA beside the UNet's weights, so that it can be left out.
+
+    Raises:
+        CheckpointError: if it does not fit.
+    """
+    weights, _ = _read_lora(path, True)
+    beside = lora.Beside(unet, weights, path.name)
+    _say_left_out(path, weights, beside.layers, say)
+    return beside
+
+
+def _read_lora(path: Path, one_step: bool) -> tuple[dict[str, torch.Tensor], int | None]:
+    """A LoRA's layers, and the timestep if it says that it is for one step."""
+    weights, metadata = read_safetensors(path)
+    timestep = None
+    if S1_KEY in metadata:
+        if not one_step:
+            raise CheckpointError(f"{path.name} makes a model work in one step: use --one-step, or leave it out")
+        timestep = _s1_timestep(metadata[S1_KEY], path.name)
+    return lora.diffusers_names(weights, path.name), timestep
+
+
+def _say_left_out(path: Path, weights: dict[str, torch.Tensor], changed: int, say: Say) -> None:
+    layers = sum(k.endswith(".lora_down.weight") for k in weights)
+    if changed < layers:
+        say(f"{path.name}: {layers - changed} of its {layers} layers are not in this UNet and are left out")
 
 
 def _s1_timestep(text: str, name: str) -> int:
@@ -282,7 +307,7 @@ def check_together(files: Files) -> None:
     Raises:
         PGPError: if a file or folder is not there, or something is given twice.
     """
-    for path in (files.model, files.sdxl, files.guidance, files.vae, *files.loras):
+    for path in (files.model, files.sdxl, files.guidance, files.vae, *files.loras, files.semantic_lora):
         if path is not None and not path.exists():
             raise PGPError(f"there is no {path}: nothing is downloaded, give a file on this machine")
     if files.model is not None and files.model.is_dir():

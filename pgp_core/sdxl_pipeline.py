@@ -11,6 +11,8 @@ from . import conditioning, faithdiff, sdxl_loading
 from .canvas import pad
 from .errors import PGPError
 from .guidance import Guidance
+from .lora import Beside
+from .one_step import Dial, dialled
 from .sampling import Conditioning, Denoiser, Progress, SampleOptions, euler, restore_once
 from .sdxl_loading import Files, Prompt, Say
 from .sdxl_vae import VAE
@@ -41,6 +43,8 @@ class SDXLPipeline:
         prediction: str = "epsilon",
         zero_snr: bool = False,
         s1_timestep: int | None = None,
+        semantic: Beside | None = None,
+        dial: Dial | None = None,
     ):
         self.unet, self.vae, self.guidance = unet, vae, guidance
         self.positive, self.negative = positive, negative
@@ -49,6 +53,8 @@ class SDXLPipeline:
         self.prediction, self.zero_snr = prediction, zero_snr
         #: At which the model works in one step; None for Euler's steps.
         self.s1_timestep = s1_timestep
+        #: The second LoRA where the dial takes two predictions, else None.
+        self.semantic, self.dial = semantic, dial or Dial()
 
     @classmethod
     def load(
@@ -59,6 +65,7 @@ class SDXLPipeline:
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
         say: Say = _log.warning,
+        dial: Dial | None = None,
     ) -> SDXLPipeline:
         """Read the parts of a model. Nothing is fetched: what is not on this machine is an error.
 
@@ -67,6 +74,7 @@ class SDXLPipeline:
             cfg: with which it will be used, by default 5 and in one step 1; 1 needs no negative prompt.
             dtype: of the UNet and the alignment; by default :func:`pgp_core.sdxl_loading.default_dtype`.
             say: told in one line what is worth knowing and no error.
+            dial: of the files' LoRAs and their semantic one; other than merged, each picture takes two UNet calls.
 
         Raises:
             PGPError: if a part is missing, damaged, of another kind, or does not fit the others.
@@ -74,6 +82,9 @@ class SDXLPipeline:
         sdxl_loading.check_together(files)
         if one_step and not files.loras:
             raise PGPError("a full-size model works in one step with an S1 LoRA only: give one with --lora")
+        if not one_step and files.semantic_lora:
+            raise PGPError("--semantic-lora is for one step: use --one-step, or leave it out")
+        dial = dial or Dial()
         cfg = (1.0 if one_step else cls.cfg) if cfg is None else cfg
         dtype = dtype or sdxl_loading.default_dtype(device)
         # What is wrong with the smaller parts is said before the large one is read.
@@ -91,6 +102,12 @@ class SDXLPipeline:
         vae = sdxl_loading.read_vae(files, device)
         unet = found.read(device, dtype)
         timestep = sdxl_loading.merge_loras(unet, files.loras, one_step, say)
+        semantic = None
+        if files.semantic_lora is not None:
+            if dial.merged:
+                sdxl_loading.merge_loras(unet, [files.semantic_lora], one_step, say)
+            else:
+                semantic = sdxl_loading.put_beside(unet, files.semantic_lora, say)
         stem = (files.model or files.sdxl or Path("sdxl")).stem
         named = found.info.plan.name not in ("full", "pruned")
         return cls(
@@ -103,6 +120,8 @@ class SDXLPipeline:
             found.info.prediction,
             found.info.zero_snr,
             timestep if one_step else None,
+            semantic,
+            dial,
         )
 
     @property
@@ -152,7 +171,8 @@ class SDXLPipeline:
         # Sampled in float32: only the UNet itself runs in its dtype.
         z_l = self.vae.encode(lq)
         if self.s1_timestep is not None:
-            z_h = restore_once(denoiser, z_l, self.s1_timestep, progress)
+            pixel = denoiser if self.semantic is None else self.semantic.without(denoiser)
+            z_h = restore_once(dialled(pixel, denoiser, self.dial), z_l, self.s1_timestep, progress)
         else:
             z_h = euler(denoiser, z_l, self.prediction, options, progress, zero_snr=self.zero_snr)
         if not bool(torch.isfinite(z_h).all()):

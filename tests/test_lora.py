@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pgp_core.errors import CheckpointError
-from pgp_core.lora import from_peft, merge
+from pgp_core.lora import Beside, from_peft, merge
 from pgp_core.plan import load_plan
 from pgp_core.prune import prune_module
 
@@ -150,6 +150,67 @@ def test_half_precision_loras_and_unets(dtype: torch.dtype, make_unet: MakeUNet,
         torch.testing.assert_close(a.float(), b, atol=4 * torch.finfo(dtype).eps, rtol=4 * torch.finfo(dtype).eps)
 
 
+# -- beside the weights ------------------------------------------------------------------------------------
+
+
+def test_beside_the_weights_is_the_same_as_merged_and_can_be_left_out(
+    make_unet: MakeUNet, call_unet: CallUNet, lora: dict[str, torch.Tensor]
+) -> None:
+    plan = load_plan("pgp-nano")
+    unet, merged, bare = (prune_module(make_unet(), plan) for _ in range(3))
+    before = {k: v.clone() for k, v in unet.state_dict().items()}
+    beside = Beside(unet, lora)
+    assert beside.layers == merge(merged, lora)
+    expected, without = call_unet(merged), call_unet(bare)
+    assert (expected - without).abs().max() > 0.1
+    torch.testing.assert_close(call_unet(unet), expected, atol=1e-4, rtol=1e-4)
+
+    def predict(_x: torch.Tensor, _t: torch.Tensor) -> torch.Tensor:
+        return call_unet(unet)
+
+    assert torch.equal(beside.without(predict)(torch.zeros(1), torch.zeros(1)), without)
+    torch.testing.assert_close(call_unet(unet), expected, atol=1e-4, rtol=1e-4)
+    assert all(torch.equal(v, before[k]) for k, v in unet.state_dict().items())
+
+    def fail(_x: torch.Tensor, _t: torch.Tensor) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        beside.without(fail)(torch.zeros(1), torch.zeros(1))
+    assert beside.active
+
+
+def test_two_loras_beside_and_merged_are_both_merged(
+    make_unet: MakeUNet, call_unet: CallUNet, lora: dict[str, torch.Tensor]
+) -> None:
+    other = {k: (0.5 * v.flip(0) if k.endswith("up.weight") else v) for k, v in lora.items()}
+    unet, merged = make_unet(), make_unet()
+    merge(unet, lora)
+    Beside(unet, other)
+    merge(merged, lora)
+    merge(merged, other)
+    torch.testing.assert_close(call_unet(unet), call_unet(merged), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_beside_a_half_precision_unet(dtype: torch.dtype, make_unet: MakeUNet, lora: dict[str, torch.Tensor]) -> None:
+    unet = make_unet().to(dtype)
+    Beside(unet, lora)
+    layer: Any = unet.get_submodule("mid_block.attentions.0.transformer_blocks.0.attn1.to_q")
+    x = torch.randn(1, 5, layer.weight.shape[1]).to(dtype)
+    stem = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
+    down, up = (lora[f"{stem}.lora_{k}.weight"] for k in ("down", "up"))
+    expected = x.float() @ (layer.weight.float() + ALPHA / RANK * up @ down).T
+    torch.testing.assert_close(layer(x).float(), expected, atol=0.05, rtol=0.05)
+
+
+def test_a_layer_that_is_neither_linear_nor_a_convolution_cannot_stand_beside(make_unet: MakeUNet) -> None:
+    stem = "lora_unet_conv_norm_out"
+    odd = {f"{stem}.lora_down.weight": torch.ones(1, 1), f"{stem}.lora_up.weight": torch.ones(32, 1)}
+    with pytest.raises(CheckpointError, match="conv_norm_out is neither"):
+        Beside(make_unet(), odd)
+
+
 # -- misfits -----------------------------------------------------------------------------------------------
 
 
@@ -199,6 +260,8 @@ def test_one_misfit_leaves_the_unet_unchanged(
     assert "lora_unet_" in message
     assert "\n" not in message
     assert all(torch.equal(v, before[k]) for k, v in unet.state_dict().items())
+    with pytest.raises(CheckpointError):
+        Beside(unet, lora)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import torch
 from pgp_core import schedule
 from pgp_core.errors import Cancelled, PGPError
 from pgp_core.guidance import Guidance, GuidanceSpec, Site
-from pgp_core.one_step import one_step
+from pgp_core.one_step import Dial, dialled, one_step
 from pgp_core.sampling import Conditioning, Denoiser, SampleOptions, draw_noise, euler, restore_once
 from pgp_core.unet_diffusers import guided
 
@@ -382,3 +382,36 @@ def test_one_step_reports_and_can_be_cancelled() -> None:
     assert calls == [(1, 1)]
     with pytest.raises(Cancelled):
         restore_once(model, LQ, 999, lambda *_: False)
+
+
+def test_the_dial_by_hand() -> None:
+    called: list[str] = []
+
+    def pixel(x: torch.Tensor, _t: torch.Tensor) -> torch.Tensor:
+        called.append("pixel")
+        return 0.25 * x
+
+    def both(x: torch.Tensor, _t: torch.Tensor) -> torch.Tensor:
+        called.append("both")
+        return 0.5 * x + 1
+
+    p, b = 0.25 * LQ, 0.5 * LQ + 1
+    for strengths, expected, calls in (
+        ((1.0, 1.0), b, ["both"]),
+        ((1.0, 0.0), p, ["pixel"]),
+        ((0.5, 0.5), 0.5 * b, ["both"]),
+        ((0.0, 1.0), b - p, ["both", "pixel"]),
+        ((1.2, 0.7), 1.2 * p + 0.7 * (b - p), ["both", "pixel"]),
+    ):
+        called.clear()
+        z_h = one_step(dialled(pixel, both, Dial(*strengths)), LQ, 1)
+        torch.testing.assert_close(z_h, LQ - expected)
+        assert called == calls
+    assert torch.equal(one_step(dialled(pixel, both, Dial()), LQ, 1), one_step(both, LQ, 1))
+    assert torch.equal(one_step(dialled(pixel, both, Dial(1, 0)), LQ, 1), one_step(pixel, LQ, 1))
+
+
+@pytest.mark.parametrize("bad", [{"pixel": -0.1}, {"semantic": 11.0}, {"pixel": float("nan")}])
+def test_strengths_out_of_range_are_refused(bad: dict[str, float]) -> None:
+    with pytest.raises(PGPError, match="strength must be 0 to 10"):
+        Dial(**bad)

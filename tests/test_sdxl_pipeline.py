@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from pgp_core import conditioning, prompts
+from pgp_core import conditioning, lora, prompts
 from pgp_core import nano as nano_files
 from pgp_core.canvas import Size
 from pgp_core.cli import main
@@ -30,6 +30,7 @@ from pgp_core.diffusers_folder import weight_files
 from pgp_core.errors import Cancelled, CheckpointError, ConditioningError, GuidanceError, PGPError
 from pgp_core.faithdiff import GROUPS
 from pgp_core.guidance import KEY_PREFIX, METADATA_KEY, Guidance, GuidanceSpec, Site
+from pgp_core.one_step import Dial
 from pgp_core.plan import load_plan
 from pgp_core.sampling import SampleOptions
 from pgp_core.sdxl_loading import Files
@@ -519,6 +520,55 @@ def test_one_step_is_the_formula(files: Everything, s1: dict[str, Path]) -> None
     assert SDXLPipeline.load(Files(loras=(s1["ldm"],), **rest), one_step=True, say=str).s1_timestep == 1
 
 
+@pytest.fixture(scope="module")
+def semantic(files: Everything) -> Path:
+    """A second LoRA, on other layers and one of the first's."""
+    g, out = torch.Generator().manual_seed(8), {}
+    for module in ("conv_in", "up_blocks.0.attentions.0.transformer_blocks.3.ff.net.2", "conv_out"):
+        shape = files.unet[f"{module}.weight"].shape
+        stem = "lora_unet_" + module.replace(".", "_")
+        out[f"{stem}.lora_down.weight"] = torch.randn(3, *shape[1:], generator=g) * 0.1
+        out[f"{stem}.lora_up.weight"] = torch.randn(shape[0], 3, *(1 for _ in shape[2:]), generator=g) * 0.1
+    path = files.root / "lora-semantic.safetensors"
+    save_file(out, path, {"pgp.s1": json.dumps({"timestep": 17})})
+    return path
+
+
+def test_the_dial_of_two_loras(files: Everything, s1: dict[str, Path], semantic: Path) -> None:
+    rest: Any = {"model": files.faithdiff, "sdxl": files.sdxl, "conditioning": files.positive}
+
+    def load(dial: Dial | None) -> SDXLPipeline:
+        chosen = Files(loras=(s1["s1"],), semantic_lora=semantic if dial else None, **rest)
+        return SDXLPipeline.load(chosen, one_step=True, say=str, dial=dial)
+
+    def latent(pipeline: SDXLPipeline, dial: Dial | None = None) -> torch.Tensor:
+        pipeline.dial = dial or pipeline.dial
+        found: list[torch.Tensor] = []
+        pipeline.vae.decode = lambda z: found.append(z) or torch.zeros(1, 3, 64, 64)  # type: ignore
+        pipeline.restore(picture())
+        return found[0]
+
+    alone, merged, beside = load(None), load(Dial()), load(Dial(1, 0.5))
+    one = latent(alone)
+    lora.merge(alone.unet, load_file(semantic))
+    both = latent(alone)
+    assert float((both - one).abs().max()) > 1e-2
+    assert torch.equal(latent(merged), both), "one merged pass"
+    assert torch.equal(latent(beside, Dial(1, 0)), one), "the pixel LoRA alone"
+    torch.testing.assert_close(latent(beside, Dial(1, 1)), both, atol=1e-5, rtol=1e-5)
+    z_l = latent(beside, Dial(0, 0))
+    for pixel, strength in ((1.0, 0.5), (0.7, 1.3), (0.0, 1.0)):
+        # Predictions are z_l minus the results.
+        expected = z_l - pixel * (z_l - one) - strength * (one - both)
+        torch.testing.assert_close(latent(beside, Dial(pixel, strength)), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_semantic_lora_is_for_one_step(files: Everything, semantic: Path) -> None:
+    chosen = Files(model=files.faithdiff, sdxl=files.sdxl, semantic_lora=semantic)
+    with pytest.raises(PGPError, match="--one-step"):
+        SDXLPipeline.load(chosen, say=str)
+
+
 def test_loras_of_every_spelling_are_the_same(files: Everything, s1: dict[str, Path]) -> None:
     rest: Any = {"model": files.faithdiff, "sdxl": files.sdxl, **files.saved}
     ldm, peft = (
@@ -694,12 +744,17 @@ def test_a_checkpoint_with_conditioning_and_a_plan(
 
 
 def test_one_step_on_the_command_line(
-    files: Everything, photo: Path, s1: dict[str, Path], capsys: pytest.CaptureFixture[str]
+    files: Everything, photo: Path, s1: dict[str, Path], semantic: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["upscale", str(photo), "-o", str(photo.parent / "out"), "--scale=1", "--model", str(files.faithdiff)]
     arguments += ["--sdxl", str(files.checkpoint), "--conditioning", str(files.positive), "--one-step", "--json"]
     assert main([*arguments, "--lora", str(s1["s1"])]) == 0
     assert json.loads(capsys.readouterr().out)["steps"] == 1
+    result = (photo.parent / "out" / "photo.png").read_bytes()
+    dialled = ["--lora", str(s1["s1"]), "--semantic-lora", str(semantic), "--semantic=0.5", "--overwrite"]
+    assert main([*arguments, *dialled]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 1
+    assert (photo.parent / "out" / "photo.png").read_bytes() != result
 
 
 @pytest.mark.parametrize(
@@ -715,6 +770,9 @@ def test_one_step_on_the_command_line(
         ["--model=m", "--negative-prompt=a", "--negative-conditioning=c"],
         ["--model=m", "--dtype=int8"],
         ["--model=m", "--one-step", "--steps=3", "--lora=x"],
+        ["--semantic-lora=x"],
+        ["--model=m", "--lora=x", "--semantic-lora=x"],
+        ["--model=m", "--one-step", "--lora=x", "--semantic=0.5"],
     ],
 )
 def test_what_does_not_go_together_is_wrong_usage(

@@ -16,6 +16,9 @@ _OPTIONS = (
     "plan",
     "vae",
     "lora",
+    "semantic_lora",
+    "pixel",
+    "semantic",
     "prompt",
     "negative_prompt",
     "conditioning",
@@ -37,6 +40,11 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--vae", type=Path, metavar="FILE|DIR", help="VAE (the one in --sdxl)")
     group.add_argument("--lora", type=Path, action="append", metavar="FILE", help="LoRA for the UNet; several: again")
+    group.add_argument(
+        "--semantic-lora", type=Path, metavar="FILE", help="with --one-step: the second of two LoRAs, for detail"
+    )
+    group.add_argument("--pixel", type=float, metavar="F", help="beside --semantic-lora: strength of --lora (1)")
+    group.add_argument("--semantic", type=float, metavar="F", help="strength of --semantic-lora (1)")
     group.add_argument("--prompt", metavar="TEXT", help="what the picture shows (empty)")
     group.add_argument("--negative-prompt", metavar="TEXT", help="what it does not (empty)")
     group.add_argument("--conditioning", type=Path, metavar="FILE", help="saved CONDITIONING in place of --prompt")
@@ -66,6 +74,10 @@ def wrong_usage(args: argparse.Namespace) -> str | None:
             return f"--{dashed}prompt and --{dashed}conditioning both say the same thing: give one of them"
     if args.one_step and not args.lora:
         return "--one-step of a full-size model needs its S1 LoRA: give --lora too"
+    if args.semantic_lora is not None and not args.one_step:
+        return "--semantic-lora is for --one-step"
+    if args.semantic_lora is None and (args.pixel is not None or args.semantic is not None):
+        return "--pixel and --semantic weigh two LoRAs: give the second with --semantic-lora"
     return None
 
 
@@ -79,6 +91,7 @@ def load(args: argparse.Namespace, device: str) -> Any:
     os.environ["HF_HUB_OFFLINE"] = "1"
     import torch
 
+    from ..one_step import Dial
     from ..plan import load_plan
     from ..sdxl_loading import Files
     from ..sdxl_pipeline import SDXLPipeline
@@ -90,10 +103,12 @@ def load(args: argparse.Namespace, device: str) -> Any:
         vae=args.vae,
         plan=load_plan(args.plan) if args.plan else None,
         loras=tuple(args.lora or ()),
+        semantic_lora=args.semantic_lora,
         prompt=args.prompt or "",
         negative_prompt=args.negative_prompt or "",
         conditioning=args.conditioning,
         negative_conditioning=args.negative_conditioning,
     )
     dtype = getattr(torch, DTYPES[args.dtype]) if args.dtype else None
-    return SDXLPipeline.load(files, args.one_step, args.cfg, device, dtype, say)
+    dial = Dial(*(1.0 if x is None else x for x in (args.pixel, args.semantic)))
+    return SDXLPipeline.load(files, args.one_step, args.cfg, device, dtype, say, dial)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from .. import pixel_codec, schedule
+from .haar_details import haar_details
 from .loop import Batch
 
 
@@ -87,20 +88,3 @@ class OneStepLoss:
             details = haar_details(F.pixel_shuffle(error, pixel_codec.FACTOR))
             loss = loss + self.edges * torch.stack([d.abs().pow(self.power).mean() for d in details]).sum()
         return loss
-
-
-def haar_details(x: torch.Tensor, levels: int = 3) -> list[torch.Tensor]:
-    """Undecimated Haar detail: differences of neighbouring boxes of 1, 2, 4, ... pixels, along x and along y.
-
-    Args:
-        x: ``(B, C, H, W)``, at least ``2**levels`` on each side.
-
-    Returns:
-        two tensors per level, at every position where the pair of boxes lies inside.
-    """
-    details = []
-    for level in range(levels):
-        n = 2**level
-        box = F.avg_pool2d(x, n, stride=1) if n > 1 else x
-        details += [box[..., n:] - box[..., :-n], box[..., n:, :] - box[..., :-n, :]]
-    return details

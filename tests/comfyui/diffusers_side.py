@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+import trained_lora
 
 from pgp_core import lora, nano, pixel_codec
 from pgp_core.checkpoints import read_safetensors
 from pgp_core.nano_pipeline import NanoPipeline
-from pgp_core.sampling import Denoiser, SampleOptions, euler, restore_once
+from pgp_core.sampling import Conditioning, Denoiser, SampleOptions, euler, restore_once
 
 SEED, STEPS, CFG = 5, 4, 1.5
 
@@ -45,3 +48,29 @@ def restored_once(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
     denoiser = _denoiser(pipeline, tensors["image"], SampleOptions(cfg=1.0))
     z_l = pixel_codec.encode(tensors["image"].movedim(-1, 1)) * nano.SCALE
     return restore_once(denoiser, z_l, nano.S1_TIMESTEP)
+
+
+def unet() -> Any:
+    """Nano's UNet, pruned as it ships."""
+    return NanoPipeline.load(one_step=False).unet
+
+
+@torch.inference_mode()
+def by_peft(x: torch.Tensor) -> torch.Tensor:
+    """The output of ``check_lora_by_peft``: PEFT's own layers in diffusers' UNet."""
+    pipeline = NanoPipeline.load(one_step=False)
+    return called(trained_lora.adapted(pipeline.unet), x, nano.S1_TIMESTEP, pipeline.positive)
+
+
+def called(unet: Any, x: torch.Tensor, timestep: int, prompt: Conditioning) -> torch.Tensor:
+    """diffusers' UNet, with nothing around it."""
+    n = len(x)
+    added = {"text_embeds": prompt.pooled.expand(n, -1), "time_ids": torch.tensor([prompt.time_ids]).repeat(n, 1)}
+    result: torch.Tensor = unet(
+        x,
+        torch.full((n,), float(timestep)),
+        encoder_hidden_states=prompt.context.expand(n, -1, -1),
+        added_cond_kwargs=added,
+        return_dict=False,
+    )[0]
+    return result

@@ -176,6 +176,45 @@ def test_core_s_loader_finds_every_layer_of_the_s1_lora(checks: Checks) -> None:
     assert result["not loaded"] == []
 
 
+def test_a_lora_made_by_training_is_the_same_by_core_s_loader_and_by_peft(
+    checks: Checks, measured: Callable[[str, float], None]
+) -> None:
+    result, tensors = checks["lora_by_peft"], checks.tensors("lora_by_peft")
+    assert result["layers in the file"] == result["layers patched"] > 100
+    assert result["not loaded"] == []
+    assert result["changes"] > 0.1
+    difference = float((tensors["output"] - diffusers_side.by_peft(tensors["x"])).abs().max())
+    measured("lora by core and by PEFT, nano", difference)
+    assert difference <= 1e-4
+
+
+def test_the_dial_weighs_two_predictions(checks: Checks) -> None:
+    result = checks["dial"]
+    assert result["semantic changes"] * nano.SCALE > 0.1
+    assert result["1, 1 is both"], "one call, as without the dial"
+    assert result["1, 0 is the pixel LoRA"] == 0
+    for strengths in (
+        "1.0, 0.5",
+        "0.6, 1.4",
+        "0.0, 1.0",
+        "0.5, 0.5",
+        "CFG",
+        "BasicGuider",
+        "merged without pixel_model",
+    ):
+        assert result[strengths] * nano.SCALE <= 1e-4, strengths
+    for after in ("both after that", "pixel after that", "features dropped"):
+        assert result[after], after
+
+
+@pytest.mark.parametrize(
+    ("case", "word"), [("no pixel_model", "pixel_model"), ("out of range", "0 to 10"), ("another kind", "another kind")]
+)
+def test_a_dial_that_lacks_something_is_refused(case: str, word: str, checks: Checks) -> None:
+    message = checks["dial"]["refused"][case]
+    assert word in message and "\n" not in message
+
+
 def test_the_lora_may_stand_before_or_behind_the_guidance(checks: Checks) -> None:
     assert checks["one_step_with_guidance_before_lora"]["difference"] == 0
 

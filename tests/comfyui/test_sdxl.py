@@ -11,6 +11,7 @@ from typing import Any
 import faithdiff_file
 import pytest
 import torch
+import trained_lora
 from faithdiff_file import NARROW
 from safetensors.torch import save_file
 
@@ -24,6 +25,7 @@ from pgp_core.unet_diffusers import build_unet, load_unet
 from pgp_core.unet_shape import SDXL_SHAPE
 from pgp_core.weights_file import open_weights
 
+from .diffusers_side import called
 from .in_process import Checks, Driver
 
 SECONDS = 500
@@ -67,6 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Guidance.fresh(GuidanceSpec(sites=(peam_site,), channels=(64, 64, 64, 64), trained=False)),
         files / "fresh.safetensors",
     )
+    trained_lora.write(trained_lora.adapted(_unet(_gaps())), files / "lora.safetensors")
     with torch.device("meta"):
         names, full = KeyMap(), build_unet(SDXL_SHAPE).state_dict()
     (files / "full_size_shapes.json").write_text(json.dumps({names.to_ldm(k): list(v.shape) for k, v in full.items()}))
@@ -99,15 +102,23 @@ def _conditioning(seed: int) -> Conditioning:
 
 @torch.inference_mode()
 def _by_diffusers(files: Path, guidance: Guidance, tensors: dict[str, torch.Tensor], plan: Any = None) -> torch.Tensor:
-    weights = faithdiff_file.state_dict()
-    kept = {
-        k: v for k, v in weights.items() if not k.startswith(faithdiff.GROUPS) and (plan is None or _stays(k, plan))
-    }
-    unet = load_unet(NARROW, plan, kept)
+    unet = _unet(plan)
     options = SampleOptions(steps=4, cfg=5.0, seed=5)
     features = guidance.eval().features(tensors["image"].movedim(-1, 1))
     denoiser = Denoiser(unet, guidance, features, _conditioning(1), _conditioning(2), options)
     return euler(denoiser, torch.zeros_like(tensors["noise"]), "epsilon", options)
+
+
+def _unet(plan: PrunePlan | None) -> torch.nn.Module:
+    weights = faithdiff_file.state_dict()
+    kept = {
+        k: v for k, v in weights.items() if not k.startswith(faithdiff.GROUPS) and (plan is None or _stays(k, plan))
+    }
+    return load_unet(NARROW, plan, kept)
+
+
+def _gaps() -> PrunePlan:
+    return PrunePlan("gaps", "sdxl", {k: StackPlan(d, keep) for k, (d, keep) in GAPS.items()})
 
 
 def _stays(key: str, plan: PrunePlan) -> bool:
@@ -155,9 +166,9 @@ def test_one_lq_picture_serves_a_batch(checks: Checks) -> None:
 
 def test_pruned_with_alignment_and_peam_is_the_same_on_both_backbones(checks: Checks, folder: Path, agree: Any) -> None:
     assert checks["pgp"]["trained changes"] > 0.1
-    plan = PrunePlan("gaps", "sdxl", {k: StackPlan(d, keep) for k, (d, keep) in GAPS.items()})
     tensors = checks.tensors("pgp")
-    agree(tensors["latent"], _by_diffusers(folder, _guidance(folder / "files" / "both.safetensors"), tensors, plan))
+    guidance = _guidance(folder / "files" / "both.safetensors")
+    agree(tensors["latent"], _by_diffusers(folder, guidance, tensors, _gaps()))
 
 
 def test_a_fresh_guidance_changes_nothing(checks: Checks) -> None:
@@ -185,6 +196,20 @@ def test_plans_on_files_and_on_loaded_models_are_the_same_in_any_order(checks: C
         assert result[order], order
     # A live MODEL keeps the weights of skipped blocks, so all 20 layers find theirs; the file has 2 + 4 of them.
     assert result["LoRA layers on file, live"] == [6, 20]
+
+
+def test_a_lora_made_by_training_is_the_same_by_core_s_loader_and_by_peft(
+    checks: Checks, measured: Callable[[str, float], None]
+) -> None:
+    result, tensors = checks["lora_by_peft"], checks.tensors("lora_by_peft")
+    assert result["layers in the file"] == result["layers patched"] > 100
+    assert result["not loaded"] == []
+    assert result["changes"] > 0.1
+    with torch.inference_mode():
+        expected = called(trained_lora.adapted(_unet(_gaps())), tensors["x"], 1, _conditioning(1))
+    difference = float((tensors["output"] - expected).abs().max())
+    measured("lora by core and by PEFT, narrow SDXL", difference)
+    assert difference <= 1e-4
 
 
 def test_lora_layers_without_a_block_are_said_once_with_their_number(checks: Checks) -> None:

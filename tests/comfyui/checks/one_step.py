@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import comfy.model_management
 import comfy.sample
-import comfy.sd
-import comfy.utils
 import torch
+from comfy_extras.nodes_custom_sampler import Guider_Basic
 from pgp_pack.nodes import comfy_backbone
 from pgp_pack.pgp_core import nano as nano_files
 from pgp_pack.pgp_core.errors import PGPError
@@ -27,16 +24,12 @@ TIMESTEP = nano_files.S1_TIMESTEP
 def check_one_step(out: Path) -> Any:
     nano = scene.Nano()
     image = scene.pictures(1, batch=2)
-    messages = _Messages()
-    with messages:
-        model, layers = _with_s1(nano.guided(image))
+    model, loaded = _with_s1(nano.guided(image))
     z_l = nano.vae.encode(image)
     z_h = _sample(nano, model, z_l)
     scene.save(out, image=image, z_h=z_h, **nano.peam_weights())
     return {
-        "layers in the file": layers,
-        "layers patched": len(model.patches),
-        "not loaded": [m for m in messages.lines if "not loaded" in m.lower()],
+        **loaded,
         "from the direct call": scene.difference(z_h, _direct(nano, model, z_l)),
         "changes": scene.difference(z_h, z_l),
     }
@@ -77,19 +70,98 @@ def check_noise_mask(_out: Path) -> Any:
     return {"message": None}
 
 
-def _with_s1(model: Any) -> tuple[Any, int]:
-    """A MODEL with the S1 LoRA as the node LoraLoaderModelOnly puts it there, and the file's layers."""
-    lora = comfy.utils.load_torch_file(str(nano_files.FOLDER / nano_files.S1_FILE), safe_load=True)
-    patched, _ = comfy.sd.load_lora_for_models(model, None, lora, 1.0, 0.0)
-    return patched, sum(k.endswith(".lora_up.weight") for k in lora)
+def check_lora_by_peft(out: Path) -> Any:
+    """A LoRA by PEFT, of every kind of layer that training adapts, through core's loader."""
+    nano = scene.Nano()
+    model, loaded = scene.with_lora(nano.model, out.parent / "files" / "lora.safetensors")
+    x = scene.noise(2)
+    result = scene.raw(model, nano.positive, x, TIMESTEP)
+    scene.save(out, x=x, output=result)
+    return {**loaded, "changes": scene.difference(result, scene.raw(nano.model, nano.positive, x, TIMESTEP))}
 
 
-def _sample(nano: Any, model: Any, z_l: torch.Tensor, noise_mask: torch.Tensor | None = None) -> torch.Tensor:
-    """SamplerCustomAdvanced with DisableNoise and BasicGuider."""
-    sampler, sigmas = comfy_backbone.one_step_sampler(model, TIMESTEP)
+def check_dial(out: Path) -> Any:
+    """Two LoRAs by core's loaders, weighed by the node."""
+    nano = scene.Nano()
+    image = scene.pictures(1, batch=2)
+    z_l = nano.vae.encode(image)
+    pixel, _ = _with_s1(nano.guided(image))
+    both, _ = scene.with_lora(pixel, out.parent / "files" / "lora.safetensors")
+    one, two = _sample(nano, pixel, z_l), _sample(nano, both, z_l)
+    cfg = {"negative": nano.negative, "cfg": 1.5}
+    guided = [_sample(nano, m, z_l, **cfg) for m in (pixel, both)]
+    features = scene.patch_of(pixel)
+
+    def dial(p: float, s: float, **options: Any) -> torch.Tensor:
+        return _sample(nano, both, z_l, pixel_model=pixel, pixel=p, semantic=s, **options)
+
+    def expected(p: float, s: float, results: Any = (one, two)) -> torch.Tensor:
+        return z_l - p * (z_l - results[0]) - s * (results[0] - results[1])
+
+    results: dict[str, Any] = {"semantic changes": scene.difference(one, two)}
+    results["1, 1 is both"] = torch.equal(dial(1, 1), two)
+    results["1, 0 is the pixel LoRA"] = scene.difference(dial(1, 0), one)
+    for p, s in ((1.0, 0.5), (0.6, 1.4), (0.0, 1.0), (0.5, 0.5)):
+        results[f"{p}, {s}"] = scene.difference(dial(p, s), expected(p, s))
+    results["CFG"] = scene.difference(dial(1, 0.5, **cfg), expected(1, 0.5, guided))
+    results["BasicGuider"] = scene.difference(dial(1, 0.5, basic=True), expected(1, 0.5))
+    results["features dropped"] = features.features is None
+    results["both after that"] = torch.equal(_sample(nano, both, z_l), two)
+    results["pixel after that"] = torch.equal(_sample(nano, pixel, z_l), one)
+    results["merged without pixel_model"] = scene.difference(
+        _sample(nano, both, z_l, pixel=0.5, semantic=0.5), expected(0.5, 0.5)
+    )
+    refused = {}
+    for name, arguments in (
+        ("no pixel_model", {"semantic": 0.5}),
+        ("out of range", {"pixel_model": pixel, "semantic": 11.0}),
+        ("another kind", {"pixel_model": _OfAnotherKind(pixel), "semantic": 0.5}),
+    ):
+        try:
+            comfy_backbone.one_step_sampler(both, TIMESTEP, **arguments)
+        except PGPError as e:
+            refused[name] = str(e)
+    return {**results, "refused": refused}
+
+
+class _OfAnotherKind:
+    """A MODEL with the latents of another model."""
+
+    def __init__(self, model: Any):
+        self._model = model
+        self.model = self
+
+    latent_format = None
+
+    def get_model_object(self, name: str) -> Any:
+        return self._model.get_model_object(name)
+
+
+def _with_s1(model: Any) -> tuple[Any, dict[str, Any]]:
+    """A MODEL with the S1 LoRA by core's loader, and what came of it."""
+    return scene.with_lora(model, nano_files.FOLDER / nano_files.S1_FILE)
+
+
+def _sample(
+    nano: Any,
+    model: Any,
+    z_l: torch.Tensor,
+    noise_mask: torch.Tensor | None = None,
+    negative: Any = None,
+    cfg: float = 1.0,
+    basic: bool = False,
+    **dial: Any,
+) -> torch.Tensor:
+    """SamplerCustomAdvanced with DisableNoise and BasicGuider, or CFGGuider."""
+    sampler, sigmas = comfy_backbone.one_step_sampler(model, TIMESTEP, **dial)
+    if basic:
+        guider = Guider_Basic(model)
+        guider.set_conds(nano.positive)
+        out: torch.Tensor = guider.sample(torch.zeros_like(z_l), z_l, sampler, sigmas, disable_pbar=True, seed=0)
+        return out.to(z_l)
     # fmt: off
     result: torch.Tensor = comfy.sample.sample_custom(
-        model, torch.zeros_like(z_l), 1.0, sampler, sigmas, nano.positive, nano.positive, z_l,
+        model, torch.zeros_like(z_l), cfg, sampler, sigmas, nano.positive, negative or nano.positive, z_l,
         noise_mask=noise_mask, disable_pbar=True, seed=0,
     )
     # fmt: on
@@ -98,25 +170,8 @@ def _sample(nano: Any, model: Any, z_l: torch.Tensor, noise_mask: torch.Tensor |
 
 def _direct(nano: Any, model: Any, z_l: torch.Tensor) -> torch.Tensor:
     """``z_L - UNet(z_L, t)`` by calling the UNet itself, in the latent's own scale."""
-    comfy.model_management.load_models_gpu([model])
-    context, extra = nano.positive[0]
-    batch = z_l.shape[0]
-    sizes = {k: v for k, v in extra.items() if k != "pooled_output"}
-    y = model.model.encode_adm(pooled_output=extra["pooled_output"], device=z_l.device, **sizes)
-    options = {
-        "patches": model.model_options["transformer_options"]["patches"],
-        "cond_or_uncond": [0],
-        "sigmas": torch.ones(batch),
-    }
-    unet = model.model.diffusion_model
     x = z_l * nano_files.SCALE
-    out = unet(
-        x,
-        timesteps=torch.full((batch,), float(TIMESTEP)),
-        context=context.expand(batch, -1, -1),
-        y=y.expand(batch, -1),
-        transformer_options=options,
-    )
+    out = scene.raw(model, nano.positive, x, TIMESTEP, patches=model.model_options["transformer_options"]["patches"])
     scene.patch_of(model).cleanup()
     return (x - out) / nano_files.SCALE
 
@@ -130,21 +185,3 @@ def _with_prediction(prediction: str, folder: Path) -> Path:
     metadata["pgp.model"] = json.dumps({**json.loads(metadata["pgp.model"]), "prediction": prediction})
     save_file(tensors, str(folder / source.name), metadata)
     return folder / source.name
-
-
-class _Messages(logging.Handler):
-    """What is logged meanwhile."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
-
-    def __enter__(self) -> _Messages:
-        logging.getLogger().addHandler(self)
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        logging.getLogger().removeHandler(self)

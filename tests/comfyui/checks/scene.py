@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import comfy.model_management
 import comfy.sample
+import comfy.sd
+import comfy.utils
 import torch
 from pgp_pack.nodes import comfy_backbone
 from safetensors.torch import save_file
@@ -71,6 +75,53 @@ def noise(batch: int = 1, height: int = HEIGHT, width: int = WIDTH) -> torch.Ten
     """What the KSampler node draws for :data:`SEED`."""
     result: torch.Tensor = comfy.sample.prepare_noise(torch.zeros(batch, CHANNELS, height, width), SEED)
     return result
+
+
+def with_lora(model: Any, file: Path) -> tuple[Any, dict[str, Any]]:
+    """A MODEL with a LoRA as the node LoraLoaderModelOnly puts it there, and what came of it."""
+    lora = comfy.utils.load_torch_file(str(file), safe_load=True)
+    with Messages() as messages:
+        patched, _ = comfy.sd.load_lora_for_models(model, None, lora, 1.0, 0.0)
+    return patched, {
+        "layers in the file": sum(k.endswith(".lora_up.weight") for k in lora),
+        "layers patched": len(patched.patches) - len(model.patches),
+        "not loaded": [m for m in messages.lines if "not loaded" in m.lower()],
+    }
+
+
+def raw(model: Any, positive: list[Any], x: torch.Tensor, timestep: int, **options: Any) -> torch.Tensor:
+    """The UNet's own output, without sampler and schedule."""
+    comfy.model_management.load_models_gpu([model])
+    context, extra = positive[0]
+    batch = x.shape[0]
+    sizes = {k: v for k, v in extra.items() if k != "pooled_output"}
+    y = model.model.encode_adm(pooled_output=extra["pooled_output"], device=x.device, **sizes)
+    result: torch.Tensor = model.model.diffusion_model(
+        x,
+        timesteps=torch.full((batch,), float(timestep)),
+        context=context.expand(batch, -1, -1),
+        y=y.expand(batch, -1),
+        transformer_options={"cond_or_uncond": [0], "sigmas": torch.ones(batch), **options},
+    )
+    return result
+
+
+class Messages(logging.Handler):
+    """What is logged meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+    def __enter__(self) -> Messages:
+        logging.getLogger().addHandler(self)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        logging.getLogger().removeHandler(self)
 
 
 def patch_of(model: Any) -> Any:

@@ -158,6 +158,16 @@ def _lora() -> dict[str, torch.Tensor]:
     return lora
 
 
+def check_lora_by_peft(out: Path) -> Any:
+    """A LoRA by PEFT on a UNet with gaps, through core's loader."""
+    model = load(out, plan=gaps())
+    patched, loaded = scene.with_lora(model, files(out) / "lora.safetensors")
+    x = noise(2)
+    result = scene.raw(patched, conditioning(1), x, 1)
+    scene.save(out, x=x, output=result)
+    return {**loaded, "changes": scene.difference(result, scene.raw(model, conditioning(1), x, 1))}
+
+
 @contextmanager
 def _logged() -> Iterator[list[str]]:
     """Lines of warnings."""
