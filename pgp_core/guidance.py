@@ -10,10 +10,11 @@ import torch
 from .alignment import Alignment
 from .checkpoints import check_same
 from .errors import GuidanceError
-from .guidance_spec import METADATA_KEY, GuidanceSpec, Site
+from .guidance_spec import CONVOLVED, METADATA_KEY, GuidanceSpec, Site
 from .lq_adapter import LQAdapter
 from .lq_encoder import Attention, LQEncoder, plain_attention
 from .peam import PEAM
+from .phase import exchange_phase
 
 __all__ = ["KEY_PREFIX", "METADATA_KEY", "Guidance", "GuidanceSpec", "Site", "fit"]
 
@@ -49,7 +50,7 @@ class Guidance(torch.nn.Module):
             {
                 str(i): PEAM(s.channels, spec.residual, spec.slope, **factory)
                 for i, s in enumerate(spec.sites)
-                if s.fusion == "peam"
+                if s.fusion in CONVOLVED
             }
         )
 
@@ -83,18 +84,18 @@ class Guidance(torch.nn.Module):
         return self.alignment.condition(self.lq_encoder((lq * 2 - 1).to(dtype or lq.dtype)))
 
     def dtype_at(self, site: int, f: torch.Tensor) -> torch.dtype:
-        """In which dtype a site computes: its weights', or at an additive one the LQ features'."""
+        """In which dtype a site computes: its weights', or where it has none the LQ features'."""
         fusion = self.spec.sites[site].fusion
-        if fusion == "add":
+        if fusion in ("add", "phase"):
             return f.dtype
-        part = self.peam[str(site)] if fusion == "peam" else self.alignment.proj
+        part = self.peam[str(site)] if fusion in CONVOLVED else self.alignment.proj
         return next(part.parameters()).dtype
 
     def fuse(
         self, site: int, h: torch.Tensor, f: torch.Tensor, strength: float = 1.0, exchange: bool = True
     ) -> torch.Tensor:
-        """``h + strength * (PEAM(h, f) - h)`` at one site (``h + strength * f`` at an additive one,
-        ``h + strength * alignment(h, f)`` at FaithDiff's).
+        """``h + strength * (PEAM(h, f) - h)`` at one site (or a half of PEAM; ``h + strength * f`` at an additive
+        one, ``h + strength * alignment(h, f)`` at FaithDiff's).
 
         Args:
             site: index into ``spec.sites``.
@@ -121,7 +122,12 @@ class Guidance(torch.nn.Module):
             return h + strength * f
         if self.spec.sites[site].fusion == "alignment":
             return h + strength * self.alignment(h, f)
-        fused = self.peam[str(site)](h, f, exchange)
+        if self.spec.sites[site].fusion == "phase":
+            fused = exchange_phase(h, f) if exchange else h
+        elif self.spec.sites[site].fusion == "convs":
+            fused = self.peam[str(site)].fuse(f, h)  # type: ignore[operator]
+        else:
+            fused = self.peam[str(site)](h, f, exchange)
         return fused if strength == 1 else h + strength * (fused - h)
 
     def load(self, state_dict: Mapping[str, torch.Tensor], source: str = "this file") -> Guidance:

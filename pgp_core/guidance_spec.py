@@ -14,6 +14,9 @@ from .lq_encoder import GROUPS
 FORMAT = "pgp-diffsr/guidance"
 VERSION = 1
 METADATA_KEY = "pgp.guidance"
+#: What a site may do with the LQ features, see :class:`Site`; those with PEAM's convolutions.
+FUSIONS = ("peam", "phase", "convs", "add", "alignment")
+CONVOLVED = ("peam", "convs")
 
 
 @dataclass(frozen=True)
@@ -26,8 +29,10 @@ class Site:
         channels: C of the UNet's features there.
         level: which of the LQ adapter's levels feeds it; not read for ``"alignment"``.
         scale: pixels of the LQ canvas per feature position there.
-        fusion: ``"peam"``; ``"add"`` as plain T2I-Adapter does; or ``"alignment"``, FaithDiff's, which the LQ
-            encoder feeds.
+        fusion: ``"peam"``; two halves of it, for the paper's ablation (Table 5): ``"phase"``, the UNet's features
+            with the phase of the LQ's and no convolution, and ``"convs"``, PEAM's convolutions on the LQ features
+            as they are; ``"add"`` as plain T2I-Adapter does; or ``"alignment"``, FaithDiff's, which the LQ encoder
+            feeds.
     """
 
     module: str = "down_blocks.0.downsamplers.0"
@@ -80,7 +85,7 @@ class GuidanceSpec:
     def parts(self) -> tuple[str, ...]:
         """Those of :data:`PARTS` that the sites need."""
         fusions = {s.fusion for s in self.sites}
-        adapter, encoder = bool(fusions & {"peam", "add"}), "alignment" in fusions
+        adapter, encoder = bool(fusions - {"alignment"}), "alignment" in fusions
         return ("lq_adapter", "peam") * adapter + ("lq_encoder", "alignment") * encoder
 
     @property
@@ -195,9 +200,9 @@ class GuidanceSpec:
         if not 2 <= len(self.encoder_channels) <= 8 or any(c % GROUPS for c in self.encoder_channels):
             raise GuidanceError(f"{source}: an LQ encoder of {self.encoder_channels} channels cannot be built")
         for s in self.sites:
-            if s.fusion not in ("peam", "add", "alignment"):
+            if s.fusion not in FUSIONS:
                 raise GuidanceError(
-                    f"{source}: site {s.module} has fusion {s.fusion!r}; peam, add and alignment are known: update"
+                    f"{source}: site {s.module} has fusion {s.fusion!r}; {', '.join(FUSIONS)} are known: update"
                 )
             if s.fusion == "alignment":
                 if s.scale != 2 ** (len(self.encoder_channels) - 1):

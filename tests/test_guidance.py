@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from narrow_guidance import DOWN, SPEC, TWO_SITES
@@ -72,6 +74,23 @@ def test_without_exchange_the_picture_s_phase_does_not_matter() -> None:
         one, other = (guidance.fuse(0, h, draw(seed, 1, 32, 8, 8), exchange=False) for seed in (8, 9))
         assert torch.equal(one, other)
         assert not torch.allclose(one, guidance.fuse(0, h, draw(8, 1, 32, 8, 8)))
+
+
+def test_the_halves_of_peam_for_the_ablation() -> None:
+    peam = trained(SPEC)
+    h, f = draw(5, 1, 32, 9, 8), draw(6, 1, 32, 9, 8)
+    phase = Guidance(replace(SPEC, sites=(replace(SPEC.sites[0], fusion="phase"),)))
+    assert not list(phase.peam)
+    spectra = [np.fft.rfft2(x.double().numpy()) for x in (h, f)]
+    expected = np.fft.irfft2(np.abs(spectra[0]) * np.exp(1j * np.angle(spectra[1])), s=(9, 8))
+    np.testing.assert_allclose(phase.fuse(0, h, f).numpy(), expected, atol=1e-5)
+
+    convs = Guidance(replace(SPEC, sites=(replace(SPEC.sites[0], fusion="convs"),)))
+    convs.load_state_dict(peam.state_dict())
+    with torch.no_grad():
+        # Where f already is what the exchange would give, PEAM and its convolutions alone are the same.
+        torch.testing.assert_close(convs.fuse(0, h, phase.fuse(0, h, f)), peam.fuse(0, h, f))
+        assert not torch.allclose(convs.fuse(0, h, f), peam.fuse(0, h, f))
 
 
 def test_channels_that_do_not_fit_name_both_and_the_site() -> None:
