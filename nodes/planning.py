@@ -155,7 +155,8 @@ class PGPDiffSRBuildPlan(io.ComfyNode):
             plan = by_thresholds(start, report, tau_cos, tau_kl, literal, stages)
         else:
             what = "max_params" if method == "fine: parameters" else "max_macs"
-            whole = report.totals["params" if what == "max_params" else "macs"]
+            # A report that does not say is refused by name.
+            whole = report.totals.get("params" if what == "max_params" else "macs", 0)
             plan = by_budget(start, report, **{what: int(budget * whole)}, stages=stages)  # type: ignore[arg-type]
         return io.NodeOutput(plan, ui=ui.PreviewText(describe(plan)))
 

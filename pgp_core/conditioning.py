@@ -11,7 +11,6 @@ entry; everything else stands as JSON in the metadata under ``pgp.conditioning``
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -23,40 +22,22 @@ import torch
 
 from . import __version__
 from .checkpoints import read_safetensors, write_safetensors
+from .conditioning_checks import SIZES, check_entry, describe
 from .errors import ConditioningError, name_some
+from .json_format import check_format, parse_metadata
 from .sampling import Conditioning
 
 FORMAT = "pgp-diffsr/conditioning"
 VERSION = 1
 METADATA_KEY = "pgp.conditioning"
 
-#: Options that point at other models, or at places in one picture: they mean nothing in another graph.
-# fmt: off
-REFUSED = frozenset({
-    "hooks", "default", "control", "control_apply_to_uncond", "gligen", "reference_latents", "model_conds", "uuid",
-    "mask", "mask_strength", "set_area_to_bounds", "area",
-})
-# fmt: on
-
-#: Pixels, and the order in which SDXL takes them.
-SIZES = ("height", "width", "crop_h", "crop_w", "target_height", "target_width")
-
 #: Options that SDXL's UNet has no input for: they are there for other models.
 _UNUSED_BY_SDXL = frozenset(
     {"aesthetic_score", "attention_mask", "guidance", "prompt_type", "t5xxl_ids", "t5xxl_weights"}
 )
 
-_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_DTYPES = (*_FLOATS, torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-
-#: Far beyond any picture; an int that is no size does not get here.
-_LARGEST_SIZE = 1_000_000
-
 #: Of JSON, in characters: far beyond any prompt, and below what a safetensors header takes.
 _LONGEST = 1_000_000
-
-#: Lists in lists; JSON itself could go on until Python's stack ends.
-_DEEPEST = 8
 
 #: What else a file may be, by a key of its metadata or a piece of a tensor's name.
 _OTHER_METADATA = {"pgp.guidance": "PGP-DiffSR guidance", "pgp.plan": "a pruned UNet"}
@@ -121,7 +102,7 @@ def save(
         if not isinstance(entry, (list, tuple)) or len(entry) != 2 or not isinstance(entry[1], Mapping):
             raise ConditioningError(f"{where} is no [context, options] pair: give what a text encode node outputs")
         context, options = entry
-        _check_entry(context, options, where)
+        check_entry(context, options, where)
         tensors[f"{i}.context"] = _plain_cpu(context)
         names = [name for name, value in options.items() if isinstance(value, torch.Tensor)]
         tensors.update((f"{i}.options.{name}", _plain_cpu(options[name])) for name in names)
@@ -166,7 +147,7 @@ def load(path: str | os.PathLike[str]) -> SavedConditioning:
     entries = []
     for i, entry in enumerate(listed):
         options = {**entry["values"], **{name: tensors[f"{i}.options.{name}"] for name in entry["tensors"]}}
-        _check_entry(tensors[f"{i}.context"], options, _where(source, i, len(listed)))
+        check_entry(tensors[f"{i}.context"], options, _where(source, i, len(listed)))
         entries.append([tensors[f"{i}.context"], options])
     return SavedConditioning(
         entries, header.get("prompt", ""), header.get("encoder_sha256"), header.get("created_by", "")
@@ -198,7 +179,7 @@ def to_sampling(entries: Sequence[Entry], size: tuple[int, int], source: str = "
             f"{source} has {len(entries)} entries, the command line takes one: save it before it is combined"
         )
     context, options = entries[0]
-    _check_entry(context, options, source)
+    check_entry(context, options, source)
     if len(context) != 1:
         raise ConditioningError(f"{source} is for {len(context)} pictures at once, the command line takes one")
     pooled = options.get("pooled_output")
@@ -226,63 +207,6 @@ def to_sampling(entries: Sequence[Entry], size: tuple[int, int], source: str = "
     return Conditioning(context, pooled, tuple(float(i) for i in ids))  # type: ignore[arg-type]
 
 
-# -- checks --------------------------------------------------------------------------------------------------
-
-
-def _check_entry(context: Any, options: Mapping[str, Any], where: str) -> None:
-    """What holds for entries before they are saved and after they are loaded alike."""
-    for name in options:
-        if not isinstance(name, str) or not name or not _is_text(name):
-            raise ConditioningError(f"{where} has an option named {name!r}: a name must be text")
-    if refused := REFUSED & options.keys():
-        raise ConditioningError(
-            f"{where} has {', '.join(sorted(refused))}, which no file can keep: save it before the node that adds it"
-        )
-    if not isinstance(context, torch.Tensor) or context.dtype not in _FLOATS or context.dim() != 3:
-        raise ConditioningError(f"{where} needs a context of (batch, tokens, dim) floats, not {_describe(context)}")
-    _check_tensor(context, f"the context of {where}")
-    for name, value in options.items():
-        what = f"{name!r} of {where}"
-        if isinstance(value, torch.Tensor):
-            _check_tensor(value, what)
-        elif not _is_json(value):
-            raise ConditioningError(
-                f"{what} is {_describe(value)}, neither a tensor nor a plain finite value: "
-                f"save the conditioning before the node that adds it"
-            )
-    _check_pooled(options.get("pooled_output"), len(context), where)
-    for name in SIZES:
-        if name in options and not _is_number(options[name], 0, _LARGEST_SIZE):
-            raise ConditioningError(
-                f"{name!r} of {where} must be 0 to {_LARGEST_SIZE} pixels, not {_describe(options[name])}"
-            )
-    for name in ("start_percent", "end_percent", "strength"):
-        if name in options and not _is_number(options[name], -_LARGEST_SIZE, _LARGEST_SIZE):
-            raise ConditioningError(f"{name!r} of {where} must be a number, not {_describe(options[name])}")
-
-
-def _check_tensor(tensor: torch.Tensor, what: str) -> None:
-    # Subclasses hold quantized weights, which are more than their numbers.
-    if type(tensor) not in (torch.Tensor, torch.nn.Parameter) or tensor.layout != torch.strided or tensor.is_meta:
-        raise ConditioningError(f"{what} is no plain tensor, but {type(tensor).__name__}: a file cannot keep it")
-    if tensor.dtype not in _DTYPES:
-        raise ConditioningError(f"{what} is {_describe(tensor)}: a file keeps floats of 16 to 64 bits, ints and bools")
-    if tensor.numel() == 0:
-        raise ConditioningError(f"{what} is empty: it is {_describe(tensor)}")
-    if tensor.dtype in _FLOATS and not bool(torch.isfinite(tensor).all()):
-        raise ConditioningError(f"{what} is not finite: encode the prompt again, in float32 if it was in float16")
-
-
-def _check_pooled(pooled: Any, batch: int, where: str) -> None:
-    if pooled is None:
-        return
-    fits = isinstance(pooled, torch.Tensor) and pooled.dtype in _FLOATS and pooled.dim() == 2
-    if not fits or len(pooled) not in (1, batch):
-        raise ConditioningError(
-            f"'pooled_output' of {where} must be (1, dim) or ({batch}, dim) floats, not {_describe(pooled)}"
-        )
-
-
 def _header(metadata: Mapping[str, str], tensors: Mapping[str, Any], source: str) -> dict[str, Any]:
     """The metadata's JSON, checked."""
     text = metadata.get(METADATA_KEY)
@@ -291,19 +215,8 @@ def _header(metadata: Mapping[str, str], tensors: Mapping[str, Any], source: str
         kinds += [kind for part, kind in _OTHER_TENSORS.items() if any(part in k for k in tensors)]
         what = f"it is {kinds[0]}" if kinds else f'its metadata has no "{METADATA_KEY}"'
         raise ConditioningError(f"{source} is no saved conditioning: {what}")
-    try:
-        header = json.loads(text)
-    except (ValueError, RecursionError) as e:
-        raise ConditioningError(f'{source}: its "{METADATA_KEY}" is not valid JSON: {e}') from None
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise ConditioningError(f'{source} is no saved conditioning: its format is not "{FORMAT}"')
-    version = header.get("version")
-    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise ConditioningError(f"{source}: its version must be a positive whole number, not {_describe(version)}")
-    if version > VERSION:
-        raise ConditioningError(
-            f"{source} has version {_describe(version)}, this release reads up to {VERSION}: update"
-        )
+    header = parse_metadata(text, METADATA_KEY, source, ConditioningError)
+    header = check_format(header, FORMAT, VERSION, source, "saved conditioning", ConditioningError)
     _check_header(header, source)
     return header
 
@@ -311,13 +224,13 @@ def _header(metadata: Mapping[str, str], tensors: Mapping[str, Any], source: str
 def _check_header(header: Mapping[str, Any], source: str) -> None:
     for name in ("prompt", "created_by"):
         if not isinstance(header.get(name, ""), str):
-            raise ConditioningError(f'"{name}" of {source} must be text, not {_describe(header[name])}')
+            raise ConditioningError(f'"{name}" of {source} must be text, not {describe(header[name])}')
     digest = header.get("encoder_sha256")
     if digest is not None and not (isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest)):
-        raise ConditioningError(f'"encoder_sha256" of {source} must be 64 hex digits or null, not {_describe(digest)}')
+        raise ConditioningError(f'"encoder_sha256" of {source} must be 64 hex digits or null, not {describe(digest)}')
     listed = header.get("entries")
     if not isinstance(listed, list) or not listed:
-        raise ConditioningError(f'"entries" of {source} must be a list of at least one, not {_describe(listed)}')
+        raise ConditioningError(f'"entries" of {source} must be a list of at least one, not {describe(listed)}')
     for i, entry in enumerate(listed):
         where = _where(source, i, len(listed))
         values, names = (entry.get("values"), entry.get("tensors")) if isinstance(entry, dict) else (None, None)
@@ -325,45 +238,6 @@ def _check_header(header: Mapping[str, Any], source: str) -> None:
             raise ConditioningError(f'{where} must have "values" by name and "tensors", a list of names')
         if len(set(names)) != len(names) or values.keys() & set(names):
             raise ConditioningError(f"{where} has an option twice")
-
-
-def _is_json(value: Any, depth: int = 0) -> bool:
-    """Whether JSON gives an equal value back, finite and not nested too deep."""
-    if isinstance(value, (list, dict)):
-        if depth == _DEEPEST:
-            return False
-        if isinstance(value, dict):
-            return all(isinstance(k, str) for k in value) and all(_is_json(v, depth + 1) for v in value.values())
-        return all(_is_json(v, depth + 1) for v in value)
-    if isinstance(value, int):
-        return abs(value) < 2**63
-    return value is None or isinstance(value, str) or (isinstance(value, float) and math.isfinite(value))
-
-
-def _is_number(value: Any, low: float, high: float) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
-
-
-def _is_text(name: str) -> bool:
-    """Whether a file can hold it: half of a surrogate pair is none."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _describe(value: Any) -> str:
-    """A value in a few words of one line."""
-    if isinstance(value, torch.Tensor):
-        return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
-    # Python refuses to print ints of more than 4300 digits.
-    if isinstance(value, int) and abs(value) >= 2**63:
-        return f"an int of {value.bit_length()} bits"
-    if value is None or isinstance(value, (int, float, str)):
-        text = repr(value)
-        return text if len(text) <= 40 else f"{text[:40]}..."
-    return f"a {type(value).__name__}"
 
 
 def _where(source: str, index: int, count: int) -> str:

@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 
 from .atomic import replacing
-from .checkpoints import check_same
 from .errors import CheckpointError
 from .faithdiff import find_extras, value_path, value_shape
 from .guidance import KEY_PREFIX, METADATA_KEY
 from .safetensors_stream import write_streaming
-from .unet_file import UNetInfo, inspect_unet, metadata_of
-from .weights_file import WeightsFile, open_weights
+from .unet_diffusers import check_whole
+from .unet_file import inspect_unet, metadata_of
+from .weights_file import open_weights
 
 
 def convert(
@@ -41,7 +41,7 @@ def convert(
     """
     with open_weights(path) as file:
         info = inspect_unet(file)
-        _check_whole(info, file)
+        check_whole(info, file)
         extras = find_extras(file)
         unet_path, guidance_path = _places(path, folder)
         unet = {info.ldm(k): k for k in info.keys}
@@ -71,16 +71,6 @@ def convert(
         except OSError as e:
             raise CheckpointError(f"{folder} cannot be written to: {e}") from None
     return unet_path, guidance_path
-
-
-def _check_whole(info: UNetInfo, file: WeightsFile) -> None:
-    """Every weight of an unpruned SDXL UNet must be there, by diffusers' own account of it."""
-    from .unet_diffusers import build_unet
-
-    with torch.device("meta"):
-        expected = {k: tuple(v.shape) for k, v in build_unet(info.shape).state_dict().items()}
-        found = {info.diffusers(k): torch.empty(file.shapes[k]) for k in info.keys}
-    check_same(expected, found, file.name)
 
 
 def _places(path: Path, folder: Path) -> tuple[Path, Path]:

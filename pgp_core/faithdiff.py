@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -11,7 +10,7 @@ import torch
 
 from .errors import GuidanceError, name_some
 from .guidance import KEY_PREFIX, METADATA_KEY, Guidance, GuidanceSpec, Site
-from .weights_file import WeightsFile
+from .weights_file import WeightsFile, count_numbered
 
 #: Where the authors' file keeps what is not the UNet (the spelling is theirs). ``agg_net`` has no weights.
 ENCODER, CONDITION = "denoise_encoder.", "condition_embedding."
@@ -122,9 +121,9 @@ def _guidance_key(key: str) -> str:
 def _spec(file: WeightsFile) -> GuidanceSpec:
     """The spec that the file's own sizes say."""
     shapes = file.shapes
-    levels = _count(shapes, ENCODER + r"down_blocks\.(\d{1,3})\.")
-    blocks = _count(shapes, ENCODER + r"down_blocks\.0\.resnets\.(\d{1,3})\.")
-    layers = _count(shapes, BLOCKS + r"(\d{1,3})\.")
+    levels = count_numbered(shapes, ENCODER + r"down_blocks\.(\d{1,3})\.")
+    blocks = count_numbered(shapes, ENCODER + r"down_blocks\.0\.resnets\.(\d{1,3})\.")
+    layers = count_numbered(shapes, BLOCKS + r"(\d{1,3})\.")
     widths = tuple(_first(shapes, f"{ENCODER}down_blocks.{i}.resnets.0.conv2.weight") for i in range(levels))
     channels = _first(shapes, PROJECTION + "weight")
     if not levels or not blocks or not layers or not channels or not all(widths):
@@ -133,11 +132,6 @@ def _spec(file: WeightsFile) -> GuidanceSpec:
     spec = GuidanceSpec(sites=(site,), encoder_channels=widths, encoder_blocks=blocks, alignment_layers=layers)
     # What is read back is checked: sizes come from the file.
     return GuidanceSpec.from_metadata({METADATA_KEY: json.dumps(spec.to_json())}, file.name)
-
-
-def _count(shapes: Mapping[str, object], pattern: str) -> int:
-    numbers = {int(m[1]) for k in shapes if (m := re.match(pattern, k))}
-    return max(numbers) + 1 if numbers else 0
 
 
 def _first(shapes: Mapping[str, tuple[int, ...]], key: str) -> int:

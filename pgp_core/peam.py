@@ -81,7 +81,14 @@ class PEAM(torch.nn.Module):
         Returns:
             ``(B, C, H, W)`` in h's dtype.
         """
-        p = exchange_phase(h, f) if exchange else h
+        return self.fuse(exchange_phase(h, f) if exchange else h, h)
+
+    def fuse(self, p: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+        """The convolutions alone, on what they are given in place of h with f's phase.
+
+        Args:
+            p, h: ``(B, C, H, W)``.
+        """
         x = torch.cat((p, h), dim=1)
         last = len(self.convs) - 1
         for i, conv in enumerate(self.convs):

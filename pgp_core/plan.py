@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import PlanError, name_some
+from .json_format import check_format
 from .topology import TOPOLOGIES, Topology, stack_order
 
 FORMAT = "pgp-diffsr/prune-plan"
@@ -74,15 +75,7 @@ class PrunePlan:
         Raises:
             PlanError: naming the stack and block that is wrong, and what to do.
         """
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise PlanError(f'{source} is not a prune plan: it has no "format": "{FORMAT}"')
-        version = data.get("version")
-        if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-            raise PlanError(f'{source}: "version" must be a positive whole number, not {version!r}')
-        if version > VERSION:
-            raise PlanError(
-                f"{source} has format version {version}, this release reads up to {VERSION}: update the pack"
-            )
+        data = check_format(data, FORMAT, VERSION, source, "prune plan", PlanError)
         for key in ("name", "topology"):
             if not isinstance(data.get(key), str) or not data[key]:
                 raise PlanError(f'{source}: "{key}" is missing or no text')

@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 
 from .atomic import replacing
-from .checkpoints import check_same
 from .errors import CheckpointError
 from .plan import PrunePlan
 from .safetensors_stream import write_streaming
 from .topology import split_block
+from .unet_diffusers import check_whole
 from .unet_file import PLAN_KEY, RENUMBERED_KEY, V_PREDICTION, ZERO_SNR, UNetInfo, inspect_unet, metadata_of
 from .weights_file import WeightsFile, open_weights
 
@@ -101,7 +101,7 @@ def _write(
     metadata: Mapping[str, str],
     progress: Progress | None,
 ) -> None:
-    _check_whole(file, info)
+    check_whole(info, file, info.plan)
     shapes = {new: file.shapes[old] for new, old in names.items()}
     dtypes = {new: file.dtypes[old] for new, old in names.items()}
     total = sum(math.prod(s) * dtypes[k].itemsize for k, s in shapes.items())
@@ -131,13 +131,3 @@ def _write(
             )
     except OSError as e:
         raise CheckpointError(f"{target} cannot be written: {e}") from None
-
-
-def _check_whole(file: WeightsFile, info: UNetInfo) -> None:
-    """Every weight that stays must be there, by diffusers' own account of the pruned UNet."""
-    from .unet_diffusers import build_unet
-
-    with torch.device("meta"):
-        expected = {k: tuple(v.shape) for k, v in build_unet(info.shape, info.plan).state_dict().items()}
-        found = {info.diffusers(k): torch.empty(file.shapes[k]) for k in info.keys}
-    check_same(expected, found, file.name)

@@ -9,14 +9,7 @@ from pathlib import Path
 
 import torch
 
-_NAMES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.float8_e5m2: "F8_E5M2",
-}
+from .weights_file import FLOATS
 
 
 def write_streaming(
@@ -31,7 +24,7 @@ def write_streaming(
     Args:
         path: written in place; wrap it in :func:`pgp_core.atomic.replacing`.
         shapes: names in the order in which they are written.
-        dtype: of all tensors, or of each; floating.
+        dtype: of all tensors, or of each; one of :data:`pgp_core.weights_file.FLOATS`.
         read: gives a tensor of the shape promised; it is converted.
 
     Raises:
@@ -42,7 +35,7 @@ def write_streaming(
     dtypes = dtype if isinstance(dtype, Mapping) else dict.fromkeys(shapes, dtype)
     for name, shape in shapes.items():
         size = math.prod(shape) * dtypes[name].itemsize
-        header[name] = {"dtype": _NAMES[dtypes[name]], "shape": list(shape), "data_offsets": [offset, offset + size]}
+        header[name] = {"dtype": FLOATS[dtypes[name]], "shape": list(shape), "data_offsets": [offset, offset + size]}
         offset += size
     text = json.dumps(header, separators=(",", ":")).encode()
     # The format aligns the data to 8 bytes with spaces.

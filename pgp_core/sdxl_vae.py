@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from . import diffusers_folder
 from .checkpoints import check_same
 from .errors import CheckpointError, PGPError
-from .weights_file import WeightsFile, open_weights
+from .weights_file import WeightsFile, count_numbered, open_weights
 
 #: SDXL's, where no configuration says another.
 SCALING_FACTOR = 0.13025
@@ -122,7 +121,7 @@ def _read(file: WeightsFile) -> dict[str, torch.Tensor]:
 
 
 def _diffusers_names(weights: dict[str, torch.Tensor], source: str) -> dict[str, torch.Tensor]:
-    levels = _count(weights, r"encoder\.down\.(\d+)\.")
+    levels = count_numbered(weights, r"encoder\.down\.(\d+)\.")
     if not levels:
         for old, new in _OLD_NAMES.items():
             weights = {k.replace(old, new) if ".attentions." in k else k: v for k, v in weights.items()}
@@ -147,8 +146,8 @@ def _build(weights: Mapping[str, torch.Tensor], source: str) -> Any:
             raise CheckpointError(f"{source} holds no whole VAE: it lacks {key}")
         return int(found.shape[axis])
 
-    levels = _count(weights, r"encoder\.down_blocks\.(\d+)\.")
-    layers = _count(weights, r"encoder\.down_blocks\.0\.resnets\.(\d+)\.")
+    levels = count_numbered(weights, r"encoder\.down_blocks\.(\d+)\.")
+    layers = count_numbered(weights, r"encoder\.down_blocks\.0\.resnets\.(\d+)\.")
     latent = size("decoder.conv_in.weight", 1)
     if latent != 4:
         raise CheckpointError(f"{source} holds a VAE of {latent} latent channels; SDXL's has 4: give SDXL's")
@@ -168,8 +167,3 @@ def _build(weights: Mapping[str, torch.Tensor], source: str) -> Any:
             use_quant_conv="quant_conv.weight" in weights,
             use_post_quant_conv="post_quant_conv.weight" in weights,
         )
-
-
-def _count(names: Mapping[str, object], pattern: str) -> int:
-    numbers = {int(m[1]) for k in names if (m := re.match(pattern, k))}
-    return max(numbers) + 1 if numbers else 0

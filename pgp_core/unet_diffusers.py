@@ -1,6 +1,6 @@
 """diffusers' UNet as our backbone: building it, pruned or full, and hooking guidance into it.
 
-The only module besides ``training`` that imports diffusers, and only when called: nodes never need it.
+Nodes never need it: diffusers is imported when something is called, here as everywhere in this package.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from .guidance import Guidance
 from .plan import PrunePlan
 from .prune import prune_module
 from .topology import KeyMap, scheme_of
+from .unet_file import UNetInfo
 from .unet_shape import UNetShape
+from .weights_file import WeightsFile
 
 
 def build_unet(shape: UNetShape, plan: PrunePlan | None = None) -> torch.nn.Module:
@@ -69,6 +71,21 @@ def load_unet(
     check_same({k: tuple(v.shape) for k, v in unet.state_dict().items()}, weights, source)
     unet.load_state_dict(weights, assign=True)
     return unet.eval()
+
+
+def check_whole(info: UNetInfo, file: WeightsFile, plan: PrunePlan | None = None) -> None:
+    """Whether a file has every weight of its UNet, by diffusers' own account of it. No weight is read.
+
+    Args:
+        plan: whose removed blocks may be missing; None wants all blocks.
+
+    Raises:
+        CheckpointError: naming the first few missing, foreign or misshapen keys.
+    """
+    with torch.device("meta"):
+        expected = {k: tuple(v.shape) for k, v in build_unet(info.shape, plan).state_dict().items()}
+        found = {info.diffusers(k): torch.empty(file.shapes[k]) for k in info.keys}
+    check_same(expected, found, file.name)
 
 
 class _Run:

@@ -9,6 +9,7 @@ from typing import Any
 
 from .errors import CheckpointError, name_some
 from .faithdiff import GROUPS
+from .json_format import parse_metadata
 from .plan import PrunePlan, StackPlan
 from .schedule import PREDICTIONS
 from .topology import SDXL, TOPOLOGIES, KeyMap, Scheme, scheme_of, split_block, stacks_of, strip_prefix
@@ -218,11 +219,7 @@ def _own_plan(file: WeightsFile, stacks: Mapping[str, tuple[int, ...]], shape: U
     text = file.metadata.get(PLAN_KEY)
     if text is None:
         return plan
-    try:
-        data = json.loads(text)
-    except (TypeError, ValueError, RecursionError) as e:
-        raise CheckpointError(f'{file.name}: its metadata "{PLAN_KEY}" is not valid JSON: {e}') from None
-    stated = PrunePlan.from_json(data, file.name)
+    stated = PrunePlan.from_json(parse_metadata(text, PLAN_KEY, file.name, CheckpointError), file.name)
     if stated.topology not in TOPOLOGIES:
         raise CheckpointError(f"{file.name} is pruned from {stated.topology}, which this release does not know: update")
     if stated.topology != topology.name:

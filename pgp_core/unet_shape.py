@@ -35,3 +35,6 @@ class UNetShape:
 
 SDXL_SHAPE = UNetShape(SDXL, 4, (320, 640, 1280), 64, 2048, 1280)
 NANO_SHAPE = UNetShape(NANO, 48, (64, 64, 64), 32, 64, 64)
+
+#: By the topology's name.
+SHAPES = {s.topology.name: s for s in (SDXL_SHAPE, NANO_SHAPE)}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,6 +82,11 @@ def check_file(path: Path) -> None:
 def first_line(error: BaseException) -> str:
     """The first line of what another library says, or the name of its error."""
     return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+
+
+def count_numbered(names: Iterable[str], pattern: str) -> int:
+    """How many parts a file's names count, from 0: one more than the largest number in the pattern's first group."""
+    return max((int(m[1]) for k in names if (m := re.match(pattern, k))), default=-1) + 1
 
 
 @contextmanager

@@ -22,6 +22,7 @@ parser.add_argument("folder", type=Path, help="run folder of pgp-diffsr train na
 parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the figures")
 parser.add_argument("--seeds", type=int, default=5)
 parser.add_argument("--table", choices=("fine", "dial"), action="append", help="both by default")
+parser.add_argument("--whole", action="store_true", help="fine: cut the whole decoder only")
 args = parser.parse_args()
 
 seeds = range(args.seeds)
@@ -35,9 +36,10 @@ for kind in args.table or ("fine", "dial"):
 
         stage = read_stage(args.folder / ("coarse" if kind == "fine" else "full") / "model.safetensors")
         if kind == "fine":
-            table = fine_table(stage, load_plan("pgp-nano-coarse"), (2, 1), seeds, step)
+            counts = () if args.whole else (2, 1)
+            table = fine_table(stage, load_plan("pgp-nano-coarse"), counts, (1 / 3, 2 / 3), seeds, step)
         else:
-            table = dial_table(stage, (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1), seeds, step)
+            table = dial_table(stage, (0, 0.1, 0.25, 0.5, 0.75, 1), seeds, step)
     args.output.mkdir(parents=True, exist_ok=True)
     with replacing(args.output / f"cuts-{kind}.json") as temporary:
         temporary.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")

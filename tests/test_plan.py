@@ -169,10 +169,10 @@ def test_a_plan_file(tmp_path: Path) -> None:
 keep = ["stacks", STACK, "keep"]
 MALFORMED: dict[str, tuple[Any, list[str]]] = {
     # what is wrong: data, words that the message must hold
-    "no object": ([1, 2], ["not a prune plan"]),
-    "nothing": (None, ["not a prune plan"]),
-    "no format": (without("format"), ["not a prune plan", "pgp-diffsr/prune-plan"]),
-    "another format": (changed(["format"], "pgp-diffsr/guidance"), ["not a prune plan"]),
+    "no object": ([1, 2], ["is no prune plan"]),
+    "nothing": (None, ["is no prune plan"]),
+    "no format": (without("format"), ["is no prune plan", "pgp-diffsr/prune-plan"]),
+    "another format": (changed(["format"], "pgp-diffsr/guidance"), ["is no prune plan"]),
     "no version": (without("version"), ["version"]),
     "newer version": (changed(["version"], 2), ["version 2", "up to 1", "update"]),
     "version true": (changed(["version"], True), ["version", "True"]),

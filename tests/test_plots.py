@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import subprocess
 import sys
@@ -116,7 +117,7 @@ def module_features(modules: Sequence[str] = tuple(MODULES), steps: int = 20) ->
     return {m: {str(951 - 50 * i): FeatureMap.of(shrunk(ramp)) for i in range(steps)} for m in modules}
 
 
-every_drawing = pytest.mark.parametrize("draw", DRAWINGS.values(), ids=DRAWINGS)
+every_drawing = pytest.mark.parametrize("name", DRAWINGS)
 
 
 @pytest.fixture
@@ -136,13 +137,49 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 # -- pictures ----------------------------------------------------------------------------------------------
 
 
+@functools.cache
+def written(name: str, **size: int) -> tuple[Any, list[tuple[str, float, Any]]]:
+    """A drawing, and its texts with their sizes in points and their places."""
+    texts = []
+    render = RendererAgg.draw_text
+
+    def seen(self: Any, gc: Any, x: float, y: float, s: str, prop: Any, angle: float, *rest: Any, **more: Any) -> None:
+        texts.append((s, prop.get_size_in_points(), more.get("mtext") or rest[-1]))
+        render(self, gc, x, y, s, prop, angle, *rest, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RendererAgg, "draw_text", seen)
+        picture = DRAWINGS[name](**size)
+    return picture, [(text, points, artist.get_window_extent()) for text, points, artist in texts]
+
+
+def plain(name: str) -> Any:
+    """A drawing at its own size."""
+    return written(name)[0]
+
+
+#: What other packs may have set.
+THEIRS = {
+    "font.size": 30, "font.family": "monospace", "lines.linewidth": 9, "figure.dpi": 33, "axes.grid": True,
+    "axes.labelsize": 40, "xtick.labelsize": 40, "figure.autolayout": True, "image.origin": "lower",
+    "image.cmap": "jet", "axes.spines.top": False, "hatch.linewidth": 7, "patch.linewidth": 5, "text.color": "red",
+    "axes.xmargin": 0.4, "xtick.minor.visible": True, "ytick.right": True, "image.interpolation": "bicubic",
+    "lines.markersize": 30, "axes.titlepad": 50, "axes.unicode_minus": False, "legend.frameon": True,
+}  # fmt: skip
+
+
 @every_drawing
-def test_a_picture_of_the_width_asked_for_that_is_the_same_each_time(draw: Callable[..., Any]) -> None:
-    picture = draw()
+def test_a_picture_of_the_width_asked_for(name: str) -> None:
+    picture = plain(name)
     assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[1:] == (1024, 3)
     assert (picture[:4] == 255).all() and (picture[:, :4] == 255).all()
     assert len(np.unique(picture)) > 8
-    assert (draw() == picture).all()
+
+
+@every_drawing
+def test_it_is_the_same_each_time_whatever_other_packs_have_set(name: str) -> None:
+    with matplotlib.rc_context(THEIRS), matplotlib.style.context("dark_background"):
+        assert (DRAWINGS[name]() == plain(name)).all()
 
 
 @pytest.mark.parametrize("width, height", [(512, 300), (1024, 1024), (777, 1500), (2048, None), (400, 128), (301, 299)])
@@ -161,23 +198,12 @@ def test_sizes_that_cannot_be(size: dict[str, int]) -> None:
 
 @every_drawing
 @pytest.mark.parametrize("size", [{}, {"width": 600, "height": 1200}, {"width": 1500, "height": 500}], ids=str)
-def test_no_text_is_cut_off_or_lies_on_other_text(
-    draw: Callable[..., Any], size: dict[str, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    texts = []
-    render = RendererAgg.draw_text
-
-    def seen(self: Any, gc: Any, x: float, y: float, s: str, prop: Any, angle: float, *rest: Any, **more: Any) -> None:
-        texts.append((s, prop.get_size_in_points(), more.get("mtext") or rest[-1]))
-        render(self, gc, x, y, s, prop, angle, *rest, **more)
-
-    monkeypatch.setattr(RendererAgg, "draw_text", seen)
-    picture = draw(**size)
+def test_no_text_is_cut_off_or_lies_on_other_text(name: str, size: dict[str, int]) -> None:
+    picture, texts = written(name, **size)
     assert texts
     places = []
-    for text, points, artist in texts:
+    for text, points, box in texts:
         assert points >= 14, text
-        box = artist.get_window_extent()
         assert 0 <= box.x0 < box.x1 <= picture.shape[1] and 0 <= box.y0 < box.y1 <= picture.shape[0], text
         places.append((text, box))
     for i, (text, a) in enumerate(places):
@@ -187,25 +213,10 @@ def test_no_text_is_cut_off_or_lies_on_other_text(
 
 
 def test_threads_draw_what_one_does() -> None:
-    draws = [DRAWINGS[name] for name in ("boxes", "heat map", "over time", "feature maps", "phase")] * 2
-    alone = [draw() for draw in draws[:5]] * 2
+    names = ["boxes", "heat map", "over time", "feature maps", "phase"] * 2
     with ThreadPoolExecutor(5) as pool:
-        together = [f.result() for f in [pool.submit(draw) for draw in draws]]
-    assert all((a == b).all() for a, b in zip(alone, together, strict=True))
-
-
-@every_drawing
-def test_settings_of_other_packs_change_nothing(draw: Callable[..., Any]) -> None:
-    plain = draw()
-    theirs = {
-        "font.size": 30, "font.family": "monospace", "lines.linewidth": 9, "figure.dpi": 33, "axes.grid": True,
-        "axes.labelsize": 40, "xtick.labelsize": 40, "figure.autolayout": True, "image.origin": "lower",
-        "image.cmap": "jet", "axes.spines.top": False, "hatch.linewidth": 7, "patch.linewidth": 5, "text.color": "red",
-        "axes.xmargin": 0.4, "xtick.minor.visible": True, "ytick.right": True, "image.interpolation": "bicubic",
-        "lines.markersize": 30, "axes.titlepad": 50, "axes.unicode_minus": False, "legend.frameon": True,
-    }  # fmt: skip
-    with matplotlib.rc_context(theirs), matplotlib.style.context("dark_background"):
-        assert (draw() == plain).all()
+        together = [f.result() for f in [pool.submit(DRAWINGS[name]) for name in names]]
+    assert all((plain(name) == picture).all() for name, picture in zip(names, together, strict=True))
 
 
 # -- what they show ----------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -160,24 +159,26 @@ class Oracle:
         return x, (self.vae.decode(x / 0.13025).sample / 2 + 0.5).clamp(0, 1)
 
 
-@pytest.mark.parametrize(
-    ("steps", "cfg", "start"), [(20, 5.0, "lr"), (20, 5.0, "noise"), (3, None, "lr")], ids=["lr", "noise", "no cfg"]
-)
-def test_a_whole_run_is_the_authors(
-    steps: int, cfg: float | None, start: str, files: Everything, pipeline: SDXLPipeline
-) -> None:
-    lq = picture()
-    latent, expected = Oracle(files).run(lq, steps, cfg, 7, "epsilon", start)
-    ours = pipeline.restore(lq, SampleOptions(steps=steps, cfg=cfg or 1.0, seed=7, start=start))
-    assert ours.shape == lq.shape and ours.dtype == torch.float32
+def agree(ours: torch.Tensor, latent: torch.Tensor, expected: torch.Tensor) -> None:
+    """A restored picture is the oracle's."""
+    assert ours.shape == (1, 3, 64, 64) and ours.dtype == torch.float32
     assert float((ours - expected).abs().max()) <= 1e-4
     # Neither saturated nor flat, or the comparison would say little.
     assert float(expected.std()) > 0.02 and float(latent.std()) > 0.1
 
 
-def test_the_defaults_are_the_authors(files: Everything, pipeline: SDXLPipeline) -> None:
-    _, expected = Oracle(files).run(picture(), 20, 5.0, 0, "epsilon", "lr")
-    assert float((pipeline.restore(picture()) - expected).abs().max()) <= 1e-4
+def test_a_whole_run_is_the_authors_and_the_default(files: Everything, pipeline: SDXLPipeline) -> None:
+    ours = pipeline.restore(picture())
+    agree(ours, *Oracle(files).run(picture(), 20, 5.0, 0, "epsilon", "lr"))
+    assert torch.equal(pipeline.restore(picture(), SampleOptions(steps=20, cfg=5.0, seed=0, start="lr")), ours)
+
+
+@pytest.mark.parametrize(("steps", "cfg", "start"), [(20, 5.0, "noise"), (3, None, "lr")], ids=["noise", "no cfg"])
+def test_another_run_is_the_authors(
+    steps: int, cfg: float | None, start: str, files: Everything, pipeline: SDXLPipeline
+) -> None:
+    ours = pipeline.restore(picture(), SampleOptions(steps=steps, cfg=cfg or 1.0, seed=7, start=start))
+    agree(ours, *Oracle(files).run(picture(), steps, cfg, 7, "epsilon", start))
 
 
 def test_guidance_matters(files: Everything, pipeline: SDXLPipeline) -> None:
@@ -793,46 +794,38 @@ def test_a_missing_extra_is_named(
     assert re.fullmatch(r'pgp-diffsr: error: transformers .* pip install "pgp-diffsr\[prompt\]"', last)
 
 
-@pytest.fixture
-def outside(tmp_path: Path) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
-    """Runs the command line in a process of its own that ends where a connection is opened."""
-    code = """
-import socket, sys
+#: Ends the process where a connection is opened. Prints what each command line returns.
+OFFLINE = """
+import json, os, socket, sys
 def refuse(*a, **k):
     sys.stderr.write("a connection was opened")
     sys.stderr.flush()
-    import os
     os._exit(77)
 socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
 import torch
 torch.set_num_threads(1)
-if sys.argv[1] == "encode":
-    from pathlib import Path
-    from pgp_core import prompts
-    sys.exit(len(prompts.encode(Path(sys.argv[2]), ["a house", ""])) - 2)
+from pathlib import Path
+from pgp_core import prompts
 from pgp_core.cli import main
-sys.exit(main(sys.argv[1:]))
+folder, *commands = json.loads(sys.argv[1])
+print(len(prompts.encode(Path(folder), ["a house", ""])))
+for command in commands:
+    print(main(command))
 """
+
+
+def test_nothing_is_fetched(files: Everything, photo: Path, tmp_path: Path) -> None:
+    """In a process of its own, without the tests' settings that keep the libraries offline."""
+    upscale = ["upscale", str(photo), "-o", str(photo.parent / "out"), "--scale=1", "--steps=1", "--overwrite"]
+    upscale += ["--model", str(files.faithdiff), "--sdxl"]
+    there = [*upscale, str(files.sdxl), "--prompt=a house"]
+    named = [*upscale, "stabilityai/stable-diffusion-xl-base-1.0"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "TRANSFORMERS_"))}
     environment["HF_HOME"] = str(tmp_path / "hub")
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment, timeout=300
-        )
-
-    yield run
-
-
-def test_nothing_is_fetched(
-    files: Everything, photo: Path, outside: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
-    """Without the tests' own settings that keep the libraries offline."""
-    encoded = outside("encode", str(files.sdxl))
-    assert encoded.returncode == 0, encoded.stderr
-    arguments = ["upscale", str(photo), "-o", str(photo.parent / "out"), "--scale=1", "--steps=1", "--overwrite"]
-    arguments.append("--model")
-    done = outside(*arguments, str(files.faithdiff), "--sdxl", str(files.sdxl), "--prompt=a house")
+    done = subprocess.run(
+        [sys.executable, "-c", OFFLINE, json.dumps([str(files.sdxl), there, named])],
+        capture_output=True, text=True, env=environment, timeout=300,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    missing = outside(*arguments, str(files.faithdiff), "--sdxl", "stabilityai/stable-diffusion-xl-base-1.0")
-    assert missing.returncode == 1 and "nothing is downloaded" in missing.stderr
+    assert done.stdout.split() == ["2", "0", "1"], done.stderr
+    assert "nothing is downloaded" in done.stderr.strip().splitlines()[-1]

@@ -3,9 +3,10 @@
 Tested with ComfyUI 0.33. Everything touched: ``comfy.supported_models.SDXL`` and ``comfy.model_base`` (building a
 MODEL: ``model``), ``comfy.model_patcher`` and ``comfy.model_management`` (who owns weights), the UNet's
 ``input_block_patch`` and the ``OUTER_SAMPLE`` wrapper (where guidance acts: ``guidance``), object patches on
-transformer blocks (``pruning``), ``ModelPatcher.model_state_dict_for_saving`` (``saving``), ``comfy.sd.VAE`` (nano's
-codec: ``nano``), ``comfy.samplers.KSAMPLER`` (``one_step``) and ``folder_paths`` (``folders``, ``models``, ``plans``,
-``conditioning``).
+transformer blocks (``pruning``), the ``DIFFUSION_MODEL`` wrapper (``recording``), ``ModelPatcher.add_patches``
+(``missing_blocks``), ``ModelPatcher.model_state_dict_for_saving`` (``saving``), ``comfy.utils.load_torch_file``
+(``files``), ``comfy.sd.VAE`` (nano's codec: ``nano``), ``comfy.samplers.KSAMPLER`` (``one_step``) and ``folder_paths``
+(``folders``, ``models``, ``plans``, ``conditioning``, ``recording``).
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from ...pgp_core import conditioning
 from ...pgp_core.checkpoints import sha256
 from ...pgp_core.errors import ConditioningError
 from . import folders
+from .saving import numbered, relative_to_output
 
 
 def conditioning_names() -> list[str]:
@@ -31,22 +32,10 @@ def save_conditioning(entries: Any, filename_prefix: str, prompt: str) -> str:
         PGPError: if the conditioning cannot be kept in a file, the prefix leads out of the output folder, or the file
             cannot be written.
     """
-    output = folder_paths.get_output_directory()
-    try:
-        if "\0" in filename_prefix:
-            raise OSError("a file's name has no null character")
-        folder, stem, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, output)
-    except OSError as e:
-        raise ConditioningError(f"{filename_prefix!r} cannot be written below the output folder: {e}") from None
-    except Exception:
-        # Core raises a plain Exception of several lines, with paths of this machine.
-        raise ConditioningError(
-            f"filename_prefix {filename_prefix!r} leads out of ComfyUI's output folder: choose a name in it"
-        ) from None
-    name = f"{stem}_{counter:05}_{folders.CONDITIONING_EXTENSION}"
+    path = numbered(filename_prefix, folders.CONDITIONING_EXTENSION, ConditioningError)
     # --disable-metadata: core writes no prompts either.
-    conditioning.save(os.path.join(folder, name), entries, "" if args.disable_metadata else prompt)
-    return os.path.join(subfolder, name).replace(os.sep, "/")
+    conditioning.save(path, entries, "" if args.disable_metadata else prompt)
+    return relative_to_output(path).replace(os.sep, "/")
 
 
 def is_listed(name: str) -> bool:

@@ -51,7 +51,13 @@ def load_guidance(path: str) -> Any:
 def describe_guidance(model_patch: Any) -> str:
     """What a guidance holds, in one line for its node."""
     spec: GuidanceSpec = model_patch.model.spec
-    names = {"peam": "PEAM", "add": "additive LQ adapter", "alignment": "FaithDiff's alignment"}
+    names = {
+        "peam": "PEAM",
+        "phase": "phase exchange alone",
+        "convs": "PEAM without the phase",
+        "add": "additive LQ adapter",
+        "alignment": "FaithDiff's alignment",
+    }
     parts = ", ".join(f"{names[s.fusion]} after {s.module}" for s in spec.sites)
     size = sum(p.numel() for p in model_patch.model.parameters()) / 1e6
     untrained = "" if spec.trained else ". UNTRAINED: its fresh parts change nothing until they are trained"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any
 
 import comfy.patcher_extension
@@ -22,7 +21,7 @@ from .folders import REPORTS, REPORTS_EXTENSION, files
 from .guidance import KEY
 from .model import shapes_of
 from .pruning import blocks_of, skipped_blocks
-from .saving import relative_to_output
+from .saving import numbered, relative_to_output
 
 log = logging.getLogger(__name__)
 
@@ -110,10 +109,7 @@ class Recording:
 
     def save(self, name: str) -> str:
         """Write the report below the output folder; where, for people."""
-        folder, stem, counter, _, _ = folder_paths.get_save_image_path(
-            f"{REPORTS}/{name}" if "/" not in name else name, folder_paths.get_output_directory()
-        )
-        path = Path(folder) / f"{stem}_{counter:05}_{REPORTS_EXTENSION}"
+        path = numbered(f"{REPORTS}/{name}" if "/" not in name else name, REPORTS_EXTENSION, ReportError)
         self.report().save(path)
         return relative_to_output(path)
 

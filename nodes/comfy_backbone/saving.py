@@ -15,13 +15,35 @@ import torch
 from comfy.cli_args import args
 
 from ...pgp_core.atomic import replacing
-from ...pgp_core.errors import CheckpointError
+from ...pgp_core.errors import CheckpointError, PGPError
 from ...pgp_core.plan import PrunePlan, StackPlan
 from ...pgp_core.safetensors_stream import write_streaming
 from ...pgp_core.topology import KeyMap, split_block
 from ...pgp_core.unet_file import MODEL_KEY, V_PREDICTION, ZERO_SNR, UNetInfo, inspect_unet, metadata_of
 from ...pgp_core.weights_file import WeightsFile
 from .pruning import ATTACHMENT, skipped_blocks
+
+
+def numbered(filename_prefix: str, extension: str, error: type[PGPError]) -> Path:
+    """A new file below ComfyUI's output folder, with core's numbering.
+
+    Raises:
+        PGPError: of the class given, if the prefix leads out of the output folder or cannot be a file's name.
+    """
+    try:
+        if "\0" in filename_prefix:
+            raise OSError("a file's name has no null character")
+        folder, name, counter, _, _ = folder_paths.get_save_image_path(
+            filename_prefix, folder_paths.get_output_directory()
+        )
+    except OSError as e:
+        raise error(f"{filename_prefix!r} cannot be written below the output folder: {e}") from None
+    except Exception:
+        # Core raises a plain Exception of several lines, with paths of this machine.
+        raise error(
+            f"filename_prefix {filename_prefix!r} leads out of ComfyUI's output folder: choose a name in it"
+        ) from None
+    return Path(folder) / f"{name}_{counter:05}_{extension}"
 
 
 def save_unet(model: Any, filename_prefix: str, prompt: Any = None, extra_pnginfo: Any = None) -> Path:
@@ -31,7 +53,8 @@ def save_unet(model: Any, filename_prefix: str, prompt: Any = None, extra_pnginf
     original numbers; metadata holds modelspec, the plan and, unless ComfyUI is told not to, the workflow.
 
     Raises:
-        CheckpointError: if the MODEL is no SDXL-shaped UNet, or the file cannot be written.
+        CheckpointError: if the MODEL is no SDXL-shaped UNet, the prefix leads out of the output folder, or the file
+            cannot be written.
     """
     mm.load_models_gpu([model])
     weights = model.model_state_dict_for_saving(model.model.diffusion_model, "diffusion_model.")
@@ -56,9 +79,8 @@ def save_unet(model: Any, filename_prefix: str, prompt: Any = None, extra_pnginf
         if info.zero_snr:
             kept[ZERO_SNR] = torch.zeros(0)
 
-    folder, name, counter, _, _ = folder_paths.get_save_image_path(filename_prefix, folder_paths.get_output_directory())
-    path = Path(folder) / f"{name}_{counter:05}_.safetensors"
-    metadata = metadata_of(info, f"{name} {counter}")
+    path = numbered(filename_prefix, ".safetensors", CheckpointError)
+    metadata = metadata_of(info, path.stem.rstrip("_"))
     if not args.disable_metadata:
         metadata |= {k: json.dumps(v) for k, v in {"prompt": prompt, **(extra_pnginfo or {})}.items() if v is not None}
     try:

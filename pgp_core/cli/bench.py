@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from . import bench_data
 from .device import choose_device
+from .numbers import whole
 from .output import emit
 
 if TYPE_CHECKING:
@@ -32,38 +32,23 @@ def add_to(commands: Any) -> None:
     )
     unet.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (auto)")
     unet.add_argument(
-        "--latent", type=_whole("a latent's side", 8, 1024), default=128, metavar="N", help="an N x N latent (128)"
+        "--latent", type=whole("a latent's side", 8, 1024), default=128, metavar="N", help="an N x N latent (128)"
     )
     unet.add_argument("--dtype", choices=DTYPES, help="of weights and latent (bf16 on cuda, else fp32)")
     unet.add_argument(
         "--repeats",
-        type=_whole("repeats", 1, 1000),
+        type=whole("repeats", 1, 1000),
         default=3,
         metavar="N",
         help="timed calls of each; their median (3)",
     )
-    unet.add_argument("--batch", type=_whole("a batch", 1, 64), default=1, metavar="N", help="pictures in a call (1)")
+    unet.add_argument("--batch", type=whole("a batch", 1, 64), default=1, metavar="N", help="pictures in a call (1)")
     unet.add_argument("--cfg", action="store_true", help="a step with CFG: every picture twice in a call")
     unet.add_argument("--compile", action="store_true", help="through torch.compile")
     unet.add_argument("--shape", choices=("sdxl", "pgp-nano"), default="sdxl", help="which UNet (sdxl)")
     unet.add_argument("--json", action="store_true", help="one JSON object on stdout")
     unet.set_defaults(run=_unet)
     bench_data.add_to(actions)
-
-
-def _whole(what: str, low: int, high: int) -> Callable[[str], int]:
-    """A type for argparse: a whole number in a range, else wrong usage."""
-
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = low - 1
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{what}: {low} to {high} is possible, not {text}")
-        return value
-
-    return parse
 
 
 def _unet(args: argparse.Namespace) -> int:

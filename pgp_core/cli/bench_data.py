@@ -16,7 +16,7 @@ def add_to(actions: Any) -> None:
         "data",
         help="how many crops a second one core makes",
         description="Makes crops of a folder's pictures in one process on one core: decodes, cuts, degrades, enlarges. "
-        "Training makes them in several processes (workers), each on a core.",
+        "Decoded pictures are not kept. Training makes crops in several processes (workers), each on a core.",
     )
     data.add_argument("--folder", type=Path, required=True, metavar="DIR", help="HQ pictures, in folders within it too")
     data.add_argument("--count", type=int, default=200, metavar="N", help="crops (200)")
@@ -31,7 +31,8 @@ def _data(args: argparse.Namespace) -> int:
 
     if not 1 <= args.count <= 100_000:
         raise PGPError(f"1 to 100000 crops can be timed, not {args.count}")
-    samples = folder_samples(args, args.folder)
+    # As in a folder that is far larger than what is kept of it.
+    samples = folder_samples(args, args.folder, keep=0)
     speed = measure(samples, args.count)
     summary = samples.summary()
     for line in summary.lines():

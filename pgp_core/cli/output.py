@@ -6,8 +6,6 @@ import json
 import sys
 from typing import Any
 
-from ..plan import PrunePlan
-
 
 def emit(data: dict[str, Any]) -> None:
     """Print one JSON line and flush, so that a reader sees it at once."""
@@ -24,11 +22,3 @@ def table(rows: list[tuple[str, str]]) -> None:
 def say(text: str) -> None:
     """One line for people, on stderr."""
     print(f"pgp-diffsr: {text}", file=sys.stderr)  # noqa: T201
-
-
-def kept(plan: PrunePlan) -> list[tuple[str, str]]:
-    """Rows of :func:`table`: a stack, and which blocks stay in it."""
-    return [
-        (stack, f"{len(s.keep)} of {s.depth}: {', '.join(map(str, s.keep)) or 'none'}")
-        for stack, s in plan.stacks.items()
-    ]

@@ -7,11 +7,11 @@ from typing import Any
 
 from ..errors import PlanError
 from ..plan import load_plan, presets
-from ..unet_shape import NANO_SHAPE, SDXL_SHAPE
+from ..planner.describe import headline, kept
+from ..unet_shape import SHAPES
 from . import plan_apply, plan_build
-from .output import emit, kept, table
-
-_SHAPES = {s.topology.name: s for s in (SDXL_SHAPE, NANO_SHAPE)}
+from .numbers import whole
+from .output import emit, table
 
 
 def add_to(commands: Any) -> None:
@@ -23,21 +23,12 @@ def add_to(commands: Any) -> None:
     listing.set_defaults(run=_list)
     show = actions.add_parser("show", help="what a plan keeps, and what the model then costs")
     show.add_argument("plan", metavar="NAME|FILE")
-    show.add_argument("--latent", type=_side, default=128, metavar="N", help="count for an N x N latent (128)")
+    latent = whole("a latent's side", 1, 4096)
+    show.add_argument("--latent", type=latent, default=128, metavar="N", help="count for an N x N latent (128)")
     show.add_argument("--json", action="store_true", help="one JSON object on stdout")
     show.set_defaults(run=_show)
     plan_build.add_to(actions)
     plan_apply.add_to(actions)
-
-
-def _side(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if not 1 <= value <= 4096:
-        raise argparse.ArgumentTypeError(f"a latent's side is 1 to 4096, not {text}")
-    return value
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -54,9 +45,9 @@ def _show(args: argparse.Namespace) -> int:
     from ..count import count
 
     plan = load_plan(args.plan)
-    shape = _SHAPES.get(plan.topology)
+    shape = SHAPES.get(plan.topology)
     if shape is None:
-        raise PlanError(f"plan {plan.name} is for {plan.topology}; counts are known for {', '.join(_SHAPES)}")
+        raise PlanError(f"plan {plan.name} is for {plan.topology}; counts are known for {', '.join(SHAPES)}")
     counts = count(shape, plan, (args.latent, args.latent))
     if args.json:
         emit(
@@ -74,7 +65,7 @@ def _show(args: argparse.Namespace) -> int:
     full = count(shape, None, (args.latent, args.latent))
     table(
         [
-            ("plan", f"{plan.name}, for {plan.topology}; removes {plan.removed} transformer blocks"),
+            ("plan", headline(plan)),
             *kept(plan),
             ("parameters", _of(counts.params, full.params, 1e6, "M")),
             ("MACs, conv + linear", _of(counts.macs_conv_linear, full.macs_conv_linear, 1e9, "G")),

@@ -10,11 +10,12 @@ from ..errors import PlanError
 from ..plan import PrunePlan, load_plan
 from ..planner import by_budget, by_count, by_thresholds, check_name, coarse, dial, save_plan
 from ..planner.coarse import COARSE_KEEPS
+from ..planner.describe import headline, kept
 from ..planner.fine import DECODER, TAU_COS, TAU_KL, totals
 from ..planner.importance import STAGES
 from ..redundancy.report import Report, load_report
 from ..topology import SDXL, TOPOLOGIES
-from .output import emit, kept, table
+from .output import emit, table
 
 #: Options of some methods only; given to another they are a mistake.
 _METHODS = {
@@ -89,7 +90,7 @@ def _run(args: argparse.Namespace) -> int:
     words = {"params": ("parameters", 1e6, "M"), "macs": ("MACs as measured", 1e9, "G")}
     table(
         [
-            ("plan", f"{plan.name}, for {plan.topology}; removes {plan.removed} transformer blocks"),
+            ("plan", headline(plan)),
             *kept(plan),
             *((words[k][0], f"{v / words[k][1]:.2f} {words[k][2]}") for k, v in cost.items()),
             ("written to", str(args.output)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..training.samples import FolderSamples
@@ -29,8 +29,8 @@ def add_samples(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def folder_samples(args: argparse.Namespace, folder: Path) -> FolderSamples:
-    """The samples that the arguments name.
+def folder_samples(args: argparse.Namespace, folder: Path, **more: Any) -> FolderSamples:
+    """The samples that the arguments name; ``more`` goes to :class:`pgp_core.training.samples.FolderSamples`.
 
     Raises:
         PGPError: see :class:`pgp_core.training.samples.FolderSamples`.
@@ -49,4 +49,5 @@ def folder_samples(args: argparse.Namespace, folder: Path) -> FolderSamples:
         SecondOrder() if args.degradation == "second-order" else Degradation(),
         enlarge=("lanczos",) if args.enlarge == "canvas" else FAITHDIFF_ENLARGEMENTS,
         crops_per_picture=args.crops_per_picture,
+        **more,
     )

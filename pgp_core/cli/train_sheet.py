@@ -9,7 +9,7 @@ from typing import Any
 from .output import emit, say
 from .samples import add_samples, folder_samples
 
-MOST = 400
+MOST = 100
 
 
 def add_to(actions: Any) -> None:

@@ -115,32 +115,55 @@ def blindly(base: PrunePlan, stacks: Sequence[str], count: int, way: str, seed: 
     return PrunePlan(way, base.topology, {**base.stacks, **changed}, {})
 
 
+def randomly(base: PrunePlan, removed: int, seed: int) -> PrunePlan:
+    """A plan without ``removed`` more blocks of the decoder, drawn from those that leave one in each stack."""
+    rng, blocks = random.Random(seed), {s: list(e.keep) for s, e in base.stacks.items()}
+    for _ in range(removed):
+        stack = rng.choice([s for s in blocks if NANO.stage(s) == "decoder" for _ in blocks[s][1:]])
+        blocks[stack].remove(rng.choice(blocks[stack]))
+    return PrunePlan(
+        "random", base.topology, {s: StackPlan(e.depth, tuple(blocks[s])) for s, e in base.stacks.items()}, {}
+    )
+
+
 def fine_table(
-    weights: Weights, base: PrunePlan, counts: Sequence[int], seeds: Sequence[int], progress: Progress | None = None
+    weights: Weights,
+    base: PrunePlan,
+    counts: Sequence[int],
+    shares: Sequence[float],
+    seeds: Sequence[int],
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """The decoder's smallest scale cut by report and blindly, nothing healed.
+    """The decoder cut by report and blindly, nothing healed.
 
     Args:
         weights: a stage that was pruned by ``base`` and healed.
-        counts: blocks that stay in each of the stacks.
+        counts: blocks that stay in each stack of the smallest scale, as the paper cuts.
+        shares: of what can be removed of the whole decoder.
         seeds: of the start noise, and of the random choice.
 
     Returns:
-        JSON data: ``rows``, each with ``label``, ``count``, what is kept, and scores as :func:`summarise` has them.
+        JSON data: ``rows``, each with ``label``, what was ``removed`` (of all blocks), the plans' ``keep``, and
+        scores as :func:`summarise` has them.
     """
     found = measure(weights, "coarse")
-    stacks = smallest_scale(NANO)
-    todo: list[tuple[str, int | None, list[PrunePlan]]] = [("nothing cut", None, [base] * len(seeds))]
+    stacks, each = smallest_scale(NANO), len(seeds)
+    todo: list[tuple[str, list[PrunePlan]]] = [("nothing more", [base] * each)]
     for count in counts:
-        todo.append(("by report", count, [by_count(base, found, count)] * len(seeds)))
-        for way in ("spread", "first", "last"):
-            todo.append((way, count, [blindly(base, stacks, count, way)] * len(seeds)))
-        todo.append(("random", count, [blindly(base, stacks, count, "random", s) for s in seeds]))
+        where = f"all but {count} of 4 at the smallest scale"
+        todo.append((f"{where}, by report", [by_count(base, found, count)] * each))
+        todo += [(f"{where}, {w}", [blindly(base, stacks, count, w)] * each) for w in ("spread", "first", "last")]
+        todo.append((f"{where}, random", [blindly(base, stacks, count, "random", s) for s in seeds]))
+    for share in shares:
+        plan = dial(found, share, ("decoder",), base)
+        n = plan.removed - base.removed
+        todo.append((f"{n} of the whole decoder, by report", [plan] * each))
+        todo.append((f"{n} of the whole decoder, random", [randomly(base, n, s) for s in seeds]))
     rows, judged = [], cases()
-    for label, kept, plans in todo:
+    for label, plans in todo:
         scores = _scores(weights, plans, judged, seeds)
-        keep = [{s: list(p.stacks[s].keep) for s in stacks} for p in plans]
-        rows.append({"label": label, "count": kept, "keep": keep, "scores": scores, **summarise(scores)})
+        keep = [{s: list(e.keep) for s, e in p.stacks.items() if NANO.stage(s) == "decoder"} for p in plans]
+        rows.append({"label": label, "removed": plans[0].removed, "keep": keep, "scores": scores, **summarise(scores)})
         report(progress, len(rows), len(todo))
     return {"kind": "fine", "steps": STEPS, "seeds": list(seeds), "rows": rows}
 
@@ -185,8 +208,8 @@ def cuts_markdown(table: Mapping[str, Any]) -> str:
         return [figure(m, row["mean"][m], row["spread"][m]) for m in METRICS]
 
     if table["kind"] == "fine":
-        rows = [[f"{r['count'] or 'all'} of 4, {r['label']}", *figures(r)] for r in table["rows"]]
-        return markdown_table(["blocks kept in each stack", *heads], rows)
+        rows = [[r["label"], *figures(r)] for r in table["rows"]]
+        return markdown_table(["removed", *heads], rows)
     rows = [
         [f"{r['amount']:g}", str(r["removed"]), f"{r['params']:.0%}", f"{r['macs']:.0%}", *figures(r)]
         for r in table["rows"]

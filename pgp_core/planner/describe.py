@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from ..plan import PrunePlan
 from ..redundancy.costs import unet_cost
-from ..topology import NANO, SDXL
-from ..unet_shape import NANO_SHAPE, SDXL_SHAPE
+from ..unet_shape import SHAPES
 
-_SHAPES = {SDXL.name: SDXL_SHAPE, NANO.name: NANO_SHAPE}
 #: Height and width of the latent that costs are counted at.
 LATENT = (128, 128)
+
+
+def headline(plan: PrunePlan) -> str:
+    """A plan in one line."""
+    return f"{plan.name}, for {plan.topology}; removes {plan.removed} transformer blocks"
+
+
+def kept(plan: PrunePlan) -> list[tuple[str, str]]:
+    """Each stack, and how many and which of its blocks stay."""
+    return [
+        (stack, f"{len(s.keep)} of {s.depth}: {', '.join(map(str, s.keep)) or 'none'}")
+        for stack, s in plan.stacks.items()
+    ]
 
 
 def describe(plan: PrunePlan) -> str:
@@ -17,11 +28,8 @@ def describe(plan: PrunePlan) -> str:
 
     Costs are those of the whole family at :data:`LATENT`, one picture and one conditioning, attention included.
     """
-    lines = [f"{plan.name}, for {plan.topology}; removes {plan.removed} transformer blocks"]
-    for stack, entry in plan.stacks.items():
-        kept = ", ".join(map(str, entry.keep)) or "none"
-        lines.append(f"{stack}: {len(entry.keep)} of {entry.depth}: {kept}")
-    shape = _SHAPES.get(plan.topology)
+    lines = [headline(plan), *(f"{stack}: {blocks}" for stack, blocks in kept(plan))]
+    shape = SHAPES.get(plan.topology)
     if shape is not None:
         depths = shape.topology.depths
         before = unet_cost(shape, {s: range(d) for s, d in depths.items()}, LATENT)

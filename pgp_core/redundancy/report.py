@@ -12,6 +12,7 @@ from typing import Any
 
 from ..atomic import replacing
 from ..errors import ReportError
+from ..json_format import check_format
 from .maps import FeatureMap
 
 FORMAT = "pgp-diffsr/redundancy-report"
@@ -144,13 +145,7 @@ class Report:
         Raises:
             ReportError: naming what is wrong, and what to do.
         """
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise ReportError(f'{source} is no redundancy report: it has no "format": "{FORMAT}"')
-        version = data.get("version")
-        if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-            raise ReportError(f'{source}: "version" must be a positive whole number, not {version!r}')
-        if version > VERSION:
-            raise ReportError(f"{source} has format version {version}, this release reads up to {VERSION}: update")
+        data = check_format(data, FORMAT, VERSION, source, "redundancy report", ReportError)
         try:
             return cls(
                 topology=_text(data["topology"]),

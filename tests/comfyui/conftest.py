@@ -8,9 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trained_lora
 
+from . import diffusers_side
 from .comfy_server import Server, running
+from .in_process import Checks, Driver, driving
 from .locate import FULL_SIZE_WORKFLOWS, NANO_WORKFLOWS, PACK, UPSCALE_WORKFLOWS, WORKFLOWS, Comfy, NotFound, locate
+
+#: Far more than the checks take.
+CHECKS_SECONDS = 500
 
 _REPORT = pytest.StashKey[dict[str, str]]()
 
@@ -59,6 +65,21 @@ def server(comfy: Comfy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     """ComfyUI, running, with the pack under another name; diffusers and peft are hidden from it."""
     with running(comfy, PACK, tmp_path_factory.mktemp("comfyui") / "base") as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def driver(comfy: Comfy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
+    """Runs checks in ComfyUI's Python; one process for all files of tests but those of memory."""
+    with driving(comfy, PACK, tmp_path_factory.mktemp("driver")) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def checks(driver: Driver, tmp_path_factory: pytest.TempPathFactory) -> Checks:
+    """What the checks of nano found; see ``driver.MODULES``."""
+    folder = tmp_path_factory.mktemp("in_process")
+    trained_lora.write(trained_lora.adapted(diffusers_side.unet()), folder / "files" / "lora.safetensors")
+    return driver.run(folder, CHECKS_SECONDS)
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,11 @@
 """Runs the pack's own code in ComfyUI's Python, without a server; started by ``in_process.py``.
 
-    python isolated.py driver.py --comfy PATH --pack PATH --out FOLDER
+    python isolated.py driver.py --comfy PATH --pack PATH
 
+Each line on stdin asks for checks, ``{"modules": [...], "out": FOLDER}``; no modules are those that need no files.
 Prints one line ``PGP-CHECK {json}`` a check: its name and either its result or the traceback. Tensors go to
-``FOLDER/<check>.safetensors``. Judging is the tests' business.
+``FOLDER/<check>.safetensors``. The last line of an answer, named ``modules``, says which packages are loaded. Judging
+is the tests' business.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ from typing import Any
 MARK = "PGP-CHECK "
 
 #: Modules in ``checks/``; every function there whose name begins with ``check_`` is one check.
-MODULES = ("sampling", "patch", "state", "one_step", "dtypes", "refusals", "codec", "conditioning")
+MODULES = (
+    "sampling", "patch", "state", "one_step", "dtypes", "refusals", "codec", "conditioning", "recording",
+)  # fmt: skip
 
 
 def _import_as(name: str, folder: Path) -> Any:
@@ -69,32 +73,34 @@ def checks(modules: Sequence[str]) -> Iterator[tuple[str, Callable[[Path], Any]]
         yield from ((n.removeprefix("check_"), f) for n, f in vars(found).items() if n.startswith("check_"))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--comfy", type=Path, required=True)
-    parser.add_argument("--pack", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--modules", nargs="*", help="of checks/; by default those that need no files")
-    parser.add_argument("--only", nargs="*", help="run these checks only")
-    options = parser.parse_args()
-    prepare(options.comfy, options.pack)
+def answer(modules: Sequence[str], out: Path) -> None:
+    """Run checks and print what they find."""
     import torch
 
-    logging.getLogger().setLevel(logging.INFO)
-    for name, check in checks(options.modules or MODULES):
-        if options.only and name not in options.only:
-            continue
+    for name, check in checks(modules):
         started = time.monotonic()
         try:
             # As ComfyUI runs nodes.
             with torch.inference_mode():
-                line: dict[str, Any] = {"result": check(options.out / f"{name}.safetensors")}
+                line: dict[str, Any] = {"result": check(out / f"{name}.safetensors")}
         except Exception:
             line = {"error": traceback.format_exc()}
         line.update(name=name, seconds=round(time.monotonic() - started, 2))
         print(MARK + json.dumps(line), flush=True)
     loaded = {m.partition(".")[0] for m in sys.modules}
     print(MARK + json.dumps({"name": "modules", "result": sorted(loaded)}), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--comfy", type=Path, required=True)
+    parser.add_argument("--pack", type=Path, required=True)
+    options = parser.parse_args()
+    prepare(options.comfy, options.pack)
+    logging.getLogger().setLevel(logging.INFO)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        answer(asked["modules"] or MODULES, Path(asked["out"]))
 
 
 if __name__ == "__main__":

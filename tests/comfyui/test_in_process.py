@@ -7,29 +7,17 @@ torch, often another release than this one's.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import trained_lora
 
 from pgp_core import conditioning, nano
 from pgp_core.sampling import draw_noise
 
 from . import diffusers_side
-from .in_process import Checks, run_checks
+from .in_process import Checks
 from .isolated import HIDDEN
-from .locate import PACK, Comfy
-
-SECONDS = 500
-
-
-@pytest.fixture(scope="module")
-def checks(comfy: Comfy, tmp_path_factory: pytest.TempPathFactory) -> Checks:
-    folder: Path = tmp_path_factory.mktemp("in_process")
-    trained_lora.write(trained_lora.adapted(diffusers_side.unet()), folder / "files" / "lora.safetensors")
-    return run_checks(comfy, PACK, folder, SECONDS)
 
 
 @pytest.fixture

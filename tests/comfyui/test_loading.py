@@ -9,7 +9,7 @@ import faithdiff_file
 import memory
 import pytest
 
-from .in_process import Checks, run_checks
+from .in_process import Checks, driving
 from .locate import PACK, Comfy
 
 pytestmark = pytest.mark.skipif(not memory.available(), reason="reads Linux's peak memory")
@@ -25,7 +25,9 @@ def checks(comfy: Comfy, tmp_path_factory: pytest.TempPathFactory) -> Any:
     for ending in ("safetensors", "bin"):
         faithdiff_file.write_constant(files / f"small.{ending}", faithdiff_file.NARROW)
         faithdiff_file.write_constant(files / f"big.{ending}", faithdiff_file.WIDE)
-    result: Checks = run_checks(comfy, PACK, out, SECONDS, "loading")
+    # A process of its own, since allocators keep what they had.
+    with driving(comfy, PACK, out) as driver:
+        result = driver.run(out, SECONDS, "loading")
     for file in files.iterdir():
         file.unlink()
     return result

@@ -10,8 +10,7 @@ import pytest
 import wrong_files
 from safetensors.torch import load_file
 
-from .in_process import Checks, run_checks
-from .locate import PACK, Comfy
+from .in_process import Checks, Driver
 
 SECONDS = 500
 #: What one file may take.
@@ -20,11 +19,11 @@ ERRORS = {"CheckpointError", "GuidanceError", "PlanError"}
 
 
 @pytest.fixture(scope="module")
-def checks(comfy: Comfy, tmp_path_factory: pytest.TempPathFactory) -> Checks:
+def checks(driver: Driver, tmp_path_factory: pytest.TempPathFactory) -> Checks:
     out: Path = tmp_path_factory.mktemp("mutated")
     faithdiff_file.write_bases(out / "files")
     wrong_files.write(out / "files" / "wrong", load_file(out / "files" / mutations.UNET))
-    return run_checks(comfy, PACK, out, SECONDS, "mutated")
+    return driver.run(out, SECONDS, "mutated")
 
 
 def _wrong(name: str, error: list[str], seconds: float, warned: list[str]) -> str:

@@ -29,12 +29,21 @@ IDS = (
     "PGPDiffSRLoadPlan",
     "PGPDiffSRApplyPlan",
     "PGPDiffSRSaveModel",
+    "PGPDiffSRRecordRedundancy",
+    "PGPDiffSRRedundancyReport",
+    "PGPDiffSRLoadReport",
+    "PGPDiffSRBuildPlan",
+    "PGPDiffSREditPlan",
+    "PGPDiffSRSavePlan",
+    "PGPDiffSRShowPlan",
+    "PGPDiffSRPlotRedundancy",
+    "PGPDiffSRPhaseOnly",
 )
 
 
 def test_the_pack_loaded_under_another_name(server: Server, object_info: dict[str, Any]) -> None:
     ours = {i for i, schema in object_info.items() if schema["python_module"] == f"custom_nodes.{FOLDER}"}
-    assert ours >= set(IDS)
+    assert ours == set(IDS)
     log = server.log_tail(10**6)
     assert "IMPORT FAILED" not in log
     assert "REFUSED a connection" not in log

@@ -99,5 +99,5 @@ def test_models_are_saved_below_the_output_folder_only(prefix: str, server: Serv
     prompt = _sampled(["nano", 0], "x") | {
         "save": {"class_type": "PGPDiffSRSaveModel", "inputs": {"model": ["nano", 0], "filename_prefix": prefix}}
     }
-    with pytest.raises(RunFailed):
+    with pytest.raises(RunFailed, match=r"^PGPDiffSRSaveModel: .*CheckpointError: .*output folder: choose a name"):
         server.run(prompt)

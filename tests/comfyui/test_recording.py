@@ -13,13 +13,7 @@ from pgp_core.redundancy.recorder import Recorder, series_of
 from pgp_core.redundancy.report import ALL, MODULES, Report
 
 from . import diffusers_side
-from .in_process import Checks, run_checks
-from .locate import PACK, Comfy
-
-
-@pytest.fixture(scope="module")
-def checks(comfy: Comfy, tmp_path_factory: pytest.TempPathFactory) -> Checks:
-    return run_checks(comfy, PACK, tmp_path_factory.mktemp("recording"), 300, "recording")
+from .in_process import Checks
 
 
 @pytest.fixture(scope="module")

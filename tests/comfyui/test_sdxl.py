@@ -26,8 +26,7 @@ from pgp_core.unet_shape import SDXL_SHAPE
 from pgp_core.weights_file import open_weights
 
 from .diffusers_side import called
-from .in_process import Checks, run_checks
-from .locate import PACK, Comfy
+from .in_process import Checks, Driver
 
 SECONDS = 500
 SIZES = (136.0, 104.0, 0.0, 0.0, 136.0, 104.0)
@@ -78,8 +77,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def checks(comfy: Comfy, folder: Path) -> Checks:
-    return run_checks(comfy, PACK, folder, SECONDS, "sdxl")
+def checks(driver: Driver, folder: Path) -> Checks:
+    return driver.run(folder, SECONDS, "sdxl")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Redundancy reports with chosen numbers."""
+"""Redundancy reports with chosen numbers, and what a plan keeps."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
+from pgp_core.plan import PrunePlan
 from pgp_core.redundancy.costs import block_cost, unet_cost
 from pgp_core.redundancy.report import Block, Report, Stats
-from pgp_core.topology import NANO, SDXL, Topology
-from pgp_core.unet_shape import NANO_SHAPE, SDXL_SHAPE
+from pgp_core.topology import Topology
+from pgp_core.unet_shape import SHAPES
 
 BlockId = tuple[str, int]
-SHAPES = {SDXL.name: SDXL_SHAPE, NANO.name: NANO_SHAPE}
 
 
 def blocks_of(topology: Topology, *stages: str) -> list[BlockId]:
@@ -51,3 +51,8 @@ def drawn(topology: Topology, seed: int, **changes: Any) -> Report:
     """A report with scores drawn from a seed, all different."""
     g = random.Random(seed)
     return report(topology, {b: (g.uniform(0.3, 1.5), g.uniform(1.5, 5)) for b in blocks_of(topology)}, **changes)
+
+
+def kept(plan: PrunePlan) -> dict[str, tuple[int, ...]]:
+    """Which blocks of each stack a plan keeps."""
+    return {s: e.keep for s, e in plan.stacks.items()}

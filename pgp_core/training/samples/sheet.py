@@ -11,7 +11,9 @@ from ...atomic import replacing
 from ...errors import PictureError
 from .loading import Samples
 
-_GAP, _LINE, _WIDEST, _LETTERS = 6, 20, 2400, 90
+_GAP, _LINE, _LETTERS = 6, 20, 90
+#: A page is no wider than this many pixels, unless it would have more rows than those.
+_WIDEST, _ROWS = 2400, 40
 
 
 def contact_sheet(samples: Samples, count: int, start: int = 0) -> Image.Image:
@@ -21,7 +23,7 @@ def contact_sheet(samples: Samples, count: int, start: int = 0) -> Image.Image:
         PGPError: what the samples raise.
     """
     side = samples.patch
-    columns = max(1, min(count, _WIDEST // (2 * side + _GAP)))
+    columns = max(1, min(count, _WIDEST // (2 * side + _GAP)), -(-count // _ROWS))
     rows = -(-count // columns)
     across, down = 2 * side + _GAP, side + _LINE
     page = Image.new("RGB", (columns * across - _GAP, rows * down), "white")
@@ -45,9 +47,9 @@ def save(page: Image.Image, path: Path) -> None:
     Raises:
         PictureError: if it cannot be written.
     """
-    known = {ext for ext, fmt in Image.registered_extensions().items() if fmt in ("JPEG", "PNG", "WEBP")}
+    known = {ext for ext, fmt in Image.registered_extensions().items() if fmt in ("JPEG", "PNG")}
     if path.suffix.lower() not in known:
-        raise PictureError(f"{path}: a sheet is written as .jpg, .png or .webp")
+        raise PictureError(f"{path}: a sheet is written as .jpg or .png")
     try:
         with replacing(path) as temporary:
             page.save(temporary, Image.registered_extensions()[path.suffix.lower()], quality=92)

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from ..opencv import opencv
 from .recipe import Noise
@@ -16,7 +17,8 @@ Floats = npt.NDArray[np.float32]
 #: Photons of a white pixel at level 1. Real-ESRGAN takes the picture's number of distinct levels, rounded up to a power
 #: of two: 256 for nearly all photographs, but 16 for a bit of sky, which then drowns in noise. We take 256 for all.
 PHOTONS = 256
-_QUANTILES = 4096
+_BITS = 12
+_QUANTILES = 2**_BITS
 
 
 def add_noise(x: Floats, noise: Noise, rng: np.random.Generator) -> Floats:
@@ -29,7 +31,7 @@ def add_noise(x: Floats, noise: Noise, rng: np.random.Generator) -> Floats:
     if noise.kind == "poisson":
         added = _poisson(cv2.cvtColor(x, cv2.COLOR_BGR2GRAY) if noise.grey else x, rng)
     else:
-        added = rng.standard_normal(x.shape[:2] if noise.grey else x.shape, dtype=np.float32)
+        added = _normal(x.shape[:2] if noise.grey else x.shape, rng)
     if noise.grey:
         added = cv2.cvtColor(added, cv2.COLOR_GRAY2BGR)
     added *= np.float32(noise.level)
@@ -44,11 +46,20 @@ def levels(x: Floats) -> npt.NDArray[np.uint8]:
     return rounded
 
 
+def _normal(shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
+    """Standard normal; PyTorch makes it three times as fast as numpy."""
+    generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+    normal: Floats = torch.randn(shape, generator=generator).numpy()
+    return normal
+
+
 def _poisson(x: Floats, rng: np.random.Generator) -> Floats:
     """Shot noise of the levels of ``x`` rounded to 8 bits, in levels."""
     index = levels(x).astype(np.intp)
     index *= _QUANTILES
-    index += rng.integers(0, _QUANTILES, x.shape, dtype=np.uint16)
+    # Four of 16 bits in each of 64: what their upper bits say is the quantile.
+    random = rng.integers(0, 2**64, -(-x.size // 4), dtype=np.uint64).view(np.uint16)[: x.size].reshape(x.shape)
+    index += random >> (16 - _BITS)
     return _table().take(index)
 
 
@@ -56,7 +67,7 @@ def _poisson(x: Floats, rng: np.random.Generator) -> Floats:
 def _table() -> Floats:
     """``(256, quantiles)``: Poisson noise of each level at evenly spaced probabilities, in levels of 255.
 
-    Looking a random quantile up is twenty times as fast as numpy's exact sampling; what lies beyond 1/8192 of either
+    Looking a random quantile up is ten times as fast as numpy's exact sampling; what lies beyond 1/8192 of either
     tail is left out.
     """
     probability = (np.arange(_QUANTILES) + 0.5) / _QUANTILES

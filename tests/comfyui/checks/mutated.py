@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from pgp_pack.nodes import comfy_backbone
+from pgp_pack.pgp_core import weights_file
 
 from .scene import support
 
@@ -41,6 +42,7 @@ def _run_guidance(path: Path) -> None:
 def check_mutated(out: Path) -> Any:
     """Every file: ``[class, message]`` or nothing, seconds, and warnings."""
     mutations, results = support("mutations"), []
+    mutations.remember_readings(setattr, weights_file)
     files = out.parent / "files"
     # Every second one: both backbones read files by the same code, and the other tests take all of them.
     for mutation in itertools.islice(mutations.mutations(files), 0, None, 2):

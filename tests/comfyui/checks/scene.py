@@ -141,8 +141,11 @@ def save(file: Path, **tensors: torch.Tensor) -> None:
 
 
 def support(name: str) -> ModuleType:
-    """A module of ``tests/support``, which is not on ``sys.path`` here."""
-    path = Path(__file__).parents[2] / "support" / f"{name}.py"
+    """A module or package of ``tests/support``, which is not on ``sys.path`` here."""
+    folder = Path(__file__).parents[2] / "support"
+    package = folder / name / "__init__.py"
+    path = package if package.is_file() else folder / f"{name}.py"
+    # A package's folder is found by its file.
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
