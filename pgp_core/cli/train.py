@@ -27,7 +27,10 @@ def add_to(commands: Any) -> None:
         action.set_defaults(run=_run, distill=name == "distill")
     nano = actions.add_parser("nano", help="make the nano model: run its stages, then export")
     nano.add_argument(
-        "--stage", action="append", metavar="NAME", help="regress, full, coarse, fine, peam, finish, s1 (all, in order)"
+        "--stage",
+        action="append",
+        metavar="NAME",
+        help="regress, full, coarse, fine, peam, finish, s1, s1-2 (all, in order)",
     )
     nano.add_argument("--folder", type=Path, default=Path("runs/nano"), help="where runs live and resume (runs/nano)")
     nano.add_argument("--threads", type=int, metavar="N", help="of PyTorch")
@@ -91,6 +94,10 @@ def _nano(args: argparse.Namespace) -> int:
             raise PGPError(f"there is no stage {name}; the stages are {', '.join(STAGES)}")
     if args.from_shipped:
         import_nano(args.folder)
+        if args.stage is None and not (args.folder / "full" / "model.safetensors").exists():
+            # Its score model does not ship.
+            stages = [name for name in stages if name != "s1-2"]
+            say(f"stage s1-2 is left out: it needs stage full in {args.folder}")
     for name in stages:
         emit(run_stage(name, args.folder, args.overrides, args.threads, say))
     if args.export:

@@ -18,7 +18,7 @@ from .nano import STAGES, stage_config
 
 
 def export_nano(folder: Path, out: Path = nano.FOLDER, cfg: float = 1.0) -> dict[str, Any]:
-    """Write nano's files in float16 from the stages ``finish`` and, if it has been run, ``s1``.
+    """Write nano's files in float16 from stage ``finish`` and, as far as S1 has been run, ``s1-2`` or ``s1``.
 
     Args:
         folder: the run folder of :func:`pgp_core.training.nano.run_stage`.
@@ -69,10 +69,10 @@ def export_nano(folder: Path, out: Path = nano.FOLDER, cfg: float = 1.0) -> dict
             for part, value in (("context", context), ("pooled", pooled))
         },
     )
-    s1 = folder / "s1" / "model.safetensors"
-    if s1.exists():
-        peft, _ = read_safetensors(s1)
-        rank = stage_config("s1", folder).model.lora_rank
+    s1 = next((n for n in ("s1-2", "s1") if (folder / n / "model.safetensors").exists()), None)
+    if s1 is not None:
+        peft, _ = read_safetensors(folder / s1 / "model.safetensors")
+        rank = stage_config(s1, folder).model.lora_rank
         loras = lora.from_peft({k[5:]: v.half() for k, v in peft.items() if k.startswith("unet.")})
         write_safetensors(
             out / nano.S1_FILE,

@@ -1,4 +1,4 @@
-"""How nano is made: seven runs, each of which resumes, each starting from the one before.
+"""How nano is made: eight runs, each of which resumes, each starting from the one before.
 
 ==========  =============================================================================================
 regress     full UNet, LQ added after ``conv_in``; the last timesteps only, a regression of the residual
@@ -8,6 +8,7 @@ fine        fine plan applied, healed
 peam        PEAM added; every fourth sample goes without the LQ at ``conv_in``, so PEAM has to bring it
 finish      a last cosine with everything in place; this model ships
 s1          a rank-16 LoRA on it for one step
+s1-2        the same LoRA goes on, towards what looks right; the score model is stage full
 ==========  =============================================================================================
 
 Their configurations ship as ``assets/configs/nano-<stage>.toml``.
@@ -24,7 +25,7 @@ import torch
 from .config import RunConfig, load_config
 from .training_run import Say, train
 
-STAGES = ("regress", "full", "coarse", "fine", "peam", "finish", "s1")
+STAGES = ("regress", "full", "coarse", "fine", "peam", "finish", "s1", "s1-2")
 
 
 def stage_config(name: str, folder: Path, overrides: Sequence[str] = ()) -> RunConfig:
