@@ -27,10 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         return int(args.run(args))
-    except (KeyboardInterrupt, Cancelled):
+    except (KeyboardInterrupt, Cancelled) as e:
         if args.debug:
             raise
-        say("interrupted; nothing half-written was left")
+        say(str(e) or "interrupted; nothing half-written was left")
         return 130
     except PGPError as e:
         if args.debug:

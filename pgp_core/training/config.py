@@ -190,8 +190,9 @@ class S1:
         first_lora: the LoRA of the stage before, a file or the name of a run beside this one: it goes on; or, with
             ``second_lora``, stays as it is.
         second_lora: train a LoRA of its own beside the first (PiSA-SR's dial between pixels and perception).
-        score_model: CSD's frozen score model, a file with a UNet; left out, the run's base with all its blocks. For
-            nano a ``model.safetensors`` or the name of a run beside this one; left out, ``full``.
+        score_model: CSD's frozen score model, a file with a UNet; left out, the UNet in ``model.sdxl``, or where there
+            is none the run's base with all the blocks that its file has. For nano a ``model.safetensors`` or the name
+            of a run beside this one; left out, ``full``.
         l1, l2, edges, perceptual, csd: weights of the terms.
         space: where l1 and l2 compare: ``picture`` or ``latent``.
         measure: of the perceptual term.

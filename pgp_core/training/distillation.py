@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from pathlib import Path
 
 import torch
 
@@ -27,6 +28,32 @@ def make_loss(config: RunConfig, subject: Subject, say: Say) -> S1Loss:
     return make_s1_loss(settings, subject, score)
 
 
+def check_files(config: RunConfig) -> None:
+    """What a distillation needs beside its model, before anything large is read.
+
+    Raises:
+        PGPError: if the weights of the perceptual measure are not there.
+    """
+    if config.s1 is None:
+        return
+    settings = loss_config(config).resolved()
+    if settings.perceptual and "lpips" in (settings.measure or ""):
+        from .perceptual.lpips_vgg import find_vgg
+
+        find_vgg(str(settings.vgg or ""))
+
+
+def score_file(config: RunConfig) -> Path | None:
+    """Where the UNet of an SDXL-shaped score model is: the file that is named, None for the one in ``model.sdxl``,
+    else the run's base."""
+    model = config.model
+    assert config.s1 is not None
+    if config.s1.score_model:
+        return resolve(config, config.s1.score_model)
+    own = model.sdxl is not None and (model.sdxl.is_file() or (model.sdxl / "unet").is_dir())
+    return None if own or not model.base else resolve(config, model.base)
+
+
 def loss_config(config: RunConfig) -> S1LossConfig:
     """``[s1]`` as the loss takes it."""
     assert config.s1 is not None
@@ -39,8 +66,7 @@ def _score(config: RunConfig, subject: Subject, say: Say) -> Subject:
     name = config.s1.score_model
     device = subject.device
     if isinstance(subject, SDXLSubject):
-        file = resolve(config, name or config.model.base) if name or config.model.base else None
-        found = find_unet(Files(model=file, sdxl=config.model.sdxl), say)
+        found = find_unet(Files(model=score_file(config), sdxl=config.model.sdxl), say)
         # Only its forward passes count: half the memory where a card has bfloat16.
         dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
         unet = found.read(device, dtype)

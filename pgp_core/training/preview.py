@@ -14,10 +14,13 @@ from ..fresh_guidance import fresh_spec
 from ..guidance import Site
 from ..plan import PrunePlan
 from ..unet_shape import SDXL_SHAPE
-from .building import OWN_GUIDANCE, Parts, empty, inspect, read_plan, resolve
+from .building import OWN_GUIDANCE, WEIGHTS, Parts, beside, empty, inspect, read_plan, resolve
 from .config import RunConfig
+from .distillation import loss_config, score_file
 from .memory import memory
+from .perceptual.lpips_vgg import default_vgg
 from .precision import fastest
+from .results import LORA
 from .sources import make_degradation, make_source, painted_path
 from .subject import Subject
 
@@ -33,7 +36,7 @@ def preview(config: RunConfig, say: Say) -> dict[str, Any]:
         PGPError: as the run itself would for files that do not fit.
     """
     missing = _missing(config)
-    for path in missing:
+    for path in (*missing, *_missing_for_s1(config)):
         say(f"{path} is not there yet")
     parts = _assumed(config, say) if missing else inspect(config, say)
     on_gpu = config.run.device == "auto" and torch.cuda.is_available()
@@ -69,7 +72,7 @@ def preview(config: RunConfig, say: Say) -> dict[str, Any]:
         "crops_a_step": micro,
         "crops": micro * config.run.steps,
         "data": _data(config),
-        "missing": [str(p) for p in missing],
+        "missing": [str(p) for p in (*missing, *_missing_for_s1(config))],
     }
 
 
@@ -82,6 +85,22 @@ def _missing(config: RunConfig) -> list[Path]:
     guidance = None if model.guidance in OWN_GUIDANCE else resolve(config, model.guidance)
     wanted = (base, guidance, model.sdxl, model.vae, *model.loras, model.conditioning, model.negative_conditioning)
     return [p for p in wanted if p is not None and not p.exists()]
+
+
+def _missing_for_s1(config: RunConfig) -> list[Path]:
+    """Files beside the model that a distillation needs and that are not there."""
+    if config.s1 is None:
+        return []
+    full, s1, settings = config.model.kind == "sdxl", config.s1, loss_config(config).resolved()
+    wanted: list[Path | None] = []
+    if s1.first_lora:
+        wanted.append(beside(config, s1.first_lora, LORA if full else WEIGHTS))
+    if settings.csd:
+        wanted.append(score_file(config) if full else beside(config, s1.score_model or "full", WEIGHTS))
+    if settings.perceptual and "lpips" in (settings.measure or ""):
+        wanted.append(Path(settings.vgg).expanduser() if settings.vgg else default_vgg())
+    known = _missing(config)
+    return [p for p in wanted if p is not None and not p.exists() and p not in known]
 
 
 def _assumed(config: RunConfig, say: Say) -> Parts:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ..errors import Cancelled, CheckpointError, TrainingError
+from ..errors import Cancelled, CheckpointError, PGPError, TrainingError
 from .average import EMA
 from .config import RunConfig
 from .journal import Journal, read_rows
@@ -114,14 +114,16 @@ class Runner:
             steps, skipped steps, seconds, and the mean loss of the log's last tenth.
 
         Raises:
-            TrainingError: if the loss is not finite, or a checkpoint cannot be written; the last checkpoint stays.
+            TrainingError: if the loss is not finite, or a checkpoint cannot be written (then in all processes); the
+                last checkpoint stays.
             Cancelled: after Ctrl-C; the state is saved.
         """
         main = self.accelerator.is_main_process
         self._start_folder(main)
         step = self.accelerator.prepare_model(_Step(self.subject, self.loss).train())
-        journal = Journal(self.folder / LOG, self.step) if main else None
-        board = self._board() if main and self.config.run.tensorboard else None
+        with self.as_one():
+            journal = Journal(self.folder / LOG, self.step) if main else None
+            board = self._board() if main and self.config.run.tensorboard else None
         iterator = iter(batches(self._numbers()))
         bar = self._bar(main and progress)
         saved = self.step
@@ -135,8 +137,9 @@ class Runner:
                     if row is not None:
                         row["seconds"] = round(self.seconds, 1)
                         bar.set_postfix(loss=f"{row['loss']:.4g}")
-                        if journal is not None:
-                            journal.write(row)
+                        with self.as_one():
+                            if journal is not None:
+                                journal.write(row)
                         if board is not None:
                             for name in ("loss", "lr", "grad_norm"):
                                 board.add_scalar(name, row[name], self.step)
@@ -146,7 +149,10 @@ class Runner:
                         self.save()
                         saved = self.step
                     if self._stopping:
-                        raise Cancelled(f"stopped at step {self.step}")
+                        raise Cancelled(
+                            f"interrupted at step {self.step} of {self.config.run.steps}, which is saved; the same "
+                            "command goes on from there"
+                        )
             if saved != self.step:
                 self.save()
         finally:
@@ -229,12 +235,31 @@ class Runner:
         )
 
     def _start_folder(self, main: bool) -> None:
-        if main:
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-            except OSError as e:
-                raise TrainingError(f"{self.folder} cannot be made ({e.strerror or e}): choose another") from None
-        self.accelerator.wait_for_everyone()
+        with self.as_one():
+            if main:
+                try:
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                except OSError as e:
+                    raise TrainingError(f"{self.folder} cannot be made ({e.strerror or e}): choose another") from None
+
+    @contextmanager
+    def as_one(self) -> Iterator[None]:
+        """What only the main process does in a ``with`` block that all enter: where it fails, all end.
+
+        Raises:
+            TrainingError: the main process's own, and one that refers to it in the others.
+        """
+        failed: PGPError | None = None
+        try:
+            yield
+        except PGPError as e:
+            failed = e
+        if self.accelerator.num_processes > 1:
+            told = torch.tensor(float(failed is not None), device=self.device)
+            if self.accelerator.reduce(told, "sum").item() and failed is None:
+                raise TrainingError("the main process cannot write: what it says holds for this one too")
+        if failed is not None:
+            raise failed
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
@@ -243,25 +268,25 @@ class Runner:
         return {n: p.detach() for n, p in self.subject.named_parameters() if p.requires_grad}
 
     def save(self) -> None:
-        """Write the whole state to a temporary name, then rename. Other processes wait.
+        """Write the whole state to a temporary name, then rename. Other processes wait, and end if it fails.
 
         Raises:
             TrainingError: if it cannot be written.
         """
-        if self.accelerator.is_main_process:
-            state = {
-                "signature": json.dumps(self.signature),
-                "step": self.step,
-                "seconds": self.seconds,
-                "skipped": self.skipped,
-                "window": self.window,
-                "weights": self.trained(),
-                "optimizer": self.optimizer.state_dict(),
-            }
-            if self.ema is not None:
-                state |= {"ema": self.ema.shadow, "ema_updates": self.ema.updates}
-            save_state(self.folder / STATE, state)
-        self.accelerator.wait_for_everyone()
+        with self.as_one():
+            if self.accelerator.is_main_process:
+                state = {
+                    "signature": json.dumps(self.signature),
+                    "step": self.step,
+                    "seconds": self.seconds,
+                    "skipped": self.skipped,
+                    "window": self.window,
+                    "weights": self.trained(),
+                    "optimizer": self.optimizer.state_dict(),
+                }
+                if self.ema is not None:
+                    state |= {"ema": self.ema.shadow, "ema_updates": self.ema.updates}
+                save_state(self.folder / STATE, state)
 
     @torch.no_grad()
     def resume(self) -> bool:
@@ -314,16 +339,16 @@ class Runner:
         }
 
     def _sample(self, main: bool, board: Any) -> None:
-        if main and self.picture is not None:
-            image = self.averaged(self.picture)
-            try:
-                image.save(self.folder / f"sample-{self.step:06d}.png")
-            except OSError as e:
-                raise TrainingError(f"{self.folder} cannot be written to ({e.strerror or e}): make room") from None
-            if board is not None:
-                board.add_image("sample", torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-                                .view(image.height, image.width, 3), self.step, dataformats="HWC")  # fmt: skip
-        self.accelerator.wait_for_everyone()
+        with self.as_one():
+            if main and self.picture is not None:
+                image = self.averaged(self.picture)
+                try:
+                    image.save(self.folder / f"sample-{self.step:06d}.png")
+                except OSError as e:
+                    raise TrainingError(f"{self.folder} cannot be written to ({e.strerror or e}): make room") from None
+                if board is not None:
+                    board.add_image("sample", torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+                                    .view(image.height, image.width, 3), self.step, dataformats="HWC")  # fmt: skip
 
     def averaged(self, use: Callable[[Subject], Any]) -> Any:
         """``use(subject)`` while the subject has its averaged weights (where there is an average), in eval mode."""

@@ -15,15 +15,23 @@ from .second_order import SecondOrder
 from .subject import Batch
 from .tables import read_table
 
+#: From here on samples are looked at and never trained on: no run gets so far.
+HELD_OUT = 2**40
+
 
 @dataclass(frozen=True)
 class Source:
-    """Samples by number, in micro-batches by number; see :func:`pgp_core.training.samples.loader`."""
+    """Samples by number, in micro-batches by number; see :func:`pgp_core.training.samples.loader`.
+
+    Attributes:
+        held_out: number of the first sample that :meth:`first` shows.
+    """
 
     samples: Samples
     batch: int
     accumulation: int = 1
     workers: int = 0
+    held_out: int = 0
 
     def __call__(self, numbers: range) -> Iterable[Batch]:
         """The micro-batches of one process, to the end of the run.
@@ -46,8 +54,8 @@ class Source:
         )
 
     def first(self, count: int) -> Batch:
-        """A batch to look at."""
-        return Batch.of([self.samples[i] for i in range(count)])
+        """A batch to look at: crops that the run is not trained on (of its pictures)."""
+        return Batch.of([self.samples[self.held_out + i] for i in range(count)])
 
 
 def make_source(config: RunConfig) -> Source:
@@ -73,7 +81,7 @@ def make_source(config: RunConfig) -> Source:
     else:
         pictures = paint_set(str(painted_path(config)), data.pictures, 0, data.size)
         samples = SyntheticSamples(pictures, data.patch, config.data_seed, degradation, enlarge=enlarge)
-    return Source(samples, data.batch, data.accumulation, data.workers)
+    return Source(samples, data.batch, data.accumulation, data.workers, HELD_OUT)
 
 
 def make_degradation(config: RunConfig) -> SecondOrder | Degradation:

@@ -65,9 +65,13 @@ def check_signature(theirs: Mapping[str, Any], ours: Mapping[str, Any], path: Pa
     """
     ours = json.loads(json.dumps(ours))
     for key in sorted({*theirs, *ours}):
-        if theirs.get(key) != ours.get(key):
+        there, here = theirs.get(key), ours.get(key)
+        if there != here:
+            if isinstance(there, dict) and isinstance(here, dict):
+                # Of a plan, only the stacks that differ.
+                there, here = ({k: v for k, v in a.items() if b.get(k) != v} for a, b in ((there, here), (here, there)))
             raise CheckpointError(
-                f"{path} is not from this run: there {key} is {_shown(theirs.get(key))}, now {_shown(ours.get(key))}; "
+                f"{path} is not from this run: there {key} is {_shown(there)}, now {_shown(here)}; "
                 "choose another run.folder, or delete it to start again"
             )
 
@@ -81,6 +85,9 @@ def _to_disk(path: Path) -> None:
 def _reason(e: BaseException) -> str:
     if isinstance(e, OSError) and e.strerror:
         return e.strerror
+    if any(word in str(e) for word in ("inline_container", "PytorchStreamWriter")):
+        # Its writer names a line of its own source instead of the system's reason.
+        return "the disk took only a part of it"
     return (str(e).strip().splitlines() or [type(e).__name__])[0]
 
 

@@ -15,7 +15,7 @@ from ..errors import TrainingError
 from .building import Parts, inspect, select
 from .config import RunConfig
 from .diffusion_loss import DiffusionLoss
-from .distillation import make_loss
+from .distillation import check_files, make_loss
 from .precision import fastest, prepare
 from .results import write_results
 from .runner import FIGURES, Loss, Runner, make_accelerator
@@ -49,12 +49,13 @@ def train(config: RunConfig, say: Say, progress: bool = True, batches: Source | 
         Cancelled: after Ctrl-C; the state is saved, and the same command goes on.
     """
     parts = inspect(config, say)
+    check_files(config)
     accelerator = make_accelerator(config.run.device)
     with accelerator.main_process_first():
         source = batches or make_source(config)
-    if batches is None and accelerator.is_main_process:
-        for line in source.samples.summary().lines():
-            say(line)
+    found = source.samples.summary().lines() if batches is None and accelerator.is_main_process else []
+    for line in found:
+        say(line)
     subject = parts.load(accelerator.device)
     select(subject, config)
     precision = set_precision(subject, config, accelerator.device)
@@ -73,10 +74,15 @@ def train(config: RunConfig, say: Say, progress: bool = True, batches: Source | 
         say(f"{config.run.folder} goes on from step {runner.step} of {config.run.steps}")
     figures = runner.run(source, progress)
     figures["main"] = accelerator.is_main_process
-    if accelerator.is_main_process:
-        figures |= runner.averaged(lambda s: _finish(s, config, parts, source))
-        _write_json(config.run.folder / FIGURES, {k: v for k, v in figures.items() if k != "main"})
-    accelerator.wait_for_everyone()
+    with runner.as_one():
+        if accelerator.is_main_process:
+            figures |= runner.averaged(lambda s: _finish(s, config, parts, source))
+            _write_json(config.run.folder / FIGURES, {k: v for k, v in figures.items() if k != "main"})
+    if found:
+        # Pictures may turn out to be broken only when they are decoded.
+        for line in source.samples.summary().lines():
+            if line not in found:
+                say(line)
     return figures
 
 

@@ -74,11 +74,11 @@ def default_vgg() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / VGG_FILE
 
 
-def read_vgg(file: str = "") -> dict[str, torch.Tensor]:
-    """VGG-16's convolutions by torchvision's names, ``features.0.weight`` and so on.
+def find_vgg(file: str = "") -> Path:
+    """Where the weights are: the file that is given, or :func:`default_vgg`.
 
     Raises:
-        CheckpointError: if the file is missing, damaged, or of another network. Nothing is downloaded.
+        CheckpointError: if they are not there. Nothing is downloaded.
     """
     path = Path(file).expanduser() if file else default_vgg()
     if not path.is_file():
@@ -87,6 +87,16 @@ def read_vgg(file: str = "") -> dict[str, torch.Tensor]:
             f"(https://download.pytorch.org/models/{VGG_FILE}) at {path}, or its path into the setting vgg; "
             "the measure haarpsi+ms-ssim needs no file"
         )
+    return path
+
+
+def read_vgg(file: str = "") -> dict[str, torch.Tensor]:
+    """VGG-16's convolutions by torchvision's names, ``features.0.weight`` and so on.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, or of another network.
+    """
+    path = find_vgg(file)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
