@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import re
 import signal
 import socket
 import sys
@@ -178,13 +179,13 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(accumulation: int, t
 
 def test_killed_twenty_times_it_ends_with_the_weights_of_the_uninterrupted_run(tmp_path: Path) -> None:
     """SIGKILL at random moments, in steps and in saving alike."""
-    same = {"run_steps": 120, "run_save_every": 2, "run_log_every": 3, "data_accumulation": 2}
+    same = {"run_steps": 260, "run_save_every": 2, "run_log_every": 3, "data_accumulation": 2}
     whole = toy_runner(tmp_path / "whole", **same)
     whole.run(batches, progress=False)
     chance, kills, steps = random.Random(0), 0, set()
     while True:
         heard, said = FORKS.Pipe(duplex=False)
-        process = FORKS.Process(target=run_slowly, args=(tmp_path / "parts", said, same))
+        process = FORKS.Process(target=run_slowly, args=(tmp_path / "parts", said, same, 12 if kills < 20 else 260))
         process.start()
         said.close()
         steps.add(heard.recv())
@@ -235,6 +236,10 @@ def test_the_state_of_another_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r'not from this run: there model\.plan is \{"mid": \[0\]\}') as error:
         toy_runner(tmp_path, signature={"model.plan": {"mid": [1]}, "b": 1}).resume()
     assert "\n" not in str(error.value)
+    few = {"model.plan": {"mid": [0], "up": [2]}, "b": 1}
+    toy_runner(tmp_path / "few", signature=few).run(batches, progress=False)
+    with pytest.raises(CheckpointError, match=r'there model\.plan is \{"up": \[2\]\}, now \{"up": \[\]\}'):
+        toy_runner(tmp_path / "few", signature=few | {"model.plan": {"mid": [0], "up": []}}).resume()
     other = torch.nn.Sequential(torch.nn.Linear(12, 12))
     with pytest.raises(CheckpointError, match="not from this run"):
         toy_runner(tmp_path, model=other, signature={"model.plan": {"mid": [0]}, "b": 1}).resume()
@@ -290,17 +295,31 @@ def test_accumulation_is_a_larger_batch(tmp_path: Path) -> None:
     assert rows_of(tmp_path / "a")[-1]["loss"] == pytest.approx(rows_of(tmp_path / "b")[-1]["loss"], rel=1e-5)
 
 
-def test_two_processes_are_twice_the_accumulation(tmp_path: Path) -> None:
-    """The loss draws noise, so the numbering of micro-batches shows too."""
+def two_processes(folder: Path, *said: Any) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    processes = [FORKS.Process(target=run_as, args=(rank, 2, port, tmp_path / "two")) for rank in range(2)]
+    processes = [FORKS.Process(target=run_as, args=(rank, 2, port, folder, *said[rank:][:1])) for rank in range(2)]
     for process in processes:
         process.start()
     for process in processes:
         process.join(100)
     assert [p.exitcode for p in processes] == [0, 0]
+
+
+def test_where_the_main_process_cannot_save_all_end(tmp_path: Path) -> None:
+    """Else the others wait for it, for ever or for half an hour."""
+    (tmp_path / "two" / "state.pt").mkdir(parents=True)
+    ends = [FORKS.Pipe(duplex=False) for _ in range(2)]
+    two_processes(tmp_path / "two", *(said for _, said in ends))
+    main, other = (heard.recv() for heard, _ in ends)
+    assert re.match(r"the checkpoint .*state\.pt cannot be written", main)
+    assert other.startswith("the main process cannot write")
+
+
+def test_two_processes_are_twice_the_accumulation(tmp_path: Path) -> None:
+    """The loss draws noise, so the numbering of micro-batches shows too."""
+    two_processes(tmp_path / "two")
     one = toy_runner(tmp_path / "one", data_accumulation=2)
     one.run(batches, progress=False)
     two = toy_runner(tmp_path / "two", data_accumulation=2)
@@ -371,7 +390,7 @@ def test_ctrl_c_finishes_the_step_saves_and_ends(number: signal.Signals, tmp_pat
 
     before = signal.getsignal(number)
     run = toy_runner(tmp_path, pressed)
-    with pytest.raises(Cancelled):
+    with pytest.raises(Cancelled, match="interrupted at step 4 of 6, which is saved"):
         run.run(batches, progress=False)
     assert signal.getsignal(number) is before
     second, whole = toy_runner(tmp_path, seed=9), toy_runner(tmp_path / "whole")

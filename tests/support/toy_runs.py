@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from pgp_core.errors import TrainingError
 from pgp_core.training.config import RunConfig, read_config
 from pgp_core.training.runner import Runner, make_accelerator
 from pgp_core.training.subject import Batch
@@ -77,23 +78,28 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["pgp_core.training.runner", "accelerate", "torch._dynamo"])
 
 
-def run_as(rank: int, processes: int, port: int, folder: Path) -> None:
-    """One of several processes of a run, as torchrun or accelerate start them."""
+def run_as(rank: int, processes: int, port: int, folder: Path, said: Any = None) -> None:
+    """One of several processes of a run, as torchrun or accelerate start them; what it fails with is sent."""
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
     run = toy_runner(folder)
     assert run.accelerator.num_processes == processes
-    run.run(batches, progress=False)
+    try:
+        run.run(batches, progress=False)
+    except TrainingError as e:
+        if said is None:
+            raise
+        said.send(str(e))
     run.accelerator.end_training()
 
 
-def run_slowly(folder: Path, started: Any, changes: dict[str, Any]) -> None:
-    """A run to be killed: it resumes, says when it begins, and takes two milliseconds a step."""
+def run_slowly(folder: Path, started: Any, changes: dict[str, Any], most: int) -> None:
+    """A run to be killed: it resumes, says when it begins, takes two milliseconds a step, and waits after ``most``."""
     torch.set_num_threads(1)
 
     def slow(model: torch.nn.Module, batch: Batch, generator: torch.Generator) -> torch.Tensor:
-        time.sleep(0.002)
+        time.sleep(0.002 if run.step < first + most else 60)
         return noisy(model, batch, generator)
 
     run = toy_runner(folder, slow, seed=os.getpid(), **changes)
@@ -101,5 +107,6 @@ def run_slowly(folder: Path, started: Any, changes: dict[str, Any]) -> None:
         # Only a resumed run may differ in what it started from.
         run = toy_runner(folder, slow, **changes)
     run.resume()
-    started.send(run.step)
+    first = run.step
+    started.send(first)
     run.run(batches, progress=False)
