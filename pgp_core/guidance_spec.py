@@ -41,6 +41,11 @@ class Site:
     scale: int = 16
     fusion: str = "peam"
 
+    @property
+    def is_base(self) -> bool:
+        """Whether the LQ picture is added to the UNet's input layer, beside which PEAM stands."""
+        return self.fusion == "add" and self.module == "conv_in"
+
     def to_json(self) -> dict[str, Any]:
         """JSON data."""
         return asdict(self)

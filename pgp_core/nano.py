@@ -7,6 +7,7 @@ itself on copying the LQ.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from .guidance import GuidanceSpec, Site
@@ -45,11 +46,16 @@ BASE_SITE = Site("conv_in", 64, 0, 4, "add")
 PEAM_SITE = Site("down_blocks.0.downsamplers.0", 64, 2, 8, "peam")
 
 
-def guidance_spec(peam: bool = True, **changes: object) -> GuidanceSpec:
-    """Nano's guidance; without ``peam`` that of its base."""
+def guidance_spec(fusion: str | None = "peam", **changes: object) -> GuidanceSpec:
+    """Nano's guidance.
+
+    Args:
+        fusion: what PEAM's site does: ``peam``, or another of :data:`pgp_core.guidance_spec.FUSIONS` for an ablation;
+            None for nano's base, which has no such site.
+    """
     return GuidanceSpec(
         base="pgp-nano",
-        sites=(BASE_SITE, PEAM_SITE) if peam else (BASE_SITE,),
+        sites=(BASE_SITE, replace(PEAM_SITE, fusion=fusion)) if fusion else (BASE_SITE,),
         channels=(64, 64, 64, 64),
         unshuffle=4,
         input_range=(-2.0, 2.0),

@@ -122,7 +122,7 @@ class NanoPipeline:
                 noise at :attr:`cfg`.
             progress: see :data:`pgp_core.sampling.Progress`.
             peam_lq, exchange, peam, base: for ablations: another picture for the PEAM alone; PEAM without the
-                phase exchange; no PEAM; no additive sites.
+                phase exchange; no PEAM; no LQ added at ``conv_in``.
 
         Returns:
             ``(B, 3, H, W)`` float32 on the CPU, in [0, 1].
@@ -141,7 +141,8 @@ class NanoPipeline:
             other = guidance.features(pad(peam_lq, pixel_codec.FACTOR).to(weight))
             features = tuple(other[i] if i in peams else f for i, f in enumerate(features))
         if not base:
-            features = tuple(f if i in peams else torch.zeros_like(f) for i, f in enumerate(features))
+            sites = guidance.spec.sites
+            features = tuple(torch.zeros_like(f) if s.is_base else f for f, s in zip(features, sites, strict=True))
         if not peam:
             guidance = _without_peam(guidance)
             features = tuple(f for i, f in enumerate(features) if i not in peams)

@@ -61,7 +61,7 @@ def test_a_subject_calls_the_unet_as_sampling_does(make_unet: Callable[..., Any]
 
 @torch.no_grad()
 def test_nano_s_latents(make_unet: Callable[..., Any], shape: Any) -> None:
-    model = NanoSubject(make_unet(), Guidance(nano.guidance_spec(peam=False)), shape)
+    model = NanoSubject(make_unet(), Guidance(nano.guidance_spec(None)), shape)
     lq, hq = torch.rand(2, 3, 16, 12), torch.rand(2, 3, 16, 12)
     z_lq, z_hq = model.encode(lq), model.encode(hq)
     np.testing.assert_allclose(z_hq.double().numpy(), nano.SCALE * unshuffled(hq), atol=1e-5)

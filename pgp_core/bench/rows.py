@@ -45,7 +45,7 @@ def rows_of(shape: UNetShape) -> tuple[Row, ...]:
         from .. import nano
 
         both = nano.guidance_spec()
-        base, fine = nano.guidance_spec(peam=False), "pgp-nano"
+        base, fine = nano.guidance_spec(None), "pgp-nano"
         peam = GuidanceSpec(**{**both.__dict__, "sites": (nano.PEAM_SITE,)})
     else:
         raise PGPError(f"there is nothing to compare for {family}; sdxl and pgp-nano are known")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .. import nano
+from .. import lora, nano
 from ..canvas import resize
 from ..checkpoints import read_safetensors
 from ..errors import CheckpointError
@@ -55,32 +55,41 @@ def read_stage(path: Path) -> Weights:
     return weights
 
 
-def stage_pipeline(weights: Weights, plan: PrunePlan | None = None) -> NanoPipeline:
+def stage_pipeline(
+    weights: Weights, plan: PrunePlan | None = None, guidance: str | None = None, s1: Weights | None = None
+) -> NanoPipeline:
     """A stage, ready to sample.
 
     Args:
         weights: see :func:`read_stage`.
         plan: blocks that it removes are left out.
+        guidance: the stage's ``model.guidance``; None for ``base`` or ``peam``, as its weights say.
+        s1: the weights of a stage of distillation on it, for one step.
     """
 
     def part(name: str) -> dict[str, torch.Tensor]:
         return {k[len(name) + 1 :]: v for k, v in weights.items() if k.startswith(f"{name}.")}
 
-    unet, guidance, contexts = part("unet"), part("guidance"), part("contexts")
+    unet, adapter, contexts = part("unet"), part("guidance"), part("contexts")
     if plan is not None:
         unet = prune_state_dict(unet, plan)
     stacks = stacks_of(unet)
     kept = PrunePlan("kept", NANO.name, {s: StackPlan(d, stacks[s]) for s, d in NANO.depths.items()}, {})
-    spec = nano.guidance_spec(peam=any(k.startswith("peam.") for k in guidance))
+    if guidance is None:
+        guidance = "peam" if any(k.startswith("peam.") for k in adapter) else "base"
+    spec = nano.guidance_spec(None if guidance == "base" else guidance)
     negative, positive = (
         Conditioning(contexts["context"][i : i + 1], contexts["pooled"][i : i + 1], nano.TIME_IDS) for i in range(2)
     )
+    loaded = load_unet(NANO_SHAPE, kept, unet, "the stage")
+    if s1 is not None:
+        lora.merge(loaded, lora.from_peft({k.removeprefix("unet."): v for k, v in s1.items()}), source="S1")
     return NanoPipeline(
-        load_unet(NANO_SHAPE, kept, unet, "the stage"),
-        Guidance(spec, device="meta").load({KEY_PREFIX + k: v for k, v in guidance.items()}, "the stage").eval(),
+        loaded,
+        Guidance(spec, device="meta").load({KEY_PREFIX + k: v for k, v in adapter.items()}, "the stage").eval(),
         positive,
         negative,
-        False,
+        s1 is not None,
         1.0,
         nano.PREDICTION,
         nano.RESIDUAL_STD,
@@ -189,15 +198,27 @@ def dial_table(
 
 def _scores(weights: Weights, plans: Sequence[PrunePlan], judged: Sequence[Case], seeds: Sequence[int]) -> Scores:
     scores: Scores = {case.name: {m: [] for m in METRICS} for case in judged}
-    canvases = torch.cat([case.canvas for case in judged])
     for plan, seed in zip(plans, seeds, strict=True):
-        options = SampleOptions(steps=STEPS, cfg=1.0, seed=seed)
-        restored = stage_pipeline(weights, plan).restore(canvases, options)
-        for i, case in enumerate(judged):
-            found = score(floats(picture_of(restored[i : i + 1])), floats(case.hq))
+        for name, found in judge(stage_pipeline(weights, plan), judged, seed).items():
             for m in METRICS:
-                scores[case.name][m].append(found[m])
+                scores[name][m].append(found[m])
     return scores
+
+
+def judge(
+    pipeline: NanoPipeline, judged: Sequence[Case], seed: int, steps: int = STEPS, **changes: Any
+) -> dict[str, dict[str, float]]:
+    """Restore photographs of one size at once, and score each.
+
+    Args:
+        changes: see :meth:`NanoPipeline.restore`.
+
+    Returns:
+        photograph to metric to value.
+    """
+    canvases = torch.cat([case.canvas for case in judged])
+    restored = pipeline.restore(canvases, SampleOptions(steps=steps, cfg=1.0, seed=seed), **changes)
+    return {case.name: score(floats(picture_of(restored[i : i + 1])), floats(case.hq)) for i, case in enumerate(judged)}
 
 
 def cuts_markdown(table: Mapping[str, Any]) -> str:

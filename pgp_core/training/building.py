@@ -23,7 +23,7 @@ from ..unet_diffusers import build_unet
 from ..unet_file import UNetInfo
 from ..unet_shape import NANO_SHAPE, UNetShape
 from ..weights_file import open_weights
-from .config import RunConfig
+from .config import NANO_GUIDANCE, RunConfig
 from .lora_layers import add_lora, full_rank, load_lora, shrink_input
 from .nano_subject import NanoSubject
 from .sdxl_subject import Captions, SavedPrompts, SDXLSubject
@@ -32,7 +32,7 @@ from .tables import FromCommandLine
 
 WEIGHTS = "model.safetensors"
 #: Values of ``model.guidance`` that are no file.
-OWN_GUIDANCE = ("fresh", "own", "faithdiff+fresh", "none", "base", "peam")
+OWN_GUIDANCE = ("fresh", "own", "faithdiff+fresh", "none", *NANO_GUIDANCE)
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def _check_sites(subject: Subject, config: RunConfig) -> None:
 def _nano(config: RunConfig) -> Parts:
     model = config.model
     plan = read_plan(config) or PrunePlan.full(NANO_SHAPE.topology)
-    spec = nano.guidance_spec(model.guidance == "peam")
+    spec = nano.guidance_spec(None if model.guidance == "base" else model.guidance)
     base = beside(config, model.base, WEIGHTS) if model.base else None
     if base is not None and not base.is_file():
         raise TrainingError(f"{base} is not there: run what makes it first, or give another model.base")

@@ -27,6 +27,8 @@ READY = Path(__file__).parents[1] / "assets" / "configs"
 
 #: What of a model may be trained.
 PARTS = ("unet", "lq_adapter", "peam", "lq_encoder", "alignment", "contexts", "lora")
+#: ``model.guidance`` of nano.
+NANO_GUIDANCE = ("base", "peam", "add", "phase", "convs")
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ class Model:
             For nano a ``model.safetensors``, or the name of a run beside this one; left out, nano starts afresh.
         plan: name or file of a plan: blocks that are left out of the base.
         guidance: ``fresh``: LQ adapter and one PEAM that change nothing yet; ``own``: what FaithDiff's file holds;
-            ``faithdiff+fresh``: both; ``none``; or a guidance file. For nano ``base`` or ``peam``.
+            ``faithdiff+fresh``: both; ``none``; or a guidance file. For nano ``base`` or ``peam``, or for the paper's
+            ablation ``add``, ``phase`` or ``convs`` in PEAM's place.
         sdxl: a diffusers folder, or a checkpoint (without text encoders), for VAE and prompts.
         vae: a file or folder in place of that in ``sdxl``.
         train: which parts are trained; ``lora`` is a LoRA on the UNet, instead of ``unet``.
@@ -331,8 +334,9 @@ def _check(config: RunConfig, table: dict[str, Any]) -> None:
     if config.s1 is not None and "lora" not in model.train:
         raise ConfigError(f'{source}: model.train must have "lora": distillation to one step trains a LoRA')
     if nano:
-        if model.guidance not in ("base", "peam"):
-            raise ConfigError(f'{source}: model.guidance must be "base" or "peam" for nano, not {model.guidance!r}')
+        if model.guidance not in NANO_GUIDANCE:
+            listed = ", ".join(NANO_GUIDANCE)
+            raise ConfigError(f"{source}: model.guidance must be one of {listed} for nano, not {model.guidance!r}")
         for key in ("sdxl", "vae", "conditioning", "negative_conditioning", "prompt", "negative_prompt", "loras"):
             if key in table["model"]:
                 raise ConfigError(f"{source}: model.{key} is for SDXL; nano has no {key}")

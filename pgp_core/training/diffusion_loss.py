@@ -24,7 +24,7 @@ class DiffusionLoss:
             what is predicted.
         prompt_dropout: share of samples with the negative prompt. Where the subject says ``negatives``, their
             target is the LQ canvas (S3Diff's online negatives), else HQ as for all.
-        drop_base: share of samples without the guidance's additive sites, so that PEAM learns to bring the
+        drop_base: share of samples without the LQ that is added at ``conv_in``, so that PEAM learns to bring the
             LQ by itself.
         latent_std: standard deviation of the clean latent; the squared error of v-prediction is divided by v's
             variance under it. 0 weighs all timesteps alike.

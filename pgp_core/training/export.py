@@ -110,7 +110,7 @@ def import_nano(folder: Path, source: Path = nano.FOLDER) -> Path:
     names = KeyMap.of(unet)
     weights = {f"unet.{names.to_diffusers(k)}": v.float() for k, v in unet.items()}
     guidance, _ = read_safetensors(source / nano.GUIDANCE_FILE)
-    own = ("lq_adapter.conv_in.", *(f"lq_adapter.body.{i}." for i in range(nano.guidance_spec(peam=False).levels)))
+    own = ("lq_adapter.conv_in.", *(f"lq_adapter.body.{i}." for i in range(nano.guidance_spec(None).levels)))
     stripped = {k.removeprefix(KEY_PREFIX): v for k, v in guidance.items()}
     weights |= {f"guidance.{k}": v.float() for k, v in stripped.items() if k.startswith(own)}
     contexts, _ = read_safetensors(source / nano.CONTEXTS_FILE)

@@ -136,7 +136,8 @@ class Subject(torch.nn.Module):
             x: ``(B, C, h, w)`` latents as the UNet takes them.
             t: ``(B,)`` timesteps.
             lq: ``(B, 3, H, W)`` canvas in [0, 1].
-            base: ``(B,)`` booleans, which samples have the guidance's additive sites; all of them by default.
+            base: ``(B,)`` booleans, which samples have the LQ added at ``conv_in``, where the guidance does that; all
+                of them by default.
         """
         added = {"text_embeds": condition.pooled, "time_ids": condition.time_ids}
         with self._guided(lq, base):
@@ -152,7 +153,7 @@ class Subject(torch.nn.Module):
         if base is not None:
             keep = base.to(lq.device).view(-1, 1, 1, 1)
             sites = self.guidance.spec.sites
-            features = tuple(f * keep if s.fusion == "add" else f for f, s in zip(features, sites, strict=True))
+            features = tuple(f * keep if s.is_base else f for f, s in zip(features, sites, strict=True))
         return guided(self.unet, self.guidance, features)
 
     @property

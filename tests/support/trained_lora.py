@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from pgp_core.lora import from_peft
-from pgp_core.training.nano import LORA_TARGETS
+from pgp_core.training.lora_layers import TARGETS
 
 RANK = 16
 
@@ -20,7 +20,7 @@ def adapted(unet: Any, seed: int = 0) -> Any:
 
     full = {"conv_in": min(unet.conv_in.weight.flatten(1).shape)}
     unet.add_adapter(
-        LoraConfig(r=RANK, lora_alpha=RANK, rank_pattern=full, alpha_pattern=full, target_modules=list(LORA_TARGETS))
+        LoraConfig(r=RANK, lora_alpha=RANK, rank_pattern=full, alpha_pattern=full, target_modules=list(TARGETS))
     )
     g = torch.Generator().manual_seed(seed)
     with torch.no_grad():
