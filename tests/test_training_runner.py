@@ -437,6 +437,24 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     assert not list(tmp_path.glob(".*")), "nothing half-written is left"
 
 
+def test_a_disk_that_is_full_for_real(tmp_path: Path) -> None:
+    """A limit on the size of files, which PyTorch's writer meets in the middle of one."""
+    resource = pytest.importorskip("resource")
+    run = toy_runner(tmp_path, model=torch.nn.Sequential(torch.nn.Linear(12, 99), torch.nn.Linear(99, 12)))
+    run.save()
+    before = (tmp_path / "state.pt").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+    try:
+        with pytest.raises(TrainingError, match=r"\(the disk took only a part of it\).*is kept: make room") as told:
+            run.run(batches, progress=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(told.value)
+    assert (tmp_path / "state.pt").read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["log.jsonl", "state.pt"]
+
+
 def test_a_log_that_cannot_be_written_gives_one_line(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")

@@ -7,6 +7,7 @@ import math
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -120,7 +121,10 @@ class Runner:
         """
         main = self.accelerator.is_main_process
         self._start_folder(main)
-        step = self.accelerator.prepare_model(_Step(self.subject, self.loss).train())
+        with warnings.catch_warnings():
+            # Accelerate hands an argument to PyTorch that newer ones call otherwise.
+            warnings.filterwarnings("ignore", ".*broadcast_buffers", FutureWarning)
+            step = self.accelerator.prepare_model(_Step(self.subject, self.loss).train())
         with self.as_one():
             journal = Journal(self.folder / LOG, self.step) if main else None
             board = self._board() if main and self.config.run.tensorboard else None
