@@ -169,6 +169,13 @@ def test_stages_chain_from_pictures_to_files(tmp_path: Path) -> None:
         assert figures["steps"] == 1
     out = tmp_path / "files"
     export_nano(tmp_path / "run", out, cfg=1.5)
+    second, _ = read_safetensors(tmp_path / "run" / "s1-2" / "model.safetensors")
+    shipped, _ = read_safetensors(out / nano.S1_FILE)
+    stem = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    assert torch.equal(
+        shipped[f"lora_unet_{stem.replace('.', '_')}.lora_up.weight"],
+        second[f"unet.{stem}.lora_B.default.weight"].half(),
+    ), "S1's second stage ships"
     pipeline = NanoPipeline.load(one_step=True, folder=out)
     assert pipeline.cfg == 1.5
     assert pipeline.restore(smooth(1, 32, 32)).isfinite().all()
@@ -191,6 +198,23 @@ def test_training_goes_on_from_the_files_that_ship(tmp_path: Path) -> None:
     torch.testing.assert_close(model.contexts.pooled[:1], shipped.negative.pooled)
     with pytest.raises(PGPError, match="already"):
         import_nano(tmp_path)
+
+
+def test_from_the_files_that_ship_no_stage_runs_that_needs_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pgp_core.cli import main
+    from pgp_core.training import nano as recipe
+
+    run: list[str] = []
+    monkeypatch.setattr(recipe, "run_stage", lambda name, *_: run.append(name) or {})
+    assert main(["train", "nano", "--from-shipped", "--folder", str(tmp_path / "a")]) == 0
+    assert run == ["peam", "finish", "s1"]
+    assert "s1-2 is left out: it needs stage full" in capsys.readouterr().err
+    run.clear()
+    assert main(["train", "nano", "--folder", str(tmp_path / "b")]) == 0
+    assert run == list(recipe.STAGES)
+    assert run[-1] == "s1-2"
 
 
 @pytest.mark.parametrize("change", [{"pgp.model": "[]"}, {"pgp.model": '{"cfg": "x"}'}, {"pgp.model": '{"cfg": null}'}])

@@ -179,18 +179,18 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(accumulation: int, t
 
 def test_killed_twenty_times_it_ends_with_the_weights_of_the_uninterrupted_run(tmp_path: Path) -> None:
     """SIGKILL at random moments, in steps and in saving alike."""
-    same = {"run_steps": 260, "run_save_every": 2, "run_log_every": 3, "data_accumulation": 2}
+    same = {"run_steps": 180, "run_save_every": 2, "run_log_every": 3, "data_accumulation": 2}
     whole = toy_runner(tmp_path / "whole", **same)
     whole.run(batches, progress=False)
     chance, kills, steps = random.Random(0), 0, set()
     while True:
         heard, said = FORKS.Pipe(duplex=False)
-        process = FORKS.Process(target=run_slowly, args=(tmp_path / "parts", said, same, 12 if kills < 20 else 260))
+        process = FORKS.Process(target=run_slowly, args=(tmp_path / "parts", said, same, 8 if kills < 20 else 180))
         process.start()
         said.close()
         steps.add(heard.recv())
         if kills < 20:
-            process.join(chance.uniform(0, 0.15))
+            process.join(chance.uniform(0, 0.1))
             process.kill()
         process.join()
         if process.exitcode == 0:

@@ -20,6 +20,7 @@ from pgp_core.training.building import inspect
 from pgp_core.training.config import load_config
 from pgp_core.training.distillation import make_loss
 from pgp_core.training.lora_layers import add_lora, load_lora
+from pgp_core.training.sources import make_source
 from pgp_core.training.strips import restore
 from pgp_core.training.subject import Batch
 
@@ -83,6 +84,15 @@ def test_one_step_is_what_training_saw(made: Path) -> None:
     assert without.guidance is not None
     without.guidance.peam["0"].reset_identity()
     assert (without.restore(lq) - result).abs().max() > 1e-3, "PEAM takes part"
+
+
+def test_sample_pictures_show_crops_that_are_not_trained_on(made: Path) -> None:
+    source = make_source(load_config(made / "finetune.toml"))
+    shown = source.first(3)
+    trained = [batch.lq[0] for batch in source(range(24))]
+    assert len(trained) == 24
+    assert not any(torch.equal(x, y) for x in shown.lq for y in trained)
+    assert torch.equal(shown.lq, source.first(3).lq), "the same ones every time"
 
 
 def test_csd_asks_sdxl_s_own_unet(made: Path) -> None:
