@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import statistics
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,7 @@ from ..unet_diffusers import load_unet
 from ..unet_shape import NANO_SHAPE
 from .cases import Case, cases, floats, picture_of
 from .metrics import score
-from .summary import HEADS, Scores, figure, markdown_table, summarise
+from .summary import HEADS, Scores, figure, markdown_table, over_photographs, spread, summarise
 
 METRICS = ("psnr_y", "haarpsi")
 #: Half of what one would sample with: a table takes many runs, and all rows have the same.
@@ -222,11 +223,14 @@ def judge(
 
 
 def cuts_markdown(table: Mapping[str, Any]) -> str:
-    """A table as Markdown."""
-    heads = [HEADS[m][0] for m in METRICS]
+    """A table as Markdown, each row also held against the first with the same noise."""
+    heads = [*(HEADS[m][0] for m in METRICS), "change of HaarPSI, same noise"]
+    first = over_photographs(table["rows"][0]["scores"], "haarpsi")
 
     def figures(row: Mapping[str, Any]) -> list[str]:
-        return [figure(m, row["mean"][m], row["spread"][m]) for m in METRICS]
+        changes = [a - b for a, b in zip(over_photographs(row["scores"], "haarpsi"), first, strict=True)]
+        change = figure("haarpsi", statistics.fmean(changes), spread(changes), sign=True)
+        return [*(figure(m, row["mean"][m], row["spread"][m]) for m in METRICS), change]
 
     if table["kind"] == "fine":
         rows = [[r["label"], *figures(r)] for r in table["rows"]]
