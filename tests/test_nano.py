@@ -179,6 +179,14 @@ def test_stages_chain_from_pictures_to_files(tmp_path: Path) -> None:
     pipeline = NanoPipeline.load(one_step=True, folder=out)
     assert pipeline.cfg == 1.5
     assert pipeline.restore(smooth(1, 32, 32)).isfinite().all()
+    # A stage that was trained with another plan would get metadata that its weights contradict.
+    finish = tmp_path / "run" / "finish" / "model.safetensors"
+    weights, _ = read_safetensors(finish)
+    gone = "unet.up_blocks.0.attentions.0.transformer_blocks.3."
+    write_safetensors(finish, {k: v for k, v in weights.items() if not k.startswith(gone)})
+    with pytest.raises(PGPError, match="other blocks than plan pgp-nano"):
+        export_nano(tmp_path / "run", tmp_path / "wrong")
+    assert not (tmp_path / "wrong").exists()
 
 
 def test_training_goes_on_from_the_files_that_ship(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from ..checkpoints import read_safetensors, sha256, write_safetensors
 from ..errors import PGPError
 from ..guidance import KEY_PREFIX, METADATA_KEY
 from ..plan import PRESET_DIR, load_plan
-from ..topology import KeyMap
+from ..topology import KeyMap, stacks_of
 from .nano import STAGES, stage_config
 
 
@@ -28,7 +28,7 @@ def export_nano(folder: Path, out: Path = nano.FOLDER, cfg: float = 1.0) -> dict
         sizes and hashes, which are also in ``figures.json`` beside the files.
 
     Raises:
-        PGPError: if stage ``finish`` has not been run.
+        PGPError: if stage ``finish`` has not been run, or with another plan than its configuration's.
     """
     path = folder / "finish" / "model.safetensors"
     if not path.exists():
@@ -37,6 +37,8 @@ def export_nano(folder: Path, out: Path = nano.FOLDER, cfg: float = 1.0) -> dict
     plan = load_plan(stage_config("finish", folder).model.plan)
     unet = {k[5:]: v for k, v in weights.items() if k.startswith("unet.")}
     names = KeyMap.of(unet)
+    if stacks_of(unet) != {s: e.keep for s, e in plan.stacks.items()}:
+        raise PGPError(f"{path} has other blocks than plan {plan.name}: train it with the plan of nano-finish.toml")
     write_safetensors(
         out / nano.UNET_FILE,
         {names.to_ldm(k): v.half() for k, v in unet.items()},
