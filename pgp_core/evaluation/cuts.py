@@ -62,7 +62,7 @@ def stage_pipeline(
     """A stage, ready to sample.
 
     Args:
-        weights: see :func:`read_stage`.
+        weights: see :func:`read_stage`. They are left as they are.
         plan: blocks that it removes are left out.
         guidance: the stage's ``model.guidance``; None for ``base`` or ``peam``, as its weights say.
         s1: the weights of a stage of distillation on it, for one step.
@@ -82,6 +82,9 @@ def stage_pipeline(
     negative, positive = (
         Conditioning(contexts["context"][i : i + 1], contexts["pooled"][i : i + 1], nano.TIME_IDS) for i in range(2)
     )
+    if s1 is not None:
+        # The UNet takes these tensors as they are, and merging changes it in place: the caller's would change too.
+        unet = {k: v.clone() for k, v in unet.items()}
     loaded = load_unet(NANO_SHAPE, kept, unet, "the stage")
     if s1 is not None:
         lora.merge(loaded, lora.from_peft({k.removeprefix("unet."): v for k, v in s1.items()}), source="S1")
