@@ -22,11 +22,11 @@ CONTEXTS_FILE = "pgp-nano-contexts.safetensors"
 #: The residual latent is multiplied by this. About 12 gives it unit variance. With twice that, at every
 #: timestep half as much noise lies on the picture: v-prediction asks the UNet to output 48 channels of noise,
 #: what it loses of them in layers of 64 stays as grain.
-SCALE = 24.0
+SCALE = 21.0
 
 #: Standard deviation of the residual latent at that scale. At the noisiest timesteps that is not nothing beside
 #: the noise, so sampling starts from noise of the variance of both.
-RESIDUAL_STD = 2.0
+RESIDUAL_STD = 1.75
 
 #: SDXL's micro-conditioning, constant: original height and width, crop, target height and width.
 TIME_IDS = (512.0, 512.0, 0.0, 0.0, 512.0, 512.0)
