@@ -37,8 +37,8 @@ PREDICTION = "v_prediction"
 S1_TIMESTEP = 999
 
 #: What S1's LoRA leaves of ``conv_in`` to begin with. One step gives the UNet the LQ latent where it has learned to
-#: expect noise of unit variance, and 24 times a picture is far from that: as it is, the LoRA would start at 1.2 dB
-#: below bicubic, with this at 0.5 dB above.
+#: expect noise of unit variance, and SCALE times a picture is far from that: as it is, the LoRA would start at 1.2 dB
+#: below bicubic, with this at 0.5 dB above (measured at a scale of 24).
 S1_INPUT = 0.3 / SCALE
 
 #: Where the base takes the LQ in, before PEAM is added: beside the noisy latent, as FaithDiff does.

@@ -74,7 +74,7 @@ def plans(folder: Path, seed: int) -> dict[str, Path]:
     if not report.exists():
         found = measure(read_stage(folder.parent / "coarse" / "model.safetensors"), "coarse")
         found.save(made / "redundancy.json")
-        save_plan(by_count(base, found, 2, name="pgp-nano-fine"), report)
+        save_plan(by_count(base, found, 2, name="by-report"), report)
     if not blind.exists():
         removed = load_plan(str(report)).removed - base.removed
         save_plan(randomly(base, removed, random.Random(seed).randrange(2**31)), blind)

@@ -176,13 +176,17 @@ def test_stages_chain_from_pictures_to_files(tmp_path: Path) -> None:
         shipped[f"lora_unet_{stem.replace('.', '_')}.lora_up.weight"],
         second[f"unet.{stem}.lora_B.default.weight"].half(),
     ), "S1's second stage ships"
+    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [entry["stage"] for entry in log] == list(recipe.STAGES)
+    assert str(tmp_path) not in (out / "figures.json").read_text(), "where it was run is nobody's business"
     pipeline = NanoPipeline.load(one_step=True, folder=out)
     assert pipeline.cfg == 1.5
     assert pipeline.restore(smooth(1, 32, 32)).isfinite().all()
     # A stage that was trained with another plan would get metadata that its weights contradict.
     finish = tmp_path / "run" / "finish" / "model.safetensors"
     weights, _ = read_safetensors(finish)
-    gone = "unet.up_blocks.0.attentions.0.transformer_blocks.3."
+    stack = "up_blocks.0.attentions.0"
+    gone = f"unet.{stack}.transformer_blocks.{load_plan('pgp-nano').stacks[stack].keep[-1]}."
     write_safetensors(finish, {k: v for k, v in weights.items() if not k.startswith(gone)})
     with pytest.raises(PGPError, match="other blocks than plan pgp-nano"):
         export_nano(tmp_path / "run", tmp_path / "wrong")

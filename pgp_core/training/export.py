@@ -25,7 +25,8 @@ def export_nano(folder: Path, out: Path = nano.FOLDER, cfg: float = 1.0) -> dict
         cfg: CFG scale that the multi-step model is meant for; stored in the file.
 
     Returns:
-        sizes and hashes, which are also in ``figures.json`` beside the files.
+        settings, sizes and hashes, which are also in ``figures.json`` beside the files; the stages' logs are together
+        in ``log.jsonl``.
 
     Raises:
         PGPError: if stage ``finish`` has not been run, or with another plan than its configuration's.
@@ -84,7 +85,10 @@ def export_nano(folder: Path, out: Path = nano.FOLDER, cfg: float = 1.0) -> dict
                 **_modelspec("PGP-DiffSR nano S1", "LoRA for one-step restoration."),
             },
         )
-    stages = [json.loads(p.read_text()) for name in STAGES if (p := folder / name / "figures.json").exists()]
+    done = [name for name in STAGES if (folder / name / "figures.json").exists()]
+    stages = [{"stage": name, **_figures(folder / name)} for name in done]
+    log = [{"stage": name, **json.loads(line)} for name in done for line in _lines(folder / name / "log.jsonl")]
+    (out / "log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in log))
     files = {
         str(p.relative_to(out)): {"bytes": p.stat().st_size, "sha256": sha256(p)}
         for p in sorted(out.rglob("*.safetensors"))
@@ -92,6 +96,20 @@ def export_nano(folder: Path, out: Path = nano.FOLDER, cfg: float = 1.0) -> dict
     figures = {"stages": stages, "files": files, "torch": torch.__version__}
     (out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
     return figures
+
+
+def _figures(stage: Path) -> dict[str, Any]:
+    """A stage's figures, without where it was run."""
+    figures: dict[str, Any] = json.loads((stage / "figures.json").read_text())
+    for section in figures["config"].values():
+        for key, value in section.items() if isinstance(section, dict) else ():
+            if isinstance(value, str) and Path(value).is_absolute():
+                section[key] = Path(value).name
+    return figures
+
+
+def _lines(log: Path) -> list[str]:
+    return log.read_text().splitlines() if log.exists() else []
 
 
 def import_nano(folder: Path, source: Path = nano.FOLDER) -> Path:
