@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from pgp_core.atomic import replacing
 from pgp_core.checkpoints import read_safetensors
