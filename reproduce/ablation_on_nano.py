@@ -5,7 +5,7 @@
 needs the stages full and coarse of ``pgp-diffsr train nano`` in the run folder, from which every row starts. A row is
 trained with three seeds, the same number of steps each; what is done already is not done again, so the command may be
 stopped and given again. ``--row`` and ``--seed`` choose runs, so that two processes may share the work. At the end, or
-with ``--tables``, the tables are printed.
+with ``--tables``, the tables are printed; ``--sheet FILE`` draws what the first seed's models make of two photographs.
 """
 
 from __future__ import annotations
@@ -24,17 +24,21 @@ import torch
 
 from pgp_core.atomic import replacing
 from pgp_core.checkpoints import read_safetensors
-from pgp_core.evaluation.cases import cases
+from pgp_core.evaluation.cases import cases, picture_of
 from pgp_core.evaluation.cuts import judge, measure, randomly, read_stage, stage_pipeline
+from pgp_core.evaluation.sheet import sheet
 from pgp_core.evaluation.summary import HEADS, figure, markdown_table, spread
 from pgp_core.plan import load_plan
 from pgp_core.planner import by_count, save_plan
+from pgp_core.sampling import SampleOptions
 from pgp_core.training.config import load_config
 from pgp_core.training.training_run import train
 
 #: Of fine-tuning and of distillation.
 STEPS, S1_STEPS = 300, 200
 SAMPLED = 10
+#: Photographs on the sheet.
+SHOWN = ("chelsea", "coffee")
 METRICS = ("psnr_y", "haarpsi", "gmsd", "sharpness")
 
 
@@ -135,6 +139,22 @@ def run(name: str, seed: int, folder: Path, out: Path) -> None:
         temporary.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
 
+def draw(folder: Path, file: Path) -> None:
+    """A contact sheet of the first seed's models."""
+    shown = [case for case in cases() if case.name in SHOWN]
+    columns = {"HQ": {c.name: c.hq for c in shown}, "LQ": {c.name: c.lq for c in shown}}
+    for name, row in ROWS.items():
+        one_step = name == "s1"
+        here, base = folder / f"{name}-0", folder / ("fine-0" if one_step else f"{name}-0")
+        s1 = read_safetensors(here / "model.safetensors")[0] if one_step else None
+        pipeline = stage_pipeline(read_stage(base / "model.safetensors"), None, row.guidance, s1)
+        options = SampleOptions(steps=SAMPLED, cfg=1.0, seed=0)
+        columns[name] = {c.name: picture_of(pipeline.restore(c.canvas, options)) for c in shown}
+    page = sheet(columns)
+    with replacing(file) as temporary:
+        page.save(temporary, "JPEG", quality=90)
+
+
 def tables(out: Path) -> str:
     """What there is, as Markdown."""
     runs = [json.loads(p.read_text()) for p in sorted(out.glob("*-*.json"))]
@@ -167,10 +187,14 @@ def main() -> None:
     parser.add_argument("--row", choices=list(ROWS), action="append", help="all by default")
     parser.add_argument("--seed", type=int, action="append", help="0, 1 and 2 by default")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--sheet", type=Path, metavar="FILE", help="only draw a JPEG of the models that there are")
     parser.add_argument("--tables", action="store_true", help="only print what there is")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
+    if args.sheet:
+        draw(args.folder / "ablation", args.sheet)
+        return
     if not args.tables:
         for seed in args.seed or (0, 1, 2):
             for name in args.row or ROWS:
