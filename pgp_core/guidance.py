@@ -91,8 +91,18 @@ class Guidance(torch.nn.Module):
         part = self.peam[str(site)] if fusion in CONVOLVED else self.alignment.proj
         return next(part.parameters()).dtype
 
+    def exchanges(self, site: int) -> bool:
+        """Whether a site exchanges phases, which is over all positions at once and so not the same in tiles."""
+        return self.spec.sites[site].fusion in ("peam", "phase")
+
     def fuse(
-        self, site: int, h: torch.Tensor, f: torch.Tensor, strength: float = 1.0, exchange: bool = True
+        self,
+        site: int,
+        h: torch.Tensor,
+        f: torch.Tensor,
+        strength: float = 1.0,
+        exchange: bool = True,
+        phased: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """``h + strength * (PEAM(h, f) - h)`` at one site (or a half of PEAM; ``h + strength * f`` at an additive
         one, ``h + strength * alignment(h, f)`` at FaithDiff's).
@@ -104,6 +114,8 @@ class Guidance(torch.nn.Module):
                 is cut off, or smaller, and are then padded by repeating the edge.
             strength: 0 returns h itself, 1 PEAM's result.
             exchange: False for the ablation "fusion without the phase".
+            phased: h with f's phase, ``(B, C, H, W)``, where it has been made over more than is given here: a tile's
+                part of the exchange over the whole canvas.
 
         Raises:
             GuidanceError: if the channels differ.
@@ -122,12 +134,13 @@ class Guidance(torch.nn.Module):
             return h + strength * f
         if self.spec.sites[site].fusion == "alignment":
             return h + strength * self.alignment(h, f)
-        if self.spec.sites[site].fusion == "phase":
-            fused = exchange_phase(h, f) if exchange else h
-        elif self.spec.sites[site].fusion == "convs":
+        if self.spec.sites[site].fusion == "convs":
             fused = self.peam[str(site)].fuse(f, h)  # type: ignore[operator]
         else:
-            fused = self.peam[str(site)](h, f, exchange)
+            if phased is None:
+                phased = exchange_phase(h, f) if exchange else h
+            alone = self.spec.sites[site].fusion == "phase"
+            fused = phased if alone else self.peam[str(site)].fuse(phased, h)  # type: ignore[operator]
         return fused if strength == 1 else h + strength * (fused - h)
 
     def load(self, state_dict: Mapping[str, torch.Tensor], source: str = "this file") -> Guidance:
