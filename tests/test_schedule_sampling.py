@@ -242,7 +242,7 @@ class FakeGuidance:
     def dtype_at(self, _site: int, f: torch.Tensor) -> torch.dtype:
         return f.dtype
 
-    def fuse(self, _site: int, h: torch.Tensor, _f: torch.Tensor, strength: float, _exchange: bool) -> torch.Tensor:
+    def fuse(self, _site: int, h: torch.Tensor, _f: torch.Tensor, strength: float, *_: object) -> torch.Tensor:
         self.strengths.append(strength)
         return h
 
