@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 
 from .lq_adapter import LQAdapter
-from .tiling import Fitting, Tile, window
+from .tiling import Fitting, Tile, out_of_memory, window
 
 _log = logging.getLogger(__name__)
 
@@ -196,13 +196,17 @@ class _Fitting(Fitting):
     def each(self, lq: torch.Tensor, attempt: Callable[[torch.Tensor, list[Tile]], T]) -> list[T]:
         """``attempt(pictures, tiles)`` for a batch at once or, where it is larger than a tile, picture by picture."""
         height, width = (-(-n // self._unit) for n in lq.shape[-2:])
-
-        def attempts(tiles: list[Tile]) -> list[T]:
-            together = lq.shape[0] * height * width <= (self.tile or 0) ** 2
-            return [attempt(pictures, tiles) for pictures in ((lq,) if together else lq.split(1))]
-
+        pictures = lq.split(1)
+        if len(pictures) > 1 and len(pictures) * height * width <= (self.tile or 0) ** 2:
+            try:
+                return [attempt(lq, self.tiles(height, width))]
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+            # One by one, before they are cut.
+            self._free()
         began = self.tile
-        result = self.run(height, width, attempts)
+        result = self.run(height, width, lambda tiles: [attempt(picture, tiles) for picture in pictures])
         if self.tile != began:
             self._said(self.pixels)
         return result
