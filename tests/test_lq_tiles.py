@@ -260,7 +260,7 @@ def test_a_tile_that_overflows_in_half_precision_is_run_again_in_float32(
 @torch.no_grad()
 def test_the_canvas_stays_where_it_is_and_features_rest_in_memory(device: torch.device) -> None:
     both = [make(spec) for spec in (ENCODER, TWO_SITES)]
-    lq = draw(1, 3, 100, 90)
+    lq = draw(1, 3, 130, 200)
     expected = [f for g in both for f in g.features(lq)]
     seen: list[tuple[str, int]] = []
 
