@@ -13,6 +13,7 @@ from .errors import GuidanceError
 from .guidance_spec import CONVOLVED, METADATA_KEY, GuidanceSpec, Site
 from .lq_adapter import LQAdapter
 from .lq_encoder import Attention, LQEncoder, plain_attention
+from .lq_tiles import LQTiles
 from .peam import PEAM
 from .phase import exchange_phase
 
@@ -64,24 +65,41 @@ class Guidance(torch.nn.Module):
             guidance.alignment.reset_identity()
         return guidance
 
-    def features(self, lq: torch.Tensor, encoder_dtype: torch.dtype | None = None) -> tuple[torch.Tensor, ...]:
+    def features(
+        self, lq: torch.Tensor, encoder_dtype: torch.dtype | None = None, tiles: LQTiles | None = None
+    ) -> tuple[torch.Tensor, ...]:
         """LQ features for every site; independent of the timestep, so compute them once per picture.
 
         Args:
             lq: ``(B, 3, H, W)`` RGB canvas in [0, 1].
             encoder_dtype: what the LQ encoder computes in, where its layers can choose; by default lq's.
+            tiles: for a canvas of any size, without a gradient; None for the whole at once.
 
         Returns:
             one ``(B, C, ceil(H / scale), ceil(W / scale))`` per site.
         """
-        low, high = self.spec.input_range
-        levels = self.lq_adapter(lq * (high - low) + low) if self.spec.levels else []
+        wanted = {s.level for s in self.spec.sites if s.fusion != "alignment"}
+        levels: Mapping[int, torch.Tensor] = {}
+        if wanted and tiles is not None:
+            levels = tiles.adapter(self.lq_adapter, lq, wanted, self._ranged)
+        elif wanted:
+            levels = dict(enumerate(self.lq_adapter(self._ranged(lq))))
         return tuple(
-            self._encoded(lq, encoder_dtype) if s.fusion == "alignment" else levels[s.level] for s in self.spec.sites
+            self._encoded(lq, encoder_dtype, tiles) if s.fusion == "alignment" else levels[s.level]
+            for s in self.spec.sites
         )
 
-    def _encoded(self, lq: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
-        return self.alignment.condition(self.lq_encoder((lq * 2 - 1).to(dtype or lq.dtype)))
+    def _ranged(self, lq: torch.Tensor) -> torch.Tensor:
+        low, high = self.spec.input_range
+        return lq * (high - low) + low
+
+    def _encoded(self, lq: torch.Tensor, dtype: torch.dtype | None, tiles: LQTiles | None) -> torch.Tensor:
+        if tiles is not None:
+            return tiles.encoder(self._encode, self.lq_encoder.factor, lq, dtype)
+        return self._encode((lq * 2 - 1).to(dtype or lq.dtype))
+
+    def _encode(self, rgb: torch.Tensor) -> torch.Tensor:
+        return self.alignment.condition(self.lq_encoder(rgb))
 
     def dtype_at(self, site: int, f: torch.Tensor) -> torch.dtype:
         """In which dtype a site computes: its weights', or where it has none the LQ features'."""

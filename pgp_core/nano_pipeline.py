@@ -14,6 +14,7 @@ from .checkpoints import read_safetensors
 from .denoiser import Conditioning, Denoiser
 from .errors import CheckpointError
 from .guidance import Guidance, GuidanceSpec
+from .lq_tiles import LQTiles
 from .plan import PrunePlan
 from .sampling import Progress, SampleOptions, Watched, euler, restore_once
 from .schedule import PREDICTIONS
@@ -134,12 +135,12 @@ class NanoPipeline:
         options = options or SampleOptions(cfg=1.0 if self.one_step else self.cfg)
         weight = next(self.unet.parameters())
         height, width = canvas.shape[-2:]
-        lq = pad(canvas, pixel_codec.FACTOR).to(weight)
-        features = self.guidance.features(lq)
-        guidance = self.guidance
+        lq = pad(canvas, pixel_codec.FACTOR).to(weight.dtype)
+        guidance, tiles = self.guidance, LQTiles(self.device)
+        features = guidance.features(lq, tiles=tiles)
         peams = [i for i, s in enumerate(guidance.spec.sites) if s.fusion == "peam"]
         if peam_lq is not None:
-            other = guidance.features(pad(peam_lq, pixel_codec.FACTOR).to(weight))
+            other = guidance.features(pad(peam_lq, pixel_codec.FACTOR).to(weight.dtype), tiles=tiles)
             features = tuple(other[i] if i in peams else f for i, f in enumerate(features))
         if not base:
             sites = guidance.spec.sites
@@ -159,7 +160,7 @@ class NanoPipeline:
             factor=pixel_codec.FACTOR,
             between=watched.between,
         )
-        z_l = pixel_codec.encode(lq)
+        z_l = pixel_codec.encode(lq.to(self.device))
         if self.one_step:
             z_h = restore_once(denoiser, z_l * nano.SCALE, nano.S1_TIMESTEP, watched) / nano.SCALE
         else:

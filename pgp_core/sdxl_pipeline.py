@@ -13,6 +13,7 @@ from .denoiser import Conditioning, Denoiser
 from .errors import PGPError
 from .guidance import Guidance
 from .lora import Beside
+from .lq_tiles import LQTiles
 from .one_step import Dial, dialled
 from .sampling import Progress, SampleOptions, Watched, euler, restore_once
 from .sdxl_loading import Files, Prompt, Say
@@ -160,8 +161,8 @@ class SDXLPipeline:
         """
         options = options or self._defaults()
         height, width = canvas.shape[-2:]
-        lq = pad(canvas, self.vae.factor).to(self.device, torch.float32)
-        features = () if self.guidance is None else self.guidance.features(lq)
+        lq = pad(canvas, self.vae.factor).float()
+        features = () if self.guidance is None else self.guidance.features(lq, tiles=LQTiles(self.device))
         size = (lq.shape[-2], lq.shape[-1])
         positive, negative = self._conditioning(self.positive, size), None
         if self.negative is not None:

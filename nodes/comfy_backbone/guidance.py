@@ -17,6 +17,7 @@ from comfy.ldm.modules.diffusionmodules.model import vae_attention
 from ...pgp_core.errors import GuidanceError
 from ...pgp_core.guidance import Guidance, GuidanceSpec
 from ...pgp_core.guidance_file import read_guidance
+from ...pgp_core.lq_tiles import LQTiles
 from ...pgp_core.topology import KeyMap
 from .files import opened
 
@@ -75,6 +76,13 @@ class GuidancePatch:
     def __init__(self, patcher: Any, lq: torch.Tensor, strength: float, sigma_start: float, sigma_end: float):
         self.patcher = patcher
         self.lq = lq
+        self.tiles = LQTiles(
+            patcher.load_device,
+            mm.intermediate_device(),
+            say=lambda line: log.warning("Apply PGP-DiffSR: %s", line),
+            free=mm.soft_empty_cache,
+            done=mm.throw_exception_if_processing_interrupted,
+        )
         self.strength = strength
         self.sigma_start, self.sigma_end = sigma_start, sigma_end
         self.names = KeyMap()
@@ -151,22 +159,15 @@ class GuidancePatch:
                 *(lq.shape[-1], lq.shape[-2], width, height),
             )
             lq = comfy.utils.common_upscale(lq, width, height, "lanczos", "disabled")
-        device = self.patcher.load_device
-        dtype = mm.vae_dtype(device, [torch.float16, torch.bfloat16])
+        dtype = mm.vae_dtype(self.patcher.load_device, [torch.float16, torch.bfloat16])
+        tiles, pixels = self.tiles, lq.shape[-2] * lq.shape[-1]
         encoder = _ENCODER_BYTES * dtype.itemsize if "lq_encoder" in guidance.spec.parts else 0
-        mm.load_models_gpu([self.patcher], memory_required=(encoder + _ADAPTER_BYTES) * lq.shape[-2] * lq.shape[-1])
-        # One by one: a picture of 1024 x 1024 takes the encoder 3.5 GB in half precision.
-        pictures = [self._of(picture[None].to(device, torch.float32), dtype) for picture in lq]
-        self.features = tuple(torch.cat(fs) for fs in zip(*pictures, strict=True))
+        memory = encoder * min(pixels, tiles.tile**2) + _ADAPTER_BYTES * min(pixels, tiles.adapter_tile**2)
+        mm.load_models_gpu([self.patcher], memory_required=memory)
+        # One by one: a tile of 1024 x 1024 takes the encoder 3.5 GB in half precision.
+        pictures = [guidance.features(picture[None].float(), dtype, tiles) for picture in lq]
+        self.features = tuple(fs[0] if len(fs) == 1 else torch.cat(fs) for fs in zip(*pictures, strict=True))
         self.canvas, self.moved = tuple(lq.shape[-2:]), {}
-
-    def _of(self, lq: torch.Tensor, dtype: torch.dtype) -> list[torch.Tensor]:
-        """Features of one picture, in ComfyUI's device for what rests."""
-        features = self.patcher.model.features(lq, dtype)
-        if dtype != torch.float32 and not all(f.isfinite().all() for f in features):
-            log.warning("Apply PGP-DiffSR: the LQ encoder overflowed in %s; it is run again in float32", dtype)
-            features = self.patcher.model.features(lq, torch.float32)
-        return [f.to(mm.intermediate_device()) for f in features]
 
 
 def _fits(canvas: Any, scale: int, need: tuple[int, ...]) -> bool:

@@ -47,4 +47,4 @@ def blended(
         tile.crop(share).add_(weights)
         if done is not None:
             done()
-    return (total / share).to(dtype)
+    return total.div_(share).to(dtype)
