@@ -172,20 +172,22 @@ class Groups:
         return (*self.starts, math.inf)[self.group(tile)]
 
     def group(self, tile: Tile) -> int:
-        """``EASY``, ``MEDIUM`` or ``HARD``, as one of tiles like it that overlap by a quarter."""
+        """``EASY``, ``MEDIUM`` or ``HARD``; a tile that is the whole latent is hard."""
         if tile.whole:
             return HARD
-        side = max(n for n, of in zip((tile.height, tile.width), tile.of, strict=True) if n < of) // STEP * STEP
-        key = side, tile.of
+        key = _kind(tile)
         if key not in self._limits:
-            self._limits[key] = self.split.limits([self.score(t) for t in grid(*tile.of, side, side // 4 // STEP * STEP)])
+            side = key[0]
+            like_it = grid(*tile.of, side, side // 4 // STEP * STEP)
+            self._limits[key] = self.split.limits([self.score(t) for t in like_it])
         return self._between(self.score(tile), *self._limits[key])
 
-    def groups(self, tiles: Sequence[Tile]) -> list[int]:
-        """The group of each tile; what :meth:`group` takes tiles for is made exact for these."""
-        scores = [self.score(t) for t in tiles]
-        limits = self.split.limits(scores)
-        return [self._between(s, *limits) for s in scores]
+    def sort(self, tiles: Sequence[Tile]) -> list[int]:
+        """The group of each tile of a grid. :meth:`group` and :meth:`skip` then hold to it; without it they take the
+        grid to be one of tiles of that size that overlap by a quarter, which makes little difference."""
+        if not tiles[0].whole:
+            self._limits[_kind(tiles[0])] = self.split.limits([self.score(t) for t in tiles])
+        return [self.group(t) for t in tiles]
 
     def score(self, tile: Tile) -> float:
         """Difficulty of a tile, 0 to 1: the quadratic mean of the map within it; of a batch, the hardest picture's.
@@ -204,6 +206,11 @@ class Groups:
     def saved(self) -> float:
         """Share of the calls that were spared since :meth:`begin`."""
         return self.skipped / max(1, self.called + self.skipped)
+
+
+def _kind(tile: Tile) -> tuple[int, tuple[int, int]]:
+    """Side of the tiles of a grid, which those at an edge may exceed, and the latent's size."""
+    return max(n for n, of in zip((tile.height, tile.width), tile.of, strict=True) if n < of) // STEP * STEP, tile.of
 
 
 def fitted(difficulty: torch.Tensor, height: int, width: int) -> torch.Tensor:
