@@ -110,12 +110,11 @@ def check_tiling_on_nano(_out: Path) -> Any:
     whole = nano.sample(guided, noise)
     results = {"size": float(whole.std())}
     for phase in comfy_backbone.PHASES:
-        tiled = tile_model(guided, 96, 64, phase=phase)
-        results[phase] = float((nano.sample(tiled, noise) - whole).std())
-        behind = comfy_backbone.apply_guidance(
-            tile_model(nano.model, 96, 64, phase=phase), nano.patch, image, 1.0, 0.0, 1.0
-        )
-        results[f"{phase}, other order"] = scene.difference(nano.sample(behind, noise), nano.sample(tiled, noise))
+        in_tiles = nano.sample(tile_model(guided, 96, 64, phase=phase), noise)
+        results[phase] = float((in_tiles - whole).std())
+        before = tile_model(nano.model, 96, 64, phase=phase)
+        before = comfy_backbone.apply_guidance(before, nano.patch, image, 1.0, 0.0, 1.0)
+        results[f"{phase}, other order"] = scene.difference(nano.sample(before, noise), in_tiles)
     return results
 
 
@@ -230,34 +229,31 @@ def check_tiling_not_finite(_out: Path) -> Any:
         with replace.object(mm, "unet_manual_cast", dtypes._no_cast):
             nano.model = comfy_backbone.load_unet(path, {"dtype": dtype})
         base = nano.model.model
-        layers = [dict(vars(m)) for m in base.diffusion_model.modules()]
+        mm.load_models_gpu([nano.model])
+        switches = _switches(base)
         computed: list[tuple[tuple[int, int], str]] = []
 
-        def overflowing(apply: Any, args: dict[str, Any]) -> torch.Tensor:
+        def overflowing(apply: Any, args: dict[str, Any]) -> torch.Tensor:  # noqa: B023
             out: torch.Tensor = apply(args["input"], args["timestep"], **args["c"])
             tile = args["c"]["transformer_options"]["pgp_tile"]
             computed.append(((tile.y, tile.x), str(base.get_dtype_inference())))
-            if (tile.y, tile.x) == (8, 0) and base.get_dtype_inference() == dtype:
+            if (tile.y, tile.x) == bad and base.get_dtype_inference() == dtype:
                 out[..., 3, 3] = torch.nan
             return out
 
         guided = nano.guided(image)
-        for tile in (TILE, 0):
-            place = (8, 0) if tile else (0, 0)
+        for tile, bad in ((TILE, (8, 0)), (0, (0, 0))):
             model = tile_model(wrapped(guided, overflowing), tile, OVERLAP)
             computed.clear()
             with scene.Messages() as messages:
-                latent = nano.sample(model, noise, steps=2)
-            lines = [m for m in messages.lines if "float32" in m]
+                latent = nano.sample(model, noise, steps=2 if tile else 1)
+            lines = [m for m in messages.lines if "float32" in m and "Tiling" in m]
             results[f"{dtype}, tile {tile}"] = {
                 "finite": bool(latent.isfinite().all()),
                 "in float32": sorted({p for p, d in computed if d == "torch.float32"}),
                 "calls in float32": sum(d == "torch.float32" for _, d in computed),
                 "lines": lines,
-                "place": place,
-                "restored": all(
-                    dict(vars(m)) == before for m, before in zip(base.diffusion_model.modules(), layers, strict=True)
-                ),
+                "restored": _switches(base) == switches,
             }
         # What float32 means: the same as weights of half precision in a model of float32.
         other = comfy_backbone.load_unet(path, {"dtype": torch.float32})
@@ -280,6 +276,14 @@ def check_tiling_not_finite(_out: Path) -> Any:
     damaged[0, 0, 0, 0] = torch.nan
     results["latent"] = _error(lambda: nano.sample(tile_model(nano.model), damaged, steps=1))
     return results
+
+
+def _switches(base: Any) -> list[Any]:
+    """What layers have of their own that decides how they compute."""
+    names = ("comfy_cast_weights", "comfy_force_cast_weights", "forward_comfy_cast_weights")
+    return [base.manual_cast_dtype] + [
+        {n: vars(m)[n] for n in names if n in vars(m)} for m in base.diffusion_model.modules()
+    ]
 
 
 def _error(action: Callable[[], Any]) -> list[str]:
@@ -386,7 +390,8 @@ def check_tiling_whole_canvas(_out: Path) -> Any:
     fuse = Guidance.fuse
 
     def noting(self: Any, site: int, h: Any, f: Any, strength: float = 1.0, exchange: bool = True, phased: Any = None):  # type: ignore[no-untyped-def]
-        fused.append((h.clone(), f.clone(), phased))
+        if self.exchanges(site):
+            fused.append((h.clone(), f.clone(), phased))
         return fuse(self, site, h, f, strength, exchange, phased)
 
     def sample(phase: str) -> list[Any]:
@@ -407,7 +412,8 @@ def check_tiling_whole_canvas(_out: Path) -> Any:
     h = total / share
     patch = scene.patch_of(nano.guided(image))
     patch.prepare(lambda *_: None, noise)
-    f = patch.features[0].repeat(2, 1, 1, 1)
+    (site,) = patch.exchanging({"sigmas": torch.ones(1)})
+    f = patch.features[site].repeat(2, 1, 1, 1)
     patch.cleanup()
     own, phase = torch.fft.fft2(h.double()), torch.fft.fft2(f.double())
     expected = torch.fft.ifft2(own.abs() * phase / phase.abs()).real
@@ -525,7 +531,7 @@ def check_tiling_alignment(_out: Path) -> Any:
     """FaithDiff's parts on nano: each tile learns where it lies."""
     nano, image, noise = setting()
     torch.manual_seed(0)
-    site = Site("conv_in", 32, 0, 4, "alignment")
+    site = Site("conv_in", 64, 0, 4, "alignment")
     spec = GuidanceSpec("pgp-nano", (site,), encoder_channels=(32, 32, 32), encoder_blocks=1)
     guidance = Guidance(spec).eval().requires_grad_(False)
     device = torch.device("cpu")
