@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import comfy.model_management as mm
@@ -45,7 +44,7 @@ class CanvasPhase:
         if site == self._wanted:
             raise Reached(h)
         canvas = self._canvases.get(site)
-        return None if canvas is None else self._coarser(tile, site).crop(canvas).to(h)
+        return None if canvas is None else tile.coarser(1 << self._patch.halvings(site)).crop(canvas).to(h)
 
     def gather(
         self,
@@ -66,29 +65,39 @@ class CanvasPhase:
         """
         for site in sites:
             self._wanted = site
-            # Where a site is, and what of its tiles' features, is known only from them.
-            coarse = {self._coarser(tile, site): tile for tile in tiles}
-            share = overlap >> self._patch.halvings(site)
-            device = []
-
-            def resting(tile: Tile, coarse: dict[Tile, Tile] = coarse, device: list[Any] = device) -> torch.Tensor:
-                h = features(coarse[tile])
-                if h is None:
-                    raise _NotReached
-                device[:] = [h.device]
-                # The canvas of a large picture is larger than what a card holds beside its tiles.
-                return h.float().to(mm.intermediate_device())
-
             try:
-                h = blended(resting, list(coarse), share, blend)
+                self._canvases[site] = self._gathered(site, features, tiles, overlap, blend, chunks)
             except _NotReached:
                 # Another pack's wrapper answered without the UNet.
                 return
             finally:
                 self._wanted = None
-            self._canvases[site] = self._exchanged(h, site, chunks, device[0])
 
-    def _exchanged(self, h: torch.Tensor, site: int, chunks: int, device: Any) -> torch.Tensor:
+    def _gathered(
+        self,
+        site: int,
+        features: Callable[[Tile], torch.Tensor | None],
+        tiles: Sequence[Tile],
+        overlap: int,
+        blend: str,
+        chunks: int,
+    ) -> torch.Tensor:
+        halvings, device = self._patch.halvings(site), torch.device("cpu")
+        fine = {tile.coarser(1 << halvings): tile for tile in tiles}
+
+        def resting(tile: Tile) -> torch.Tensor:
+            nonlocal device
+            h = features(fine[tile])
+            if h is None:
+                raise _NotReached
+            device = h.device
+            # The canvas of a large picture is larger than what a card holds beside its tiles.
+            return h.float().to(mm.intermediate_device())
+
+        h = blended(resting, list(fine), overlap >> halvings, blend)
+        return self._exchanged(h, site, chunks, device)
+
+    def _exchanged(self, h: torch.Tensor, site: int, chunks: int, device: torch.device) -> torch.Tensor:
         """In place of h, a few channels at a time: each channel of each latent has a phase of its own."""
         f = fit(self._patch.resting_features(site, tuple(h.shape[-2:])), *h.shape[-2:])
         for i in range(h.shape[0]):
@@ -97,18 +106,6 @@ class CanvasPhase:
                 some = slice(c, c + _CHANNELS)
                 h[i, some] = exchange_phase(h[i, some].to(device), f[picture, some].to(device, torch.float32)).to(h)
         return h
-
-    def _coarser(self, tile: Tile, site: int) -> Tile:
-        """A tile at a site's scale."""
-        step = 1 << self._patch.halvings(site)
-
-        def less(n: int) -> int:
-            return -(-n // step)
-
-        of = (less(tile.of[0]), less(tile.of[1]))
-        end_y, end_x = less(tile.y + tile.height), less(tile.x + tile.width)
-        y, x = tile.y // step, tile.x // step
-        return replace(tile, y=y, x=x, height=end_y - y, width=end_x - x, of=of)
 
 
 class _NotReached(Exception):  # noqa: N818

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import comfy.model_patcher
 import comfy.sample
 import torch
 from pgp_pack.nodes import comfy_backbone
-from pgp_pack.nodes.comfy_backbone import tile_model
+from pgp_pack.nodes.comfy_backbone import GuidancePatch, tile_model
 from pgp_pack.nodes.comfy_backbone.tiling import full_precision
 from pgp_pack.nodes.comfy_backbone.tiling.micro_conditioning import of_tile
 from pgp_pack.pgp_core import nano as nano_files
@@ -108,7 +109,7 @@ def check_tiling_on_nano(_out: Path) -> Any:
     image, noise = scene.pictures(1, 1, HEIGHT, WIDTH), scene.noise(1, HEIGHT, WIDTH)
     guided = nano.guided(image)
     whole = nano.sample(guided, noise)
-    results = {"size": float(whole.std())}
+    results: dict[str, Any] = {"size": float(whole.std())}
     for phase in comfy_backbone.PHASES:
         in_tiles = nano.sample(tile_model(guided, 96, 64, phase=phase), noise)
         results[phase] = float((in_tiles - whole).std())
@@ -183,25 +184,29 @@ def check_tiling_out_of_memory(_out: Path) -> Any:
 def check_tiling_interrupted(_out: Path) -> Any:
     nano, image, noise = setting()
     other = Wrapper()
+
+    def stop(apply: Any, args: dict[str, Any]) -> torch.Tensor:
+        if len(other.places) == 4:
+            mm.interrupt_current_processing()
+        result: torch.Tensor = apply(args["input"], args["timestep"], **args["c"])
+        return result
+
+    def without_model(_: Any, args: dict[str, Any]) -> torch.Tensor:
+        """Core's layers see an interruption too; here nothing but the tiling does."""
+        if len(other.places) == 4:
+            mm.interrupt_current_processing()
+        result: torch.Tensor = args["input"]
+        return result
+
     results: dict[str, Any] = {}
-    for phase in comfy_backbone.PHASES:
+    act = other.act
+    for phase, stopping in zip(comfy_backbone.PHASES, (without_model, stop), strict=True):
         model = tile_model(wrapped(nano.guided(image), other), TILE, OVERLAP, phase=phase)
-        expected = nano.sample(model, noise, steps=2)
+        expected = nano.sample(model, noise, steps=1)
         other.places.clear()
-
-        def stop(apply: Any, args: dict[str, Any]) -> torch.Tensor:
-            result = args["input"] if phase == "each tile" else apply(args["input"], args["timestep"], **args["c"])
-            if len(other.places) == 4:
-                mm.interrupt_current_processing()
-            return result
-
-        act, other.act = other.act, stop
-        if phase != "each tile":
-            # The first pass leaves each tile by an exception, so stop before it.
-            other.act = lambda apply, args: _interrupt_at(other, apply, args)
-        raised = ""
+        other.act, raised = stopping, ""
         try:
-            nano.sample(model, noise, steps=2)
+            nano.sample(model, noise, steps=1)
         except mm.InterruptProcessingException as e:
             raised = type(e).__name__
         other.act = act
@@ -209,73 +214,69 @@ def check_tiling_interrupted(_out: Path) -> Any:
             "raised": raised,
             "tiles": len(other.places),
             "features dropped": scene.patch_of(model).features is None,
-            "afterwards": torch.equal(nano.sample(model, noise, steps=2), expected),
+            "afterwards": torch.equal(nano.sample(model, noise, steps=1), expected),
         }
     return results
 
 
-def _interrupt_at(other: Wrapper, apply: Any, args: dict[str, Any]) -> torch.Tensor:
-    if len(other.places) == 4:
-        mm.interrupt_current_processing()
-    result: torch.Tensor = apply(args["input"], args["timestep"], **args["c"])
-    return result
-
-
 def check_tiling_not_finite(_out: Path) -> Any:
-    path = str(nano_files.FOLDER / nano_files.UNET_FILE)
-    nano, image, noise = setting()
     results: dict[str, Any] = {}
+    nano, image, noise = setting()
     for dtype in (torch.float16, torch.bfloat16):
-        with replace.object(mm, "unet_manual_cast", dtypes._no_cast):
-            nano.model = comfy_backbone.load_unet(path, {"dtype": dtype})
-        base = nano.model.model
+        nano.model = _of_dtype(dtype)
         mm.load_models_gpu([nano.model])
-        switches = _switches(base)
-        computed: list[tuple[tuple[int, int], str]] = []
-
-        def overflowing(apply: Any, args: dict[str, Any]) -> torch.Tensor:  # noqa: B023
-            out: torch.Tensor = apply(args["input"], args["timestep"], **args["c"])
-            tile = args["c"]["transformer_options"]["pgp_tile"]
-            computed.append(((tile.y, tile.x), str(base.get_dtype_inference())))
-            if (tile.y, tile.x) == bad and base.get_dtype_inference() == dtype:
-                out[..., 3, 3] = torch.nan
-            return out
-
-        guided = nano.guided(image)
-        for tile, bad in ((TILE, (8, 0)), (0, (0, 0))):
-            model = tile_model(wrapped(guided, overflowing), tile, OVERLAP)
-            computed.clear()
-            with scene.Messages() as messages:
-                latent = nano.sample(model, noise, steps=2 if tile else 1)
-            lines = [m for m in messages.lines if "float32" in m and "Tiling" in m]
-            results[f"{dtype}, tile {tile}"] = {
-                "finite": bool(latent.isfinite().all()),
-                "in float32": sorted({p for p, d in computed if d == "torch.float32"}),
-                "calls in float32": sum(d == "torch.float32" for _, d in computed),
-                "lines": lines,
-                "restored": _switches(base) == switches,
-            }
         # What float32 means: the same as weights of half precision in a model of float32.
-        other = comfy_backbone.load_unet(path, {"dtype": torch.float32})
+        base, other = nano.model.model, _of_dtype(torch.float32)
         rounded = {k: v.float() for k, v in base.diffusion_model.state_dict().items()}
         other.model.diffusion_model.load_state_dict(rounded)
-        x = noise[..., :12, :12] * 3
+        x, sigma = noise[..., :12, :12] * 3, torch.ones(1) * 3
         c = {"c_crossattn": nano.positive[0][0], "y": torch.ones(1, base.adm_channels)}
-        sigma = torch.ones(1) * 3
-        mm.load_models_gpu([nano.model])
+        before = _switches(base)
         with full_precision.in_float32(base):
             ours = base.apply_model(x, sigma, **c)
+        results[f"{dtype}, restored"] = _switches(base) == before
         mm.load_models_gpu([other])
         results[f"{dtype}, from float32"] = scene.difference(ours, other.model.apply_model(x, sigma, **c))
+    for tile, bad, phase in ((TILE, (8, 0), 0), (TILE, (8, 0), 1), (0, (0, 0), 0)):
+        results[f"tile {tile}, {phase}"] = _overflown(nano, nano.guided(image), noise, tile, bad, phase)
 
-    def never(apply: Any, args: dict[str, Any]) -> torch.Tensor:
-        return args["input"] * torch.inf
+    def never(_: Any, args: dict[str, Any]) -> torch.Tensor:
+        result: torch.Tensor = args["input"] * torch.inf
+        return result
 
     results["never"] = _error(lambda: nano.sample(tile_model(wrapped(nano.model, never)), noise, steps=1))
     damaged = noise.clone()
     damaged[0, 0, 0, 0] = torch.nan
     results["latent"] = _error(lambda: nano.sample(tile_model(nano.model), damaged, steps=1))
     return results
+
+
+def _of_dtype(dtype: torch.dtype) -> Any:
+    """Nano's UNet, computing in the dtype of its weights as on a GPU."""
+    with replace.object(mm, "unet_manual_cast", dtypes._no_cast):
+        return comfy_backbone.load_unet(str(nano_files.FOLDER / nano_files.UNET_FILE), {"dtype": dtype})
+
+
+def _overflown(nano: Any, guided: Any, noise: torch.Tensor, tile: int, bad: tuple[int, int], phase: int) -> Any:
+    """Two steps of a model that overflows in one tile, unless it computes in float32."""
+    base, computed = guided.model, []
+
+    def overflowing(apply: Any, args: dict[str, Any]) -> torch.Tensor:
+        at, dtype = args["c"]["transformer_options"]["pgp_tile"], base.get_dtype_inference()
+        computed.append(((at.y, at.x), dtype))
+        out: torch.Tensor = apply(args["input"], args["timestep"], **args["c"])
+        if (at.y, at.x) == bad and dtype != torch.float32:
+            out[..., 3, 3] = torch.nan
+        return out
+
+    model = tile_model(wrapped(guided, overflowing), tile, OVERLAP, phase=comfy_backbone.PHASES[phase])
+    with scene.Messages() as messages:
+        latent = nano.sample(model, noise, steps=2)
+    return {
+        "finite": bool(latent.isfinite().all()),
+        "in float32": [list(p) for p, d in computed if d == torch.float32],
+        "lines": [m for m in messages.lines if "float32" in m and "Tiling" in m],
+    }
 
 
 def _switches(base: Any) -> list[Any]:
@@ -314,7 +315,7 @@ def check_tiling_crops(_out: Path) -> Any:
     calls = tile_model(nano.model, TILE, OVERLAP).model_options["model_function_wrapper"]
     x = _numbered(HEIGHT, WIDTH)
     sizes = [(HEIGHT, WIDTH), (17, 15), (9, 8)]
-    control = {"input": [None, *map(lambda s: _numbered(*s), sizes)], "middle": [_numbered(9, 8)], "output": []}
+    control = {"input": [None, *(_numbered(*s) for s in sizes)], "middle": [_numbered(9, 8)], "output": []}
     tokens, before = torch.zeros(2, HEIGHT, WIDTH), {k: list(v) for k, v in control.items()}
     seen: list[Any] = []
 
@@ -323,10 +324,10 @@ def check_tiling_crops(_out: Path) -> Any:
         spans = [[*_at(f), *f.shape[-2:]] for f in control["input"][1:]]
         expected = [[y // s, x // s, -(-h // s), -(-w // s)] for s in (1, 2, 4)]
         tile = rest["transformer_options"]["pgp_tile"]
-        seen.append(
-            [y, x, spans == expected, torch.equal(c_concat, part), c_crossattn is tokens, (tile.y, tile.x) == (y, x)]
-            + [[list(rest["y"].shape), control["input"][0] is None, len(control["middle"]), len(rest["deep"])]]
-        )
+        right = [spans == expected, torch.equal(c_concat, part), c_crossattn is tokens, (tile.y, tile.x) == (y, x)]
+        right += [tuple(rest["y"].shape) == (2, 7), control["input"][0] is None, len(control["middle"]) == 1]
+        right += [torch.equal(rest["deep"][0], part), rest["deep"][1] is None]
+        seen.append([y, x, right])
         # As the UNet does.
         control["input"].pop()
         control["middle"].pop()
@@ -354,6 +355,17 @@ def _at(part: torch.Tensor) -> tuple[int, int]:
     return int(first), round(first % 1 * 1000)
 
 
+class _Last:
+    """A callback that keeps what it was given."""
+
+    def __init__(self) -> None:
+        self.steps: list[list[int]] = []
+
+    def __call__(self, step: int, x0: torch.Tensor, x: torch.Tensor, steps: int) -> None:
+        self.x0 = x0
+        self.steps.append([step, steps, len(x)])
+
+
 def check_tiling_skips(_out: Path) -> Any:
     nano, image, noise = setting()
     told: list[Any] = []
@@ -370,15 +382,15 @@ def check_tiling_skips(_out: Path) -> Any:
         told.clear()
         model = tile_model(wrapped(nano.guided(image), other), TILE, OVERLAP, phase=phase)
         model.model_options["transformer_options"]["pgp_groups"] = Groups()
-        latents: list[torch.Tensor] = []
-        nano.sample(model, noise, steps=1, callback=lambda _i, x0, *_: latents.append(x0))
+        last = _Last()
+        nano.sample(model, noise, steps=1, callback=last)
         results[phase] = {
             "told": [t[:2] for t in told],
             "shapes": sorted({tuple(t[3]) for t in told}),
             "sigmas": len({t[2] for t in told}),
             "called": other.places.copy(),
             # Above the second row of tiles, and of the quarter of the overlap that counts nothing.
-            "skipped": scene.difference(latents[0][..., :10, :], torch.full((1, scene.CHANNELS, 10, WIDTH), 7.0)),
+            "skipped": scene.difference(last.x0[..., :10, :], torch.full((1, scene.CHANNELS, 10, WIDTH), 7.0)),
         }
     return results
 
@@ -443,13 +455,14 @@ def check_tiling_frames(_out: Path) -> Any:
     mask = torch.zeros(3, 9, 7)
     mask[0, :4], mask[1, 4:], mask[2] = 1, 1, 1
     latent = scene.noise(3, 9, 7).flip(0) * 0.1
-    results: dict[str, Any] = {}
-    calls: list[int] = []
-    features = Guidance.features
+    results: dict[str, Any] = {"from the whole": {}}
+    held: list[list[int]] = []
+    made: list[int] = []
+    of = GuidancePatch._of
 
     def noting(self: Any, lq: torch.Tensor, *args: Any) -> Any:
-        calls.append(len(lq))
-        return features(self, lq, *args)
+        made.append(len(lq))
+        return of(self, lq, *args)
 
     # fmt: off
     def sample(model: Any, callback: Any = None) -> torch.Tensor:
@@ -467,32 +480,22 @@ def check_tiling_frames(_out: Path) -> Any:
             front = comfy_backbone.apply_guidance(
                 tile_model(nano.model, frames=frames), nano.patch, image[:pictures], 1.0, 0.0, 1.0
             )
-            held: list[int] = []
-            patch = scene.patch_of(front)
-            differences = [
-                scene.difference(sample(behind), whole) * nano_files.SCALE,
-                scene.difference(
-                    sample(front, lambda *_: held.append(len(patch.features[0]))), whole  # noqa: B023
-                )
-                * nano_files.SCALE,
-            ]
-            results[f"{pictures} pictures, {frames} frames"] = [*differences, max(held)]
-    steps: list[list[int]] = []
-    last: list[torch.Tensor] = []
-
-    def watch(step: int, x0: torch.Tensor, x: torch.Tensor, steps_: int) -> None:
-        steps.append([step, steps_, len(x)])
-        last[:] = [x0]
-
-    unguided = sample(nano.model, watch)
-    whole_last = last[0]
-    steps.clear()
-    with replace.object(Guidance, "features", noting):
-        sample(tile_model(nano.guided(image), frames=2))
-    results["features"] = calls.copy()
+            differences = [scene.difference(sample(m), whole) * nano_files.SCALE for m in (behind, front)]
+            results["from the whole"][f"{pictures} pictures, {frames} frames"] = differences
+    whole_watch, watch = _Last(), _Last()
+    unguided = sample(nano.model, whole_watch)
+    with replace.object(GuidancePatch, "_of", noting):
+        for model in (
+            tile_model(nano.guided(image), frames=2),
+            comfy_backbone.apply_guidance(tile_model(nano.model, frames=2), nano.patch, image, 1.0, 0.0, 1.0),
+        ):
+            held.append([])
+            patch = scene.patch_of(model)
+            sample(model, _Watching(patch, held[-1]))
+    results["held"], results["made"] = held, len(made)
     in_parts = sample(tile_model(nano.model, frames=2), watch)
-    results["steps"] = steps.copy()
-    results["last"] = scene.difference(last[0], whole_last)
+    results["steps"] = watch.steps
+    results["last"] = scene.difference(watch.x0, whole_watch.x0)
     results["unguided"] = scene.difference(in_parts, unguided) * nano_files.SCALE
     # One prompt, one mask and one ControlNet picture per latent.
     positive = [
@@ -508,6 +511,16 @@ def check_tiling_frames(_out: Path) -> Any:
     results["conditioning matters"] = scene.difference(whole[:1], nano.sample(nano.model, noise)[1:2])
     results["hints"] = list(positive[0][1]["control"].cond_hint_original.shape)
     return results
+
+
+class _Watching:
+    """A callback that counts the pictures whose features are held."""
+
+    def __init__(self, patch: Any, held: list[int]) -> None:
+        self.patch, self.held = patch, held
+
+    def __call__(self, *_: Any) -> None:
+        self.held.append(len(self.patch.features[0]))
 
 
 class _Control(comfy.controlnet.ControlBase):
@@ -577,7 +590,7 @@ def check_tiling_alignment(_out: Path) -> Any:
     }
 
 
-def check_tiling_one_step(out: Path) -> Any:
+def check_tiling_one_step(_out: Path) -> Any:
     nano, image, _ = setting()
     z_l = nano.vae.encode(image)
     pixel = one_step._with_s1(nano.guided(image))[0]
@@ -585,15 +598,15 @@ def check_tiling_one_step(out: Path) -> Any:
     both = pixel.clone()
     for k, v in lora.items():
         both.patches[k] = v * 2
+    both.patches_uuid = uuid.uuid4()
     results: dict[str, Any] = {}
-    for model in (pixel,):
-        plain = one_step._sample(nano, model, z_l)
-        results["whole"] = torch.equal(one_step._sample(nano, tile_model(model), z_l), plain)
-        calls = Wrapper()
-        tiled = one_step._sample(nano, tile_model(wrapped(model, calls), TILE, OVERLAP), z_l)
-        results["calls"] = calls.places
-        results["finite"] = bool(tiled.isfinite().all())
-        # The lora may also come behind the tiling.
+    plain = one_step._sample(nano, pixel, z_l)
+    results["whole"] = torch.equal(one_step._sample(nano, tile_model(pixel), z_l), plain)
+    calls = Wrapper()
+    one_step._sample(nano, tile_model(wrapped(pixel, calls), TILE, OVERLAP), z_l)
+    results["calls"] = calls.places
+    results["from the whole"] = float((one_step._sample(nano, tile_model(pixel, 96, 64), z_l) - plain).std())
+    results["changes"] = float((plain - z_l).std())
     pixel_tiled, both_tiled = (tile_model(m, TILE, OVERLAP) for m in (pixel, both))
     one, two = (one_step._sample(nano, m, z_l) for m in (pixel_tiled, both_tiled))
     dialled = one_step._sample(nano, both_tiled, z_l, pixel_model=pixel_tiled, pixel=0.6, semantic=1.4)
@@ -607,6 +620,7 @@ def check_tiling_one_step(out: Path) -> Any:
     more = s1.clone()
     for k in lora:
         more.patches[k] = more.patches[k] * 2
+    more.patches_uuid = uuid.uuid4()
     in_parts = one_step._sample(nano, more, z, pixel_model=s1, pixel=0.6, semantic=1.4)
     one, two = (one_step._sample(nano, m, z) for m in (s1, more))
     results["dial in parts"] = scene.difference(in_parts, z - 0.6 * (z - one) - 1.4 * (one - two)) * nano_files.SCALE
