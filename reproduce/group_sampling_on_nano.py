@@ -23,13 +23,14 @@ from PIL import Image
 from pgp_core import nano, pixel_codec, schedule
 from pgp_core.atomic import replacing
 from pgp_core.canvas import BORDER, MULTIPLE, crop, frame
+from pgp_core.denoiser import Denoiser
 from pgp_core.evaluation.cases import Case, cases, floats, picture_of
 from pgp_core.evaluation.extras import extra
 from pgp_core.evaluation.metrics import score
 from pgp_core.evaluation.photographs import FILES
 from pgp_core.evaluation.summary import markdown_table
 from pgp_core.nano_pipeline import NanoPipeline
-from pgp_core.sampling import Denoiser, SampleOptions, draw_noise
+from pgp_core.sampling import SampleOptions, draw_noise
 from pgp_core.tiling import Groups, Split, Tile, blended, difficulty, grid, start_sigma
 
 STEPS = 20
@@ -74,7 +75,6 @@ def restore(
     times = leading(steps)
     sigmas = [float(((1 - a[t]) / a[t]) ** 0.5) for t in times] + [0.0]
     if groups is not None:
-        groups.sort(tiles)
         groups.begin(sigmas)
     x = draw_noise(z_l.shape, options.seed) * sigmas[0] * schedule.start_gain(sigmas[0], pipeline.latent_std)
     called = 0
@@ -108,7 +108,8 @@ def measure(
     groups = None
     if starts is not None:
         y0 = torch.zeros(1).expand(1, pixel_codec.CHANNELS, *(n // pixel_codec.FACTOR for n in canvas.shape[-2:]))
-        groups = Groups(difficulty(canvas), y0, split, (start_sigma(starts[0]), start_sigma(starts[1])))
+        easy, medium = (start_sigma(s) for s in starts)
+        groups = Groups(difficulty(canvas), y0, split, (easy, medium), overlap=overlap)
     restored, called = restore(pipeline, canvas, steps, side, overlap, groups)
     seconds = time.process_time() - started
     picture = picture_of(crop(restored, *case.hq.size))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 
@@ -39,7 +40,7 @@ def test_any_size_has_a_map_of_cells_of_eight_pixels(size: tuple[int, int], batc
     assert got.shape == (batch, 1, math.ceil(size[0] / 8), math.ceil(size[1] / 8))
     assert got.dtype == torch.float32
     assert got.isfinite().all()
-    assert 0 <= got.min()
+    assert got.min() >= 0
     assert got.max() <= 1
     assert torch.equal(got, difficulty(x))
     assert torch.equal(got[-1:], difficulty(x[-1:])), "a picture's map does not depend on the batch's others"
@@ -142,7 +143,7 @@ def test_tiles_of_a_flat_picture_are_all_easy() -> None:
     tiles = grid(64, 64, 32, 8)
     for nearly in (torch.zeros(1, 1, 64, 64), 0.03 * torch.rand(1, 1, 64, 64, generator=generator())):
         groups = made(nearly)
-        assert groups.sort(tiles) == [EASY] * len(tiles)
+        assert [groups.group(t) for t in tiles] == [EASY] * len(tiles)
         assert {groups.group(t) for t in tiles} == {EASY}
 
 
@@ -151,11 +152,11 @@ def test_a_small_hard_thing_in_an_easy_tile_counts() -> None:
     scores = torch.full((1, 1, 64, 128), 0.1)
     scores[..., 64:] = 0.0
     scores[..., 20:28, 90:98] = 1.0
-    groups = made(scores, y0=torch.zeros(1, 4, 64, 128), split=Split(0.5, 0.0))
+    groups = made(scores, y0=torch.zeros(1, 4, 64, 128), split=Split(0.5, 0.0), overlap=0)
     even, spot = Tile(0, 0, 64, 64, (64, 128)), Tile(0, 64, 64, 64, (64, 128))
     assert spot.crop(scores).mean() < even.crop(scores).mean()
     assert groups.score(spot) == pytest.approx(1 / 8)
-    assert groups.sort([even, spot]) == [EASY, MEDIUM]
+    assert [groups.group(t) for t in (even, spot)] == [EASY, MEDIUM]
 
 
 def test_a_picture_of_one_tile_is_not_sorted() -> None:
@@ -165,13 +166,11 @@ def test_a_picture_of_one_tile_is_not_sorted() -> None:
     assert (groups.called, groups.skipped) == (1, 0)
 
 
-def test_a_tile_is_grouped_the_same_alone_and_among_its_like() -> None:
-    tiles = grid(64, 64, 16, 4)
-    groups = made(split=Split(0.3, 0.3))
-    assert [groups.group(t) for t in tiles] == groups.sort(tiles)
-    # Of other overlaps it is about the share, once they are sorted exactly.
-    assert groups.sort(grid(64, 64, 16, 0)).count(HARD) == round(0.3 * 16)
-    assert sorted(groups.sort(tiles)).count(EASY) == round(0.3 * len(tiles))
+def test_all_tiles_are_known_from_one() -> None:
+    for overlap in (4, 0, 8):
+        groups, tiles = made(split=Split(0.3, 0.3), overlap=overlap), grid(64, 64, 16, overlap)
+        found = [groups.group(t) for t in tiles]
+        assert found.count(EASY) == found.count(HARD) == round(0.3 * len(tiles))
     # An axis that is not cut, tiles at the edge that are longer, and the smallest tiles.
     for height, width, side, overlap in ((40, 203, 64, 16), (67, 130, 64, 16), (9, 21, 4, 0)):
         other = made(y0=torch.zeros(1, 4, height, width), difficulty=torch.rand(1, 1, height, width))
@@ -189,7 +188,7 @@ def test_start_sigmas_are_the_schedules() -> None:
 
 
 def euler(denoise: object, x: torch.Tensor, ladder: list[float]) -> torch.Tensor:
-    for sigma, following in zip(ladder[:-1], ladder[1:], strict=True):
+    for sigma, following in itertools.pairwise(ladder):
         x = x + (x - denoise(x, sigma)) / sigma * (following - sigma)  # type: ignore[operator]
     return x
 
@@ -220,8 +219,8 @@ def test_a_waiting_tile_walks_exactly_along_the_noised_coarse_latent() -> None:
 def test_tiles_begin_as_if_the_sampling_had_begun_there() -> None:
     """A model that knows each tile's picture: what a tile was fed before it began does not matter."""
     tiles = grid(64, 64, 32, 0)
-    groups = made(split=Split(0.5, 0.25), starts=(0.7, 3.0))
-    sorted_into = groups.sort(tiles)
+    groups = made(split=Split(0.5, 0.25), starts=(0.7, 3.0), overlap=0)
+    sorted_into = [groups.group(t) for t in tiles]
     groups.begin(LADDER)
     noise = torch.randn(1, 4, 64, 64, generator=generator(2), dtype=torch.float64)
     y0 = groups.y0.double()
@@ -291,8 +290,15 @@ def test_a_batch_waits_as_long_as_its_hardest_picture_may() -> None:
     scores[1, :, :20, :20] = 1
     tiles = grid(64, 64, 32, 8)
     groups = made(scores, y0=torch.zeros(2, 4, 64, 64))
-    assert groups.sort(tiles)[0] == HARD
-    assert made(scores[:1], y0=torch.zeros(2, 4, 64, 64)).sort(tiles) == [EASY] * len(tiles)
+    assert groups.group(tiles[0]) == HARD
+    groups.begin(LADDER, (0, 1))
+    assert groups.group(tiles[0]) == EASY
+    groups.begin(LADDER, (1, 2))
+    assert groups.group(tiles[0]) == HARD
+    got = groups.skip(tiles[-1], 9.0, torch.ones(2, 4, 32, 32))
+    assert got is not None
+    assert got.shape[0] == 2
+    assert {made(scores[:1], y0=torch.zeros(2, 4, 64, 64)).group(t) for t in tiles} == {EASY}
 
 
 def test_maps_and_masks_of_another_size() -> None:

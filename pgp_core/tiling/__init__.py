@@ -6,18 +6,26 @@ from .fitting import Fitting, out_of_memory
 from .grid import STEP, Tile, grid
 from .groups import Groups, Split, start_sigma
 from .heat import heat
+from .memory import first_tile, free_memory
+from .options import PHASES, Tiling
+from .whole_phase import canvas_phase
 from .window import BLENDS, check_blend, window
 
 __all__ = [
     "BLENDS",
+    "PHASES",
     "STEP",
     "Fitting",
     "Groups",
     "Split",
     "Tile",
+    "Tiling",
     "blended",
+    "canvas_phase",
     "check_blend",
     "difficulty",
+    "first_tile",
+    "free_memory",
     "grid",
     "heat",
     "out_of_memory",

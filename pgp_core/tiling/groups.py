@@ -89,6 +89,8 @@ class Groups:
         split: where the groups part.
         starts: noise levels at which easy and medium tiles begin; hard ones begin with the sampling.
         common: last steps that all tiles share, at least 1.
+        overlap: what neighbouring tiles share, in latent positions; a quarter of a tile by default. It is needed to
+            know all tiles from one.
 
     Attributes:
         called, skipped: tiles for which the model was called and was not, summed over calls, since :meth:`begin`.
@@ -104,6 +106,7 @@ class Groups:
         split: Split,
         starts: tuple[float, float],
         common: int = 2,
+        overlap: int | None = None,
     ):
         if y0.ndim != 4:
             raise PGPError(f"tiles are grouped for latents of pictures, not of shape {tuple(y0.shape)}")
@@ -118,16 +121,18 @@ class Groups:
         self.y0, self.split, self.starts, self.common = y0, split, starts, common
         self.map = fitted(difficulty, y0.shape[-2], y0.shape[-1])
         self.called = self.skipped = 0
-        self._least = 0.0
-        self._limits: dict[tuple[int, tuple[int, int]], tuple[float, float]] = {}
+        self._overlap, self._least, self._part = overlap, 0.0, slice(None)
+        self._limits: dict[tuple[int, tuple[int, int], int | None], tuple[float, float]] = {}
 
-    def begin(self, ladder: Sequence[float]) -> None:
+    def begin(self, ladder: Sequence[float], part: tuple[int, int] | None = None) -> None:
         """A sampling run begins: counts are zero, and the last steps of its ladder are common to all.
 
         Args:
             ladder: the sampler's noise levels, falling. Only one that ends with 0 has the last steps.
+            part: first and end of the pictures that are sampled, where it is not the whole batch.
         """
         self.called = self.skipped = 0
+        self._part = slice(*part) if part else slice(None)
         levels = [float(s) for s in ladder]
         self._least = 0.0
         if levels and levels[-1] == 0:
@@ -158,7 +163,7 @@ class Groups:
         if tile.whole or sigma <= max(self.start(tile), self._least) * (1 + _SAME):
             self.called += 1
             return None
-        coarse = tile.crop(self.y0)
+        coarse = tile.crop(self._of_part(self.y0))
         if like.shape[0] % coarse.shape[0] or like.shape[1:] != coarse.shape[1:]:
             raise PGPError(
                 f"tiles were grouped for a latent of shape {tuple(coarse.shape)}, not {tuple(like.shape)}: "
@@ -175,19 +180,14 @@ class Groups:
         """``EASY``, ``MEDIUM`` or ``HARD``; a tile that is the whole latent is hard."""
         if tile.whole:
             return HARD
-        key = _kind(tile)
+        side = max(n for n, of in zip((tile.height, tile.width), tile.of, strict=True) if n < of) // STEP * STEP
+        key = side, tile.of, self._part.start
         if key not in self._limits:
-            side = key[0]
-            like_it = grid(*tile.of, side, side // 4 // STEP * STEP)
-            self._limits[key] = self.split.limits([self.score(t) for t in like_it])
-        return self._between(self.score(tile), *self._limits[key])
-
-    def sort(self, tiles: Sequence[Tile]) -> list[int]:
-        """The group of each tile of a grid. :meth:`group` and :meth:`skip` then hold to it; without it they take the
-        grid to be one of tiles of that size that overlap by a quarter, which makes little difference."""
-        if not tiles[0].whole:
-            self._limits[_kind(tiles[0])] = self.split.limits([self.score(t) for t in tiles])
-        return [self.group(t) for t in tiles]
+            overlap = side // 4 if self._overlap is None else min(self._overlap, side // 2)
+            self._limits[key] = self.split.limits([self.score(t) for t in grid(*tile.of, side, overlap // STEP * STEP)])
+        low, high = self._limits[key]
+        score = self.score(tile)
+        return EASY if score <= low else MEDIUM if score <= high else HARD
 
     def score(self, tile: Tile) -> float:
         """Difficulty of a tile, 0 to 1: the quadratic mean of the map within it; of a batch, the hardest picture's.
@@ -196,21 +196,16 @@ class Groups:
         of tiles by this score hold as little as by any other that was tried (10.6 %; mean 10.9 %, 90th percentile
         11.1 %, largest value 12.9 %), at a mean error within a tenth of the plain mean's.
         """
-        return float(tile.crop(self.map).square().mean((-3, -2, -1)).max().sqrt())
+        return float(tile.crop(self._of_part(self.map)).square().mean((-3, -2, -1)).max().sqrt())
 
-    @staticmethod
-    def _between(score: float, low: float, high: float) -> int:
-        return EASY if score <= low else MEDIUM if score <= high else HARD
+    def _of_part(self, x: torch.Tensor) -> torch.Tensor:
+        """What belongs to the pictures that are sampled."""
+        return x if x.shape[0] == 1 else x[self._part]
 
     @property
     def saved(self) -> float:
         """Share of the calls that were spared since :meth:`begin`."""
         return self.skipped / max(1, self.called + self.skipped)
-
-
-def _kind(tile: Tile) -> tuple[int, tuple[int, int]]:
-    """Side of the tiles of a grid, which those at an edge may exceed, and the latent's size."""
-    return max(n for n, of in zip((tile.height, tile.width), tile.of, strict=True) if n < of) // STEP * STEP, tile.of
 
 
 def fitted(difficulty: torch.Tensor, height: int, width: int) -> torch.Tensor:
