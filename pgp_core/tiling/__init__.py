@@ -1,8 +1,11 @@
 """A latent that is too large for one UNet call, in overlapping tiles that are blended at every step."""
 
 from .blended import blended
+from .difficulty import difficulty
 from .fitting import Fitting, out_of_memory
 from .grid import STEP, Tile, grid
+from .groups import Groups, Split, start_sigma
+from .heat import heat
 from .memory import first_tile, free_memory
 from .options import PHASES, Tiling
 from .whole_phase import canvas_phase
@@ -13,14 +16,19 @@ __all__ = [
     "PHASES",
     "STEP",
     "Fitting",
+    "Groups",
+    "Split",
     "Tile",
     "Tiling",
     "blended",
     "canvas_phase",
     "check_blend",
+    "difficulty",
     "first_tile",
     "free_memory",
     "grid",
+    "heat",
     "out_of_memory",
+    "start_sigma",
     "window",
 ]

@@ -38,6 +38,9 @@ IDS = (
     "PGPDiffSRShowPlan",
     "PGPDiffSRPlotRedundancy",
     "PGPDiffSRPhaseOnly",
+    "PGPDiffSRTiling",
+    "PGPDiffSRDifficulty",
+    "PGPDiffSRAdaptive",
 )
 
 
