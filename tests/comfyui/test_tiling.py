@@ -158,6 +158,13 @@ def test_float32_is_float32(dtype: str, checks: Checks) -> None:
     assert result[f"{dtype}, restored"]
 
 
+def test_layers_of_8_bits_are_taken_out_of_their_range(checks: Checks) -> None:
+    result = checks["tiling_float32_of_8_bits"]
+    assert result["size"] > 10_000
+    assert result["difference"] <= 1e-6 * result["size"]
+    assert result["restored"]
+
+
 # -- frames --------------------------------------------------------------------------------------------------
 
 
