@@ -670,8 +670,17 @@ def check_tiling_refusals(_out: Path) -> Any:
         "video": _error(lambda: tile_model(video)),
         "phase": _error(lambda: tile_model(nano.model, phase="none")),
         "area": _error(lambda: with_area(tiled)),
+        "tiles within tiles": _error(
+            lambda: nano.sample(tile_model(wrapped(nano.guided(image), _halves), TILE, OVERLAP), noise)
+        ),
         "area, unguided": bool(with_area(tile_model(nano.model, TILE, OVERLAP)).isfinite().all()),
     }
+
+
+def _halves(apply: Any, args: dict[str, Any]) -> torch.Tensor:
+    """Another pack's tiles."""
+    parts = args["input"].chunk(2, -1)
+    return torch.cat([apply(p, args["timestep"], **args["c"]) for p in parts], -1)
 
 
 def _with_scale(model: Any, scale: int) -> Any:
