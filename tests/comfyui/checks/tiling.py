@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch as replace
 
@@ -12,6 +13,7 @@ import comfy.controlnet
 import comfy.latent_formats
 import comfy.model_management as mm
 import comfy.model_patcher
+import comfy.ops
 import comfy.sample
 import torch
 from pgp_pack.nodes import comfy_backbone
@@ -79,15 +81,17 @@ def setting(batch: int = 1) -> tuple[Any, torch.Tensor, torch.Tensor]:
 def check_tiling_larger_than_the_picture(_out: Path) -> Any:
     nano, image, noise = setting(2)
     guided = nano.guided(image)
-    expected = nano.sample(guided, noise)
+    expected = nano.sample(guided, noise, steps=2)
     before = state._structure(guided.model_options)
     results = {
-        f"tile {tile}, {phase}": torch.equal(nano.sample(tile_model(guided, tile, phase=phase), noise), expected)
+        f"tile {tile}, {phase}": torch.equal(
+            nano.sample(tile_model(guided, tile, phase=phase), noise, steps=2), expected
+        )
         for tile in (0, 160)
         for phase in comfy_backbone.PHASES
     }
     results["MODEL unchanged"] = before == state._structure(guided.model_options)
-    results["MODEL samples as before"] = torch.equal(nano.sample(guided, noise), expected)
+    results["MODEL samples as before"] = torch.equal(nano.sample(guided, noise, steps=2), expected)
     return results
 
 
@@ -249,6 +253,24 @@ def check_tiling_not_finite(_out: Path) -> Any:
     damaged[0, 0, 0, 0] = torch.nan
     results["latent"] = _error(lambda: nano.sample(tile_model(nano.model), damaged, steps=1))
     return results
+
+
+def check_tiling_float32_of_8_bits(_out: Path) -> Any:
+    """Core's fast 8-bit layers cut their input to 448."""
+    layer = comfy.ops.fp8_ops.Linear(64, 32, dtype=torch.float8_e4m3fn)
+    weight = torch.randn(32, 64, generator=torch.Generator().manual_seed(0)).to(torch.float8_e4m3fn)
+    layer.weight = torch.nn.Parameter(weight, requires_grad=False)
+    layer.bias = torch.nn.Parameter(torch.zeros(32).to(torch.float8_e4m3fn), requires_grad=False)
+    base = SimpleNamespace(manual_cast_dtype=torch.bfloat16, diffusion_model=torch.nn.Sequential(layer))
+    x = torch.randn(2, 64, generator=torch.Generator().manual_seed(1)) * 1000
+    own = set(vars(layer))
+    with full_precision.in_float32(base):
+        out = layer(x.clone())
+    return {
+        "difference": scene.difference(out, x @ weight.float().T),
+        "size": float(out.abs().max()),
+        "restored": set(vars(layer)) == own and base.manual_cast_dtype == torch.bfloat16,
+    }
 
 
 def _of_dtype(dtype: torch.dtype) -> Any:
@@ -650,8 +672,17 @@ def check_tiling_refusals(_out: Path) -> Any:
         "video": _error(lambda: tile_model(video)),
         "phase": _error(lambda: tile_model(nano.model, phase="none")),
         "area": _error(lambda: with_area(tiled)),
+        "tiles within tiles": _error(
+            lambda: nano.sample(tile_model(wrapped(nano.guided(image), _halves), TILE, OVERLAP), noise)
+        ),
         "area, unguided": bool(with_area(tile_model(nano.model, TILE, OVERLAP)).isfinite().all()),
     }
+
+
+def _halves(apply: Any, args: dict[str, Any]) -> torch.Tensor:
+    """Another pack's tiles."""
+    parts = args["input"].chunk(2, -1)
+    return torch.cat([apply(p, args["timestep"], **args["c"]) for p in parts], -1)
 
 
 def _with_scale(model: Any, scale: int) -> Any:
