@@ -19,6 +19,7 @@ from .plotting import PGPDiffSRPhaseOnly, PGPDiffSRPlotRedundancy
 from .redundancy import PGPDiffSRLoadReport, PGPDiffSRRecordRedundancy, PGPDiffSRRedundancyReport
 from .save_conditioning import PGPDiffSRSaveConditioning
 from .save_model import PGPDiffSRSaveModel
+from .upscale import PGPDiffSRUpscale
 
 NODES: list[type[io.ComfyNode]] = [
     PGPDiffSRLoadNano,
@@ -43,6 +44,7 @@ NODES: list[type[io.ComfyNode]] = [
     PGPDiffSRShowPlan,
     PGPDiffSRPlotRedundancy,
     PGPDiffSRPhaseOnly,
+    PGPDiffSRUpscale,
 ]
 
 
