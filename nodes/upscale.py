@@ -12,17 +12,14 @@ from ..pgp_core import canvas
 from ..pgp_core.color_fix import METHODS
 from ..pgp_core.errors import PGPError
 from . import comfy_backbone
+from .expansion import Sources
 from .upscale_graph import Parts, Settings, own_cfg, restored
 
 log = logging.getLogger(__name__)
 
 
 class PGPDiffSRUpscale(io.ComfyNode):
-    """Upscales a picture by expanding into the nodes of the shipped workflows.
-
-    Links are passed on as links (``raw_link``), so that ComfyUI's cache knows what each of those nodes depends on:
-    after a change of the colour fix nothing is sampled again.
-    """
+    """Upscales a picture by expanding into the nodes of the shipped workflows."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -40,7 +37,6 @@ class PGPDiffSRUpscale(io.ComfyNode):
             inputs=[
                 io.Image.Input(
                     "image",
-                    raw_link=True,
                     tooltip="The low-quality picture, or a batch, such as a video's frames. An alpha channel is kept.",
                 ),
                 io.Float.Input(
@@ -110,16 +106,15 @@ class PGPDiffSRUpscale(io.ComfyNode):
                 io.ModelPatch.Input(
                     "model_patch",
                     optional=True,
-                    raw_link=True,
                     tooltip="The guidance made for that model. Without it the picture is changed by half: image to "
                     "image with denoise 0.5.",
                 ),
-                io.Vae.Input("vae", optional=True, raw_link=True, tooltip="That model's VAE."),
+                io.Vae.Input("vae", optional=True, tooltip="That model's VAE."),
                 io.Conditioning.Input(
-                    "positive", optional=True, raw_link=True, tooltip="For that model: what the picture shows."
+                    "positive", optional=True, tooltip="For that model: what the picture shows."
                 ),
                 io.Conditioning.Input(
-                    "negative", optional=True, raw_link=True, tooltip="For that model; not needed where CFG is 1."
+                    "negative", optional=True, tooltip="For that model; not needed where CFG is 1."
                 ),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The result, of exactly the size asked for.")],
@@ -128,7 +123,7 @@ class PGPDiffSRUpscale(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        image: Any,
+        image: io.Image.Type,
         scale: float,
         steps: int,
         cfg: float,
@@ -138,30 +133,28 @@ class PGPDiffSRUpscale(io.ComfyNode):
         color_fix: str,
         shared_noise: bool,
         model: io.Model.Type | None = None,
-        model_patch: Any = None,
-        vae: Any = None,
-        positive: Any = None,
-        negative: Any = None,
+        model_patch: io.ModelPatch.Type | None = None,
+        vae: io.Vae.Type | None = None,
+        positive: io.Conditioning.Type | None = None,
+        negative: io.Conditioning.Type | None = None,
     ) -> io.NodeOutput:
         others = {"model_patch": model_patch, "vae": vae, "positive": positive, "negative": negative}
         is_nano = model is None or comfy_backbone.is_nano(model)
         cfg = cfg or own_cfg(is_nano, steps)
-        graph = GraphBuilder()
         if model is None:
             _check_nothing_connected(others)
-            parts = Parts.of_nano(graph, one_step=steps == 1)
         else:
             _check_model(model, model_patch, is_nano, steps)
             _check_connected(others, cfg)
-            parts = Parts(cls._link("model", model), **others, is_nano=is_nano)
+        graph, sources = GraphBuilder(), Sources(cls.hidden.dynprompt, cls.hidden.unique_id)
+        if model is None:
+            parts = Parts.of_nano(graph, one_step=steps == 1)
+        else:
+            links = {name: sources.of(name, value) for name, value in others.items()}
+            parts = Parts(sources.of("model", model), **links, is_nano=is_nano)
         settings = Settings(scale, steps, cfg, strength, seed, tile, color_fix, shared_noise)
-        result = restored(graph, image, parts, settings)
+        result = restored(graph, sources.of("image", image), parts, settings)
         return io.NodeOutput(result, expand=graph.finalize())
-
-    @classmethod
-    def _link(cls, name: str, value: Any) -> Any:
-        """Where an input that was read comes from; its value, if it came by no link."""
-        return cls.hidden.dynprompt.get_node(cls.hidden.unique_id)["inputs"].get(name, value)
 
 
 def _check_nothing_connected(others: dict[str, Any]) -> None:
