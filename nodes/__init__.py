@@ -19,6 +19,7 @@ from .plotting import PGPDiffSRPhaseOnly, PGPDiffSRPlotRedundancy
 from .redundancy import PGPDiffSRLoadReport, PGPDiffSRRecordRedundancy, PGPDiffSRRedundancyReport
 from .save_conditioning import PGPDiffSRSaveConditioning
 from .save_model import PGPDiffSRSaveModel
+from .tiling import PGPDiffSRTiling
 from .upscale import PGPDiffSRUpscale
 
 NODES: list[type[io.ComfyNode]] = [
@@ -44,6 +45,7 @@ NODES: list[type[io.ComfyNode]] = [
     PGPDiffSRShowPlan,
     PGPDiffSRPlotRedundancy,
     PGPDiffSRPhaseOnly,
+    PGPDiffSRTiling,
     PGPDiffSRUpscale,
 ]
 

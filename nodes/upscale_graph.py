@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nodes as core_nodes
 from comfy_execution.graph_utils import GraphBuilder
 
 from ..pgp_core import nano
@@ -107,10 +106,11 @@ def restored(graph: GraphBuilder, image: Any, parts: Parts, settings: Settings) 
 
 
 def _in_tiles(graph: GraphBuilder, model: Any, tile: int) -> Any:
-    if "PGPDiffSRTiling" not in core_nodes.NODE_CLASS_MAPPINGS:
-        return model
+    # Small tiles share less, as nobody can say here how much.
+    overlap = min(OVERLAP, tile // 2) if tile else OVERLAP
+    # One picture at a time: a batch may be a video, and a card that holds one picture is to hold any number of them.
     return graph.node(
-        "PGPDiffSRTiling", model=model, tile=tile, overlap=OVERLAP, blend="cosine", phase="each tile", frames=0
+        "PGPDiffSRTiling", model=model, tile=tile, overlap=overlap, blend="cosine", phase="each tile", frames=1
     ).out(0)
 
 

@@ -53,8 +53,9 @@ class Fitting:
 
     def tiles(self, height: int, width: int) -> list[Tile]:
         """Of a latent, at the present size."""
-        side = max(height, width) + STEP if self.tile is None else self.tile
-        return grid(height, width, side, self.overlap)
+        if self.tile is None:
+            return [Tile(0, 0, height, width, (height, width))]
+        return grid(height, width, self.tile, self.overlap)
 
     def run(self, height: int, width: int, attempt: Callable[[list[Tile]], T]) -> T:
         """``attempt(tiles)``; when it runs out of memory, again with tiles half as large.

@@ -34,6 +34,15 @@ class Tile:
         """Whether it is all of the latent."""
         return (self.height, self.width) == self.of
 
+    def coarser(self, scale: int) -> Tile:
+        """The same rectangle of features that are ``scale`` times coarser, which is 1, 2 or 4; sizes are rounded up."""
+        height, width = (-(-n // scale) for n in self.of)
+        (top, bottom), (left, right) = (
+            _span(self.y, self.height, self.of[0], height),
+            _span(self.x, self.width, self.of[1], width),
+        )
+        return Tile(top, left, bottom - top, right - left, (height, width))
+
     def crop(self, tensor: torch.Tensor) -> torch.Tensor:
         """What a tensor has within the tile; a view.
 

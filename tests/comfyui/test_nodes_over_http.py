@@ -38,6 +38,7 @@ IDS = (
     "PGPDiffSRShowPlan",
     "PGPDiffSRPlotRedundancy",
     "PGPDiffSRPhaseOnly",
+    "PGPDiffSRTiling",
     "PGPDiffSRUpscale",
 )
 
