@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import nodes as core_nodes
 from comfy_execution.graph import DynamicPrompt
 from comfy_execution.graph_utils import is_link
+
+import nodes as core_nodes
 
 
 class Sources:

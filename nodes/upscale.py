@@ -110,12 +110,8 @@ class PGPDiffSRUpscale(io.ComfyNode):
                     "image with denoise 0.5.",
                 ),
                 io.Vae.Input("vae", optional=True, tooltip="That model's VAE."),
-                io.Conditioning.Input(
-                    "positive", optional=True, tooltip="For that model: what the picture shows."
-                ),
-                io.Conditioning.Input(
-                    "negative", optional=True, tooltip="For that model; not needed where CFG is 1."
-                ),
+                io.Conditioning.Input("positive", optional=True, tooltip="For that model: what the picture shows."),
+                io.Conditioning.Input("negative", optional=True, tooltip="For that model; not needed where CFG is 1."),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The result, of exactly the size asked for.")],
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -210,10 +209,8 @@ def test_a_guided_model_is_refused_and_errors_inside_are_the_node_s(server: Serv
 
 def test_too_large_a_result_is_said(server: Server) -> None:
     prompt = _prompt(scale=8.0)
-    prompt["big"] = {
-        "class_type": "ImageScale",
-        "inputs": {"image": ["load", 0], "upscale_method": "nearest-exact", "width": 3000, "height": 8, "crop": "disabled"},
-    }  # fmt: skip
+    size = {"width": 3000, "height": 8, "upscale_method": "nearest-exact", "crop": "disabled"}
+    prompt["big"] = {"class_type": "ImageScale", "inputs": {"image": ["load", 0], **size}}
     prompt["upscale"]["inputs"]["image"] = ["big", 0]
     with pytest.raises(RunFailed, match=r"^PGPDiffSRUpscale: .*3000x8 would become 24000x64; 16384 pixels"):
         server.run(prompt)
