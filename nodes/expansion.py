@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 from comfy_execution.graph import DynamicPrompt
 from comfy_execution.graph_utils import is_link
 
-import nodes as core_nodes
+#: Core's. By an import statement tools would take it for the folder of this file.
+_core_nodes = importlib.import_module("nodes")
 
 
 class Sources:
@@ -34,7 +36,7 @@ class Sources:
         seen, ahead = set(), [node]
         while ahead:
             entry = self.prompt.get_node(ahead.pop())
-            if any(getattr(core_nodes.NODE_CLASS_MAPPINGS[entry["class_type"]], "OUTPUT_IS_LIST", None) or ()):
+            if any(getattr(_core_nodes.NODE_CLASS_MAPPINGS[entry["class_type"]], "OUTPUT_IS_LIST", None) or ()):
                 return True
             new = {v[0] for v in entry["inputs"].values() if is_link(v)} - seen
             seen |= new
