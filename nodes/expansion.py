@@ -33,7 +33,8 @@ class Sources:
 
     def _lists(self, node: str) -> bool:
         """Whether a node, or one that it depends on, gives lists; what depends on those gives one item for each."""
-        seen, ahead = set(), [node]
+        seen: set[str] = set()
+        ahead = [node]
         while ahead:
             entry = self.prompt.get_node(ahead.pop())
             if any(getattr(_core_nodes.NODE_CLASS_MAPPINGS[entry["class_type"]], "OUTPUT_IS_LIST", None) or ()):
