@@ -21,6 +21,7 @@ from .redundancy import PGPDiffSRLoadReport, PGPDiffSRRecordRedundancy, PGPDiffS
 from .save_conditioning import PGPDiffSRSaveConditioning
 from .save_model import PGPDiffSRSaveModel
 from .tiling import PGPDiffSRTiling
+from .upscale import PGPDiffSRUpscale
 
 NODES: list[type[io.ComfyNode]] = [
     PGPDiffSRLoadNano,
@@ -48,6 +49,7 @@ NODES: list[type[io.ComfyNode]] = [
     PGPDiffSRTiling,
     PGPDiffSRDifficulty,
     PGPDiffSRAdaptive,
+    PGPDiffSRUpscale,
 ]
 
 

@@ -14,8 +14,9 @@ from . import schedule
 from .errors import PGPError
 from .guidance import Guidance
 from .sampling import SampleOptions
-from .tiling import Fitting, Tile, blended, canvas_phase, first_tile, free_memory
+from .tiling import Fitting, Tile, blended, first_tile, free_memory
 from .unet_diffusers import Reached, guided
+from .whole_phase import canvas_phase
 
 _log = logging.getLogger(__name__)
 

@@ -22,6 +22,7 @@ from .conditioning import (
 )
 from .folders import register_folders
 from .guidance import GuidancePatch, apply_guidance, describe_guidance, load_guidance
+from .kinds import is_guided, is_nano
 from .model import WEIGHT_DTYPES, load_unet
 from .models import guidance_names, load_guidance_named, load_unet_named, unet_names
 from .nano import load_nano, pixel_vae
@@ -46,7 +47,9 @@ __all__ = [
     "conditioning_names",
     "describe_guidance",
     "guidance_names",
+    "is_guided",
     "is_listed",
+    "is_nano",
     "load_conditioning",
     "load_guidance",
     "load_guidance_named",

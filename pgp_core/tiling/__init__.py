@@ -8,7 +8,6 @@ from .groups import Groups, Split, start_sigma
 from .heat import heat
 from .memory import first_tile, free_memory
 from .options import PHASES, Tiling
-from .whole_phase import canvas_phase
 from .window import BLENDS, check_blend, window
 
 __all__ = [
@@ -21,7 +20,6 @@ __all__ = [
     "Tile",
     "Tiling",
     "blended",
-    "canvas_phase",
     "check_blend",
     "difficulty",
     "first_tile",

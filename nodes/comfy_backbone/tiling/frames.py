@@ -33,7 +33,7 @@ class Runs:
         **kwargs: Any,
     ) -> Any:
         guider = executor.class_obj
-        with self.calls.run(tuple(noise.shape[-2:]), guider.model_patcher.model):
+        with self.calls.run((noise.shape[-2], noise.shape[-1]), guider.model_patcher.model):
             total = noise.shape[0]
             if noise.ndim != 4 or not 0 < self.frames < total:
                 return executor(noise, latent_image, sampler, sigmas, denoise_mask, callback, *args, **kwargs)

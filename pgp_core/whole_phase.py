@@ -10,10 +10,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from ..guidance import fit
-from ..phase import exchange_phase
-from .blended import blended
-from .grid import Tile
+from .guidance import fit
+from .phase import exchange_phase
+from .tiling import Tile, blended
 
 
 def canvas_phase(
@@ -30,11 +29,11 @@ def canvas_phase(
         reached: the UNet's features at the site within a tile, ``(k * B, C, ...)``, k for cond and uncond.
         f: ``(1 or B, C, H, W)`` LQ features of the canvas.
         tiles: of the latent.
-        overlap, blend: see :func:`.window.window`, in latent positions.
-        done: see :func:`.blended.blended`.
+        overlap, blend: see :func:`pgp_core.tiling.window`, in latent positions.
+        done: see :func:`pgp_core.tiling.blended`.
 
     Returns:
-        ``(k * B, C, H', W')`` in the features' dtype, which :meth:`.grid.Tile.crop` takes apart.
+        ``(k * B, C, H', W')`` in the features' dtype, which :meth:`pgp_core.tiling.Tile.crop` takes apart.
     """
     # The first tile says how much coarser than the latent the site is.
     first = reached(tiles[0])
