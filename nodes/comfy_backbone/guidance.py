@@ -166,6 +166,12 @@ class GuidancePatch:
     def _features(self, site: int, h: torch.Tensor, tile: Tile | None) -> torch.Tensor:
         """A site's features on h's device."""
         if tile is not None and not tile.whole:
+            part = tile.coarser(1 << self.halvings(site))
+            if (part.height, part.width) != tuple(h.shape[-2:]):
+                raise GuidanceError(
+                    f"Apply PGP-DiffSR: within tiles the model's features are {h.shape[-1]} x {h.shape[-2]} where the "
+                    f"picture's are {part.width} x {part.height}; leave out what else cuts or scales them"
+                )
             # Large canvases stay where they rest.
             return tile.crop(self.resting_features(site, self._positions(site, tile.of))).to(h.device)
         self.resting_features(site, tuple(h.shape[-2:]))

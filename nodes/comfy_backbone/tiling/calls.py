@@ -136,8 +136,8 @@ class _Call:
         size = tuple(args["input"].shape[-2:])
         if self._guidance is not None and self._guidance.strength and run.latent not in (None, size):
             raise PGPError(
-                "PGP-DiffSR Tiling: a conditioning for an area of the picture cannot be guided by the picture; set it "
-                "with a mask instead, or leave the tiling out"
+                "PGP-DiffSR Tiling: the model is called for an area of the picture, which its guidance cannot follow; "
+                "set the conditioning with a mask instead of an area, or leave out what else cuts the latent"
             )
 
     def denoised(self, tiles: Sequence[Tile], overlap: int) -> torch.Tensor:
