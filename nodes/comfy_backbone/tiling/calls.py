@@ -79,8 +79,8 @@ class TiledCalls:
             return self.model(apply_model, args)
         call = _Call(self, self._run, apply_model, args)
         fitting = self._fitting(x, call.base)
-        before = fitting.tile
-        out = fitting.run(x.shape[-2], x.shape[-1], lambda tiles: call.denoised(tiles, fitting.overlap))
+        size, before = (x.shape[-2], x.shape[-1]), fitting.tile
+        out = fitting.run(*size, lambda tiles: call.denoised(tiles, fitting.overlap))
         if fitting.tile != before and fitting.tile is not None:
             self.found[x.shape[0]] = fitting.tile
             side = fitting.tile * self.scale
