@@ -17,7 +17,7 @@ import comfy.ops
 import comfy.sample
 import torch
 from pgp_pack.nodes import comfy_backbone
-from pgp_pack.nodes.comfy_backbone import GuidancePatch, tile_model
+from pgp_pack.nodes.comfy_backbone import tile_model
 from pgp_pack.nodes.comfy_backbone.tiling import full_precision
 from pgp_pack.nodes.comfy_backbone.tiling.micro_conditioning import of_tile
 from pgp_pack.pgp_core import nano as nano_files
@@ -480,7 +480,7 @@ def check_tiling_frames(_out: Path) -> Any:
     results: dict[str, Any] = {"from the whole": {}}
     held: list[list[int]] = []
     made: list[int] = []
-    of = GuidancePatch._of
+    of = Guidance.features
 
     def noting(self: Any, lq: torch.Tensor, *args: Any) -> Any:
         made.append(len(lq))
@@ -506,7 +506,7 @@ def check_tiling_frames(_out: Path) -> Any:
             results["from the whole"][f"{pictures} pictures, {frames} frames"] = differences
     whole_watch, watch = _Last(), _Last()
     unguided = sample(nano.model, whole_watch)
-    with replace.object(GuidancePatch, "_of", noting):
+    with replace.object(Guidance, "features", noting):
         for model in (
             tile_model(nano.guided(image), frames=2),
             comfy_backbone.apply_guidance(tile_model(nano.model, frames=2), nano.patch, image, 1.0, 0.0, 1.0),
