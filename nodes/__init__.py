@@ -8,6 +8,7 @@ from . import comfy_backbone
 from .apply import PGPDiffSRApply
 from .canvas import PGPDiffSRCanvas
 from .color_fix import PGPDiffSRColorFix
+from .difficulty import PGPDiffSRAdaptive, PGPDiffSRDifficulty
 from .load_conditioning import PGPDiffSRLoadConditioning
 from .load_guidance import PGPDiffSRLoadGuidance
 from .load_model import PGPDiffSRLoadModel
@@ -19,6 +20,8 @@ from .plotting import PGPDiffSRPhaseOnly, PGPDiffSRPlotRedundancy
 from .redundancy import PGPDiffSRLoadReport, PGPDiffSRRecordRedundancy, PGPDiffSRRedundancyReport
 from .save_conditioning import PGPDiffSRSaveConditioning
 from .save_model import PGPDiffSRSaveModel
+from .tiling import PGPDiffSRTiling
+from .upscale import PGPDiffSRUpscale
 
 NODES: list[type[io.ComfyNode]] = [
     PGPDiffSRLoadNano,
@@ -43,6 +46,10 @@ NODES: list[type[io.ComfyNode]] = [
     PGPDiffSRShowPlan,
     PGPDiffSRPlotRedundancy,
     PGPDiffSRPhaseOnly,
+    PGPDiffSRTiling,
+    PGPDiffSRDifficulty,
+    PGPDiffSRAdaptive,
+    PGPDiffSRUpscale,
 ]
 
 

@@ -23,9 +23,9 @@ import torch
 from . import __version__
 from .checkpoints import read_safetensors, write_safetensors
 from .conditioning_checks import SIZES, check_entry, describe
+from .denoiser import Conditioning
 from .errors import ConditioningError, name_some
 from .json_format import check_format, parse_metadata
-from .sampling import Conditioning
 
 FORMAT = "pgp-diffsr/conditioning"
 VERSION = 1

@@ -13,6 +13,7 @@ from .errors import GuidanceError
 from .guidance_spec import CONVOLVED, METADATA_KEY, GuidanceSpec, Site
 from .lq_adapter import LQAdapter
 from .lq_encoder import Attention, LQEncoder, plain_attention
+from .lq_tiles import LQTiles
 from .peam import PEAM
 from .phase import exchange_phase
 
@@ -64,24 +65,41 @@ class Guidance(torch.nn.Module):
             guidance.alignment.reset_identity()
         return guidance
 
-    def features(self, lq: torch.Tensor, encoder_dtype: torch.dtype | None = None) -> tuple[torch.Tensor, ...]:
+    def features(
+        self, lq: torch.Tensor, encoder_dtype: torch.dtype | None = None, tiles: LQTiles | None = None
+    ) -> tuple[torch.Tensor, ...]:
         """LQ features for every site; independent of the timestep, so compute them once per picture.
 
         Args:
             lq: ``(B, 3, H, W)`` RGB canvas in [0, 1].
             encoder_dtype: what the LQ encoder computes in, where its layers can choose; by default lq's.
+            tiles: for a canvas of any size, without a gradient; None for the whole at once.
 
         Returns:
             one ``(B, C, ceil(H / scale), ceil(W / scale))`` per site.
         """
-        low, high = self.spec.input_range
-        levels = self.lq_adapter(lq * (high - low) + low) if self.spec.levels else []
+        wanted = {s.level for s in self.spec.sites if s.fusion != "alignment"}
+        levels: Mapping[int, torch.Tensor] = {}
+        if wanted and tiles is not None:
+            levels = tiles.adapter(self.lq_adapter, lq, wanted, self._ranged)
+        elif wanted:
+            levels = dict(enumerate(self.lq_adapter(self._ranged(lq))))
         return tuple(
-            self._encoded(lq, encoder_dtype) if s.fusion == "alignment" else levels[s.level] for s in self.spec.sites
+            self._encoded(lq, encoder_dtype, tiles) if s.fusion == "alignment" else levels[s.level]
+            for s in self.spec.sites
         )
 
-    def _encoded(self, lq: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
-        return self.alignment.condition(self.lq_encoder((lq * 2 - 1).to(dtype or lq.dtype)))
+    def _ranged(self, lq: torch.Tensor) -> torch.Tensor:
+        low, high = self.spec.input_range
+        return lq * (high - low) + low
+
+    def _encoded(self, lq: torch.Tensor, dtype: torch.dtype | None, tiles: LQTiles | None) -> torch.Tensor:
+        if tiles is not None:
+            return tiles.encoder(self._encode, self.lq_encoder.factor, lq, dtype)
+        return self._encode((lq * 2 - 1).to(dtype or lq.dtype))
+
+    def _encode(self, rgb: torch.Tensor) -> torch.Tensor:
+        return self.alignment.condition(self.lq_encoder(rgb))
 
     def dtype_at(self, site: int, f: torch.Tensor) -> torch.dtype:
         """In which dtype a site computes: its weights', or where it has none the LQ features'."""
@@ -91,8 +109,18 @@ class Guidance(torch.nn.Module):
         part = self.peam[str(site)] if fusion in CONVOLVED else self.alignment.proj
         return next(part.parameters()).dtype
 
+    def exchanges(self, site: int) -> bool:
+        """Whether a site exchanges phases, which is over all positions at once and so not the same in tiles."""
+        return self.spec.sites[site].fusion in ("peam", "phase")
+
     def fuse(
-        self, site: int, h: torch.Tensor, f: torch.Tensor, strength: float = 1.0, exchange: bool = True
+        self,
+        site: int,
+        h: torch.Tensor,
+        f: torch.Tensor,
+        strength: float = 1.0,
+        exchange: bool = True,
+        phased: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """``h + strength * (PEAM(h, f) - h)`` at one site (or a half of PEAM; ``h + strength * f`` at an additive
         one, ``h + strength * alignment(h, f)`` at FaithDiff's).
@@ -104,6 +132,8 @@ class Guidance(torch.nn.Module):
                 is cut off, or smaller, and are then padded by repeating the edge.
             strength: 0 returns h itself, 1 PEAM's result.
             exchange: False for the ablation "fusion without the phase".
+            phased: h with f's phase, ``(B, C, H, W)``, where it has been made over more than is given here: a tile's
+                part of the exchange over the whole canvas.
 
         Raises:
             GuidanceError: if the channels differ.
@@ -122,12 +152,13 @@ class Guidance(torch.nn.Module):
             return h + strength * f
         if self.spec.sites[site].fusion == "alignment":
             return h + strength * self.alignment(h, f)
-        if self.spec.sites[site].fusion == "phase":
-            fused = exchange_phase(h, f) if exchange else h
-        elif self.spec.sites[site].fusion == "convs":
+        if self.spec.sites[site].fusion == "convs":
             fused = self.peam[str(site)].fuse(f, h)  # type: ignore[operator]
         else:
-            fused = self.peam[str(site)](h, f, exchange)
+            if phased is None:
+                phased = exchange_phase(h, f) if exchange else h
+            alone = self.spec.sites[site].fusion == "phase"
+            fused = phased if alone else self.peam[str(site)].fuse(phased, h)  # type: ignore[operator]
         return fused if strength == 1 else h + strength * (fused - h)
 
     def load(self, state_dict: Mapping[str, torch.Tensor], source: str = "this file") -> Guidance:

@@ -76,6 +76,33 @@ class LQAdapter(torch.nn.Module):
             _Level(ins[i], channels[i], blocks, i in self.pooled_levels, operations, **factory) for i in range(levels)
         )
 
+    @property
+    def scales(self) -> list[int]:
+        """Positions of level 0 per position of each level along a side."""
+        scale, scales = 1, []
+        for level in self._levels:
+            scale *= 1 + level.down
+            scales.append(scale)
+        return scales
+
+    @property
+    def halo(self) -> int:
+        """How many positions of level 0 around a piece of the canvas its features depend on, at most.
+
+        A multiple of the last level's scale. 3 for SDXL's level 0 alone (48 pixels), 14 for all four levels.
+        """
+        reach, scale = _reach(self.conv_in), 1
+        for level in self._levels:
+            if level.down:
+                # A position that takes anything in from beyond is wrong as a whole.
+                reach, scale = -(-reach // 2), 2 * scale
+            reach += sum(_reach(m) for m in level.resnets.modules() if isinstance(m, torch.nn.Conv2d))
+        return reach * scale
+
+    @property
+    def _levels(self) -> list[_Level]:
+        return [level for level in self.body if isinstance(level, _Level)]
+
     def forward(self, lq: torch.Tensor) -> list[torch.Tensor]:
         """Features of each built level.
 
@@ -96,3 +123,8 @@ class LQAdapter(torch.nn.Module):
             x = level(x)
             features.append(x)
         return features
+
+
+def _reach(conv: torch.nn.Conv2d) -> int:
+    """Positions that a convolution sees on each side."""
+    return conv.kernel_size[0] // 2

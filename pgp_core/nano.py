@@ -7,10 +7,13 @@ itself on copying the LQ.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
+from .errors import CheckpointError
 from .guidance import GuidanceSpec, Site
+from .weights_file import open_weights
 
 FOLDER = Path(__file__).parent / "assets" / "nano"
 
@@ -61,3 +64,16 @@ def guidance_spec(fusion: str | None = "peam", **changes: object) -> GuidanceSpe
         input_range=(-2.0, 2.0),
         **changes,  # type: ignore[arg-type]
     )
+
+
+def own_cfg(folder: Path = FOLDER) -> float:
+    """The CFG scale that the multi-step model is meant for, as its file says.
+
+    Raises:
+        CheckpointError: if the file is damaged or does not say.
+    """
+    with open_weights(folder / UNET_FILE) as file:
+        try:
+            return float(json.loads(file.metadata["pgp.model"])["cfg"])
+        except (KeyError, TypeError, ValueError, RecursionError) as e:
+            raise CheckpointError(f"{UNET_FILE} lacks nano's metadata ({e})") from None

@@ -11,10 +11,12 @@ import torch
 from . import lora, nano, pixel_codec
 from .canvas import pad
 from .checkpoints import read_safetensors
+from .denoiser import Conditioning, Denoiser
 from .errors import CheckpointError
 from .guidance import Guidance, GuidanceSpec
+from .lq_tiles import LQTiles
 from .plan import PrunePlan
-from .sampling import Conditioning, Denoiser, Progress, SampleOptions, euler, restore_once
+from .sampling import Progress, SampleOptions, Watched, euler, restore_once
 from .schedule import PREDICTIONS
 from .unet_diffusers import load_unet
 from .unet_shape import NANO_SHAPE
@@ -133,12 +135,12 @@ class NanoPipeline:
         options = options or SampleOptions(cfg=1.0 if self.one_step else self.cfg)
         weight = next(self.unet.parameters())
         height, width = canvas.shape[-2:]
-        lq = pad(canvas, pixel_codec.FACTOR).to(weight)
-        features = self.guidance.features(lq)
-        guidance = self.guidance
+        lq = pad(canvas, pixel_codec.FACTOR).to(weight.dtype)
+        guidance, tiles = self.guidance, LQTiles(self.device)
+        features = guidance.features(lq, tiles=tiles)
         peams = [i for i, s in enumerate(guidance.spec.sites) if s.fusion == "peam"]
         if peam_lq is not None:
-            other = guidance.features(pad(peam_lq, pixel_codec.FACTOR).to(weight))
+            other = guidance.features(pad(peam_lq, pixel_codec.FACTOR).to(weight.dtype), tiles=tiles)
             features = tuple(other[i] if i in peams else f for i, f in enumerate(features))
         if not base:
             sites = guidance.spec.sites
@@ -146,13 +148,24 @@ class NanoPipeline:
         if not peam:
             guidance = _without_peam(guidance)
             features = tuple(f for i, f in enumerate(features) if i not in peams)
-        denoiser = Denoiser(self.unet, guidance, features, self.positive, self.negative, options, exchange)
-        z_l = pixel_codec.encode(lq)
+        watched = Watched(progress, 1 if self.one_step else options.steps)
+        denoiser = Denoiser(
+            self.unet,
+            guidance,
+            features,
+            self.positive,
+            self.negative,
+            options,
+            exchange,
+            factor=pixel_codec.FACTOR,
+            between=watched.between,
+        )
+        z_l = pixel_codec.encode(lq.to(self.device))
         if self.one_step:
-            z_h = restore_once(denoiser, z_l * nano.SCALE, nano.S1_TIMESTEP, progress) / nano.SCALE
+            z_h = restore_once(denoiser, z_l * nano.SCALE, nano.S1_TIMESTEP, watched) / nano.SCALE
         else:
             # The latent is the residual: the LQ picture's own is zero.
-            residual = euler(denoiser, torch.zeros_like(z_l), self.prediction, options, progress, self.latent_std)
+            residual = euler(denoiser, torch.zeros_like(z_l), self.prediction, options, watched, self.latent_std)
             z_h = z_l + residual / nano.SCALE
         return pixel_codec.decode(z_h)[..., :height, :width].clamp(0, 1).float().cpu()
 

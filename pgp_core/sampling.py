@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from . import schedule
 from .errors import Cancelled, PGPError
-from .guidance import Guidance
 from .one_step import Predict, one_step
-from .unet_diffusers import guided
+from .tiling import Tiling
 
 #: ``progress(done, total)`` after each step; return False to cancel.
 Progress = Callable[[int, int], "bool | None"]
@@ -37,6 +34,7 @@ class SampleOptions:
         strength: of the guidance, 0 to 1.
         start_percent, end_percent: part of the sampling in which the guidance works, as shares of the
             timesteps from noise to picture.
+        tiling: what is done with a latent that is too large for one UNet call.
     """
 
     steps: int = 20
@@ -47,6 +45,7 @@ class SampleOptions:
     strength: float = 1.0
     start_percent: float = 0.0
     end_percent: float = 1.0
+    tiling: Tiling = field(default_factory=Tiling)
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= schedule.TRAIN_STEPS:
@@ -65,92 +64,8 @@ class SampleOptions:
             )
 
 
-@dataclass(frozen=True)
-class Conditioning:
-    """Cross-attention tokens and pooled vector of one prompt (or learned context).
-
-    Attributes:
-        context: ``(1, tokens, context_dim)``.
-        pooled: ``(1, pooled_dim)``.
-        time_ids: SDXL's six sizes in pixels.
-    """
-
-    context: torch.Tensor
-    pooled: torch.Tensor
-    time_ids: tuple[float, float, float, float, float, float]
-
-
-class Denoiser:
-    """A guided UNet's raw output with classifier-free guidance, for latents of one picture (or a batch).
-
-    Args:
-        guidance: None for the UNet alone.
-        features: from :meth:`Guidance.features`, computed once per picture.
-    """
-
-    def __init__(
-        self,
-        unet: torch.nn.Module,
-        guidance: Guidance | None,
-        features: tuple[torch.Tensor, ...],
-        positive: Conditioning,
-        negative: Conditioning | None,
-        options: SampleOptions,
-        exchange: bool = True,
-    ):
-        self.unet, self.guidance, self.features = unet, guidance, features
-        self.positive, self.negative, self.options, self.exchange = positive, negative, options, exchange
-
-    def __call__(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """``uncond + cfg * (cond - uncond)``; the batch is [uncond, cond], as everywhere in the field.
-
-        Args:
-            x: ``(B, C, h, w)``; the result has its dtype, whatever the UNet's is.
-            t: ``(B,)`` timesteps, all equal.
-        """
-        prompts = [self.positive]
-        if self.options.cfg != 1 and self.negative is not None:
-            prompts.insert(0, self.negative)
-        copies, n = len(prompts), x.shape[0]
-        dtype = next((p.dtype for p in self.unet.parameters()), x.dtype)
-        latent = torch.cat([x] * copies).to(dtype)
-        tokens = math.lcm(*(p.context.shape[1] for p in prompts))
-        # A prompt of several times 77 tokens meets a shorter one: attention over a repeated prompt is the same.
-        context = torch.cat([p.context.repeat(n, tokens // p.context.shape[1], 1) for p in prompts])
-        pooled = torch.cat([p.pooled.expand(n, -1) for p in prompts])
-        # Sizes stay in float32: bfloat16 knows no odd numbers above 256.
-        ids = torch.tensor([p.time_ids for p in prompts], device=x.device, dtype=torch.float32)
-        with self._guided(float(t[0])):
-            out: torch.Tensor = self.unet(
-                latent,
-                torch.cat([t] * copies),
-                encoder_hidden_states=context.to(latent),
-                added_cond_kwargs={"text_embeds": pooled.to(latent), "time_ids": ids.repeat_interleave(n, 0)},
-                return_dict=False,
-            )[0].to(x.dtype)
-        if copies == 1:
-            return out
-        uncond, cond = out.chunk(2)
-        return uncond + self.options.cfg * (cond - uncond)
-
-    def _guided(self, timestep: float) -> AbstractContextManager[Any]:
-        if self.guidance is None:
-            return nullcontext()
-        low, high = self.active_range()
-        strength = self.options.strength if low <= timestep <= high else 0.0
-        return guided(self.unet, self.guidance, self.features, strength, self.exchange)
-
-    def active_range(self) -> tuple[float, float]:
-        """Timesteps between which the guidance works, open at the ends of the sampling."""
-        last = schedule.TRAIN_STEPS - 1
-        o = self.options
-        high = float("inf") if o.start_percent <= 0 else (1 - o.start_percent) * last
-        low = float("-inf") if o.end_percent >= 1 else (1 - o.end_percent) * last
-        return low, high
-
-
 def euler(
-    denoiser: Denoiser,
+    denoiser: Predict,
     lq_latent: torch.Tensor,
     prediction: str,
     options: SampleOptions,
@@ -167,6 +82,7 @@ def euler(
     start at that timestep in earnest would have eleven times as much).
 
     Args:
+        denoiser: the UNet's raw output, a :class:`pgp_core.denoiser.Denoiser`.
         lq_latent: ``(B, C, h, w)``, scaled as the model wants it; its shape and device are the result's.
             A ``"noise"`` start uses nothing else of it.
         prediction: ``"epsilon"``, ``"v_prediction"`` or ``"sample"``.
@@ -210,7 +126,8 @@ def euler(
 def restore_once(
     predict: Predict, lq_latent: torch.Tensor, timestep: int, progress: Progress | None = None
 ) -> torch.Tensor:
-    """:func:`pgp_core.one_step.one_step` with progress; ``predict`` is a :class:`Denoiser`, or made of some."""
+    """:func:`pgp_core.one_step.one_step` with progress; ``predict`` is a
+    :class:`pgp_core.denoiser.Denoiser`, or made of some."""
     z_h = one_step(predict, lq_latent, timestep)
     report(progress, 1, 1)
     return z_h
@@ -219,6 +136,27 @@ def restore_once(
 def draw_noise(shape: Any, seed: int) -> torch.Tensor:
     """Start noise, float32 on the CPU, from a generator of its own."""
     return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))
+
+
+class Watched:
+    """Progress that can also be asked between steps, after each tile, whether to go on.
+
+    Args:
+        progress: told the steps done so far again each time.
+        total: how many there will be.
+    """
+
+    def __init__(self, progress: Progress | None, total: int):
+        self._progress, self._last = progress, (0, total)
+
+    def __call__(self, done: int, total: int) -> bool | None:
+        """A step is done."""
+        self._last = done, total
+        return None if self._progress is None else self._progress(done, total)
+
+    def between(self) -> None:
+        """Raise Cancelled if the caller wants no more."""
+        report(self._progress, *self._last)
 
 
 def report(progress: Progress | None, done: int, total: int) -> None:

@@ -9,11 +9,13 @@ import torch
 
 from . import conditioning, faithdiff, sdxl_loading
 from .canvas import pad
+from .denoiser import Conditioning, Denoiser
 from .errors import PGPError
 from .guidance import Guidance
 from .lora import Beside
+from .lq_tiles import LQTiles
 from .one_step import Dial, dialled
-from .sampling import Conditioning, Denoiser, Progress, SampleOptions, euler, restore_once
+from .sampling import Progress, SampleOptions, Watched, euler, restore_once
 from .sdxl_loading import Files, Prompt, Say
 from .sdxl_vae import VAE
 from .weights_file import open_weights
@@ -159,22 +161,32 @@ class SDXLPipeline:
         """
         options = options or self._defaults()
         height, width = canvas.shape[-2:]
-        lq = pad(canvas, self.vae.factor).to(self.device, torch.float32)
-        features = () if self.guidance is None else self.guidance.features(lq)
+        lq = pad(canvas, self.vae.factor).float()
+        features = () if self.guidance is None else self.guidance.features(lq, tiles=LQTiles(self.device))
         size = (lq.shape[-2], lq.shape[-1])
         positive, negative = self._conditioning(self.positive, size), None
         if self.negative is not None:
             negative = self._conditioning(self.negative, size)
         elif options.cfg != 1:
             raise PGPError(f"CFG {options.cfg:g} needs a negative prompt")
-        denoiser = Denoiser(self.unet, self.guidance, features, positive, negative, options)
+        watched = Watched(progress, 1 if self.one_step else options.steps)
+        denoiser = Denoiser(
+            self.unet,
+            self.guidance,
+            features,
+            positive,
+            negative,
+            options,
+            factor=self.vae.factor,
+            between=watched.between,
+        )
         # Sampled in float32: only the UNet itself runs in its dtype.
         z_l = self.vae.encode(lq)
         if self.s1_timestep is not None:
             pixel = denoiser if self.semantic is None else self.semantic.without(denoiser)
-            z_h = restore_once(dialled(pixel, denoiser, self.dial), z_l, self.s1_timestep, progress)
+            z_h = restore_once(dialled(pixel, denoiser, self.dial), z_l, self.s1_timestep, watched)
         else:
-            z_h = euler(denoiser, z_l, self.prediction, options, progress, zero_snr=self.zero_snr)
+            z_h = euler(denoiser, z_l, self.prediction, options, watched, zero_snr=self.zero_snr)
         if not bool(torch.isfinite(z_h).all()):
             dtype = str(next(self.unet.parameters()).dtype).removeprefix("torch.")
             raise PGPError(f"the UNet's numbers overflow in {dtype}: use --dtype bf16 or fp32")

@@ -88,6 +88,18 @@ def check_whole(info: UNetInfo, file: WeightsFile, plan: PrunePlan | None = None
     check_same(expected, found, file.name)
 
 
+class Reached(Exception):  # noqa: N818 - not an error: it ends a UNet call early
+    """Raised out of a guided UNet call that was asked to stop at a site.
+
+    Attributes:
+        features: the UNet's own there, ``(B, C, H, W)`` in the dtype in which the site computes.
+    """
+
+    def __init__(self, features: torch.Tensor):
+        super().__init__("the UNet has come to the site")
+        self.features = features
+
+
 class _Run:
     """What the hooks read during one guided stretch; filled by :func:`guided`."""
 
@@ -103,6 +115,8 @@ def guided(
     features: Sequence[torch.Tensor],
     strength: float = 1.0,
     exchange: bool = True,
+    phased: Mapping[int, torch.Tensor] | None = None,
+    stop: int | None = None,
 ) -> Iterator[_Run]:
     """Hook guidance into a diffusers UNet for the duration of a ``with`` block.
 
@@ -112,9 +126,12 @@ def guided(
         features: from :meth:`Guidance.features`; batch 1 or the batch of the UNet call. A call with k times
             the batch (CFG) has them repeated k times.
         strength: may be changed on the yielded object between calls (the sampling range).
+        phased: of sites whose phase exchange has been made already, see :meth:`Guidance.fuse`.
+        stop: the site at which a UNet call ends with :class:`Reached`.
 
     Raises:
         GuidanceError: if the UNet has no such site.
+        Reached: out of a UNet call inside the block, with ``stop``.
     """
     run = _Run(strength, exchange)
 
@@ -124,7 +141,11 @@ def guided(
             if f.shape[0] != 1 and h.shape[0] % f.shape[0] == 0:
                 f = f.repeat(h.shape[0] // f.shape[0], 1, 1, 1)
             # A PEAM stays in float32 where the UNet is in half precision, which its convolutions overflow.
-            return guidance.fuse(site, h.to(guidance.dtype_at(site, f)), f, run.strength, run.exchange).to(h.dtype)
+            own = h.to(guidance.dtype_at(site, f))
+            if site == stop:
+                raise Reached(own)
+            made = (phased or {}).get(site)
+            return guidance.fuse(site, own, f, run.strength, run.exchange, made).to(h.dtype)
 
         return fuse
 

@@ -16,6 +16,7 @@ from PIL import Image
 pytest.importorskip("skimage", reason='the evaluation needs scikit-image: pip install "pgp-diffsr[eval]"')
 
 from pgp_core import nano
+from pgp_core.denoiser import Conditioning
 from pgp_core.errors import Cancelled, PGPError, PictureError
 from pgp_core.evaluation import mechanism, quality, report
 from pgp_core.evaluation.cases import Case, cases, picture_of
@@ -27,7 +28,7 @@ from pgp_core.evaluation.sheet import sheet
 from pgp_core.guidance import Guidance
 from pgp_core.nano_pipeline import NanoPipeline
 from pgp_core.plan import load_plan
-from pgp_core.sampling import Conditioning, SampleOptions
+from pgp_core.sampling import SampleOptions
 from pgp_core.training.degradation import fixed_recipe
 from pgp_core.unet_diffusers import build_unet
 from pgp_core.unet_shape import NANO_SHAPE

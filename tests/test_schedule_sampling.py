@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from pgp_core import schedule
+from pgp_core.denoiser import Conditioning, Denoiser
 from pgp_core.errors import Cancelled, PGPError
 from pgp_core.guidance import Guidance, GuidanceSpec, Site
 from pgp_core.one_step import Dial, dialled, one_step
-from pgp_core.sampling import Conditioning, Denoiser, SampleOptions, draw_noise, euler, restore_once
+from pgp_core.sampling import SampleOptions, draw_noise, euler, restore_once
 from pgp_core.unet_diffusers import guided
 
 
@@ -241,7 +242,7 @@ class FakeGuidance:
     def dtype_at(self, _site: int, f: torch.Tensor) -> torch.dtype:
         return f.dtype
 
-    def fuse(self, _site: int, h: torch.Tensor, _f: torch.Tensor, strength: float, _exchange: bool) -> torch.Tensor:
+    def fuse(self, _site: int, h: torch.Tensor, _f: torch.Tensor, strength: float, *_: object) -> torch.Tensor:
         self.strengths.append(strength)
         return h
 

@@ -2,7 +2,8 @@
 
 Tested with ComfyUI 0.33. Everything touched: ``comfy.supported_models.SDXL`` and ``comfy.model_base`` (building a
 MODEL: ``model``), ``comfy.model_patcher`` and ``comfy.model_management`` (who owns weights), the UNet's
-``input_block_patch`` and the ``OUTER_SAMPLE`` wrapper (where guidance acts: ``guidance``), object patches on
+``input_block_patch`` and the ``OUTER_SAMPLE`` wrapper (where guidance acts: ``guidance``; ``adaptive``), the
+``model_function_wrapper``, ``CFGGuider.conds`` and the switches of ``comfy.ops`` (``tiling``), object patches on
 transformer blocks (``pruning``), the ``DIFFUSION_MODEL`` wrapper (``recording``), ``ModelPatcher.add_patches``
 (``missing_blocks``), ``ModelPatcher.model_state_dict_for_saving`` (``saving``), ``comfy.utils.load_torch_file``
 (``files``), ``comfy.sd.VAE`` (nano's codec: ``nano``), ``comfy.samplers.KSAMPLER`` (``one_step``) and ``folder_paths``
@@ -11,6 +12,7 @@ transformer blocks (``pruning``), the ``DIFFUSION_MODEL`` wrapper (``recording``
 
 from __future__ import annotations
 
+from .adaptive import adaptive_model
 from .conditioning import (
     conditioning_fingerprint,
     conditioning_names,
@@ -20,6 +22,7 @@ from .conditioning import (
 )
 from .folders import register_folders
 from .guidance import GuidancePatch, apply_guidance, describe_guidance, load_guidance
+from .kinds import is_guided, is_nano
 from .model import WEIGHT_DTYPES, load_unet
 from .models import guidance_names, load_guidance_named, load_unet_named, unet_names
 from .nano import load_nano, pixel_vae
@@ -28,12 +31,15 @@ from .plans import NO_PLAN, plan_choices, plan_files, plan_named, save_plan_name
 from .pruning import apply_plan
 from .recording import Recording, check_report, record, report_files, report_named
 from .saving import relative_to_output, save_unet
+from .tiling import PHASES, tile_model
 
 __all__ = [
     "NO_PLAN",
+    "PHASES",
     "WEIGHT_DTYPES",
     "GuidancePatch",
     "Recording",
+    "adaptive_model",
     "apply_guidance",
     "apply_plan",
     "check_report",
@@ -41,7 +47,9 @@ __all__ = [
     "conditioning_names",
     "describe_guidance",
     "guidance_names",
+    "is_guided",
     "is_listed",
+    "is_nano",
     "load_conditioning",
     "load_guidance",
     "load_guidance_named",
@@ -61,5 +69,6 @@ __all__ = [
     "save_conditioning",
     "save_plan_named",
     "save_unet",
+    "tile_model",
     "unet_names",
 ]

@@ -17,8 +17,11 @@ from comfy.ldm.modules.diffusionmodules.model import vae_attention
 from ...pgp_core.errors import GuidanceError
 from ...pgp_core.guidance import Guidance, GuidanceSpec
 from ...pgp_core.guidance_file import read_guidance
+from ...pgp_core.lq_tiles import LQTiles
+from ...pgp_core.tiling import Tile
 from ...pgp_core.topology import KeyMap
 from .files import opened
+from .parts import current_part
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +78,13 @@ class GuidancePatch:
     def __init__(self, patcher: Any, lq: torch.Tensor, strength: float, sigma_start: float, sigma_end: float):
         self.patcher = patcher
         self.lq = lq
+        self.tiles = LQTiles(
+            patcher.load_device,
+            mm.intermediate_device(),
+            say=lambda line: log.warning("Apply PGP-DiffSR: %s", line),
+            free=mm.soft_empty_cache,
+            done=mm.throw_exception_if_processing_interrupted,
+        )
         self.strength = strength
         self.sigma_start, self.sigma_end = sigma_start, sigma_end
         self.names = KeyMap()
@@ -84,6 +94,8 @@ class GuidancePatch:
         self.canvas: tuple[int, ...] = ()
         #: The same features where they are used; several devices with core's multi-GPU.
         self.moved: dict[torch.device, tuple[torch.Tensor, ...]] = {}
+        #: Which latents of the batch are sampled, where that is done a few at a time.
+        self.part: tuple[int, int] | None = None
 
     def models(self) -> list[Any]:
         """What core must have loaded while this patch runs."""
@@ -102,10 +114,9 @@ class GuidancePatch:
         """Core's OUTER_SAMPLE wrapper: features are made while the MODEL need not be on the card yet."""
         # What an interrupted run may have left.
         self.cleanup()
+        self.part = current_part()
         if self.strength != 0 and noise.ndim == 4:
-            sites = self.patcher.model.spec.sites
-            halvings = self.names.halvings_before(sites[0].module)
-            self._make(0, tuple(-(-n // 2**halvings) for n in noise.shape[-2:]))
+            self._make(0, self._positions(0, tuple(noise.shape[-2:])))
         return executor(noise, *args, **kwargs)
 
     @torch.compiler.disable
@@ -113,16 +124,45 @@ class GuidancePatch:
         site = self.blocks.get(tuple(options["block"]))
         if site is None or not self._active(options):
             return h
+        guidance, tile = self.patcher.model, options.get("pgp_tile")
+        phased = None
+        if "pgp_phase" in options and guidance.exchanges(site):
+            phased = options["pgp_phase"].at(site, tile, h.float())
         chunks = len(options["cond_or_uncond"])
-        f = self._features(site, h)[site]
+        f = self._features(site, h, tile)
         if f.shape[0] > 1:
             # One picture per latent, for every chunk of cond and uncond that core put together.
             f = comfy.utils.repeat_to_batch_size(f, h.shape[0] // chunks).repeat(chunks, 1, 1, 1)
-        guidance = self.patcher.model
         if guidance.spec.sites[site].fusion == "alignment":
             return guidance.fuse(site, h, f, self.strength)
         # Twelve convolutions in a row overflow half precision; the UNet goes on in its own dtype.
-        return guidance.fuse(site, h.float(), f, self.strength).to(h.dtype)
+        return guidance.fuse(site, h.float(), f, self.strength, phased=phased).to(h.dtype)
+
+    @property
+    def has_alignment(self) -> bool:
+        """Whether FaithDiff's alignment is part of it."""
+        return "alignment" in self.patcher.model.spec.parts
+
+    def halvings(self, site: int) -> int:
+        """How often the latent's size has been halved at a site."""
+        return self.names.halvings_before(self.patcher.model.spec.sites[site].module)
+
+    def exchanging(self, options: dict[str, Any]) -> list[int]:
+        """Sites at which a call exchanges phases, as the UNet comes to them."""
+        if not self._active(options):
+            return []
+        return [site for _, site in sorted(self.blocks.items()) if self.patcher.model.exchanges(site)]
+
+    def resting_features(self, site: int, need: tuple[int, ...]) -> torch.Tensor:
+        """A site's features for ``need`` feature positions of the whole latent, where they rest.
+
+        Returns:
+            ``(pictures, C, *need)``.
+        """
+        if self.features is None or not _fits(self.canvas, self.patcher.model.spec.sites[site].scale, need):
+            self._make(site, need)
+        assert self.features is not None
+        return self.features[site]
 
     def _active(self, options: dict[str, Any]) -> bool:
         if self.strength == 0:
@@ -131,18 +171,35 @@ class GuidancePatch:
             return True
         return self.sigma_end <= float(options["sigmas"][0]) <= self.sigma_start
 
-    def _features(self, site: int, h: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Features of every site on h's device."""
-        need = tuple(h.shape[-2:])
-        if self.features is None or not _fits(self.canvas, self.patcher.model.spec.sites[site].scale, need):
-            self._make(site, need)
+    def _features(self, site: int, h: torch.Tensor, tile: Tile | None) -> torch.Tensor:
+        """A site's features on h's device."""
+        if tile is not None and not tile.whole:
+            part = tile.coarser(1 << self.halvings(site))
+            if (part.height, part.width) != tuple(h.shape[-2:]):
+                raise GuidanceError(
+                    f"Apply PGP-DiffSR: within tiles the model's features are {h.shape[-1]} x {h.shape[-2]} where the "
+                    f"picture's are {part.width} x {part.height}; leave out what else cuts or scales them"
+                )
+            # Large canvases stay where they rest.
+            return tile.crop(self.resting_features(site, self._positions(site, tile.of))).to(h.device)
+        self.resting_features(site, tuple(h.shape[-2:]))
         if h.device not in self.moved:
             self.moved[h.device] = tuple(f.to(h.device) for f in self.features or ())
-        return self.moved[h.device]
+        return self.moved[h.device][site]
+
+    def _positions(self, site: int, latent: tuple[int, ...]) -> tuple[int, ...]:
+        """Feature positions at a site of a whole latent."""
+        return tuple(-(-n // 2 ** self.halvings(site)) for n in latent)
+
+    def _pictures(self) -> torch.Tensor:
+        """Those for the latents that are sampled."""
+        if self.part is None or len(self.lq) == 1:
+            return self.lq
+        return self.lq[[i % len(self.lq) for i in range(*self.part)]]
 
     def _make(self, site: int, need: tuple[int, ...]) -> None:
         """Features of every site for ``need`` feature positions at one of them."""
-        guidance, lq = self.patcher.model, self.lq
+        guidance, lq = self.patcher.model, self._pictures()
         scale = guidance.spec.sites[site].scale
         if not _fits(lq.shape[-2:], scale, need):
             height, width = (n * scale for n in need)
@@ -151,22 +208,15 @@ class GuidancePatch:
                 *(lq.shape[-1], lq.shape[-2], width, height),
             )
             lq = comfy.utils.common_upscale(lq, width, height, "lanczos", "disabled")
-        device = self.patcher.load_device
-        dtype = mm.vae_dtype(device, [torch.float16, torch.bfloat16])
+        dtype = mm.vae_dtype(self.patcher.load_device, [torch.float16, torch.bfloat16])
+        tiles, pixels = self.tiles, lq.shape[-2] * lq.shape[-1]
         encoder = _ENCODER_BYTES * dtype.itemsize if "lq_encoder" in guidance.spec.parts else 0
-        mm.load_models_gpu([self.patcher], memory_required=(encoder + _ADAPTER_BYTES) * lq.shape[-2] * lq.shape[-1])
-        # One by one: a picture of 1024 x 1024 takes the encoder 3.5 GB in half precision.
-        pictures = [self._of(picture[None].to(device, torch.float32), dtype) for picture in lq]
-        self.features = tuple(torch.cat(fs) for fs in zip(*pictures, strict=True))
+        memory = encoder * min(pixels, tiles.tile**2) + _ADAPTER_BYTES * min(pixels, tiles.adapter_tile**2)
+        mm.load_models_gpu([self.patcher], memory_required=memory)
+        # One by one: a tile of 1024 x 1024 takes the encoder 3.5 GB in half precision.
+        pictures = [guidance.features(picture[None].float(), dtype, tiles) for picture in lq]
+        self.features = tuple(fs[0] if len(fs) == 1 else torch.cat(fs) for fs in zip(*pictures, strict=True))
         self.canvas, self.moved = tuple(lq.shape[-2:]), {}
-
-    def _of(self, lq: torch.Tensor, dtype: torch.dtype) -> list[torch.Tensor]:
-        """Features of one picture, in ComfyUI's device for what rests."""
-        features = self.patcher.model.features(lq, dtype)
-        if dtype != torch.float32 and not all(f.isfinite().all() for f in features):
-            log.warning("Apply PGP-DiffSR: the LQ encoder overflowed in %s; it is run again in float32", dtype)
-            features = self.patcher.model.features(lq, torch.float32)
-        return [f.to(mm.intermediate_device()) for f in features]
 
 
 def _fits(canvas: Any, scale: int, need: tuple[int, ...]) -> bool:

@@ -16,6 +16,8 @@ class NanoLatent(comfy.latent_formats.LatentFormat):
     latent_channels = pixel_codec.CHANNELS
     spacial_downscale_ratio = pixel_codec.FACTOR
     scale_factor = nano.SCALE
+    #: What is sampled is added to the LQ canvas's own latent.
+    is_residual = True
     # The previewer maps channels to RGB linearly; after unshuffling there are three left.
     latent_rgb_factors: ClassVar = [[0.3, 0.0, 0.0], [0.0, 0.3, 0.0], [0.0, 0.0, 0.3]]
 

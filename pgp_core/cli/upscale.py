@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 METHODS = ("wavelet", "adain", "none")
 #: :data:`pgp_core.sampling.STARTS`.
 STARTS = ("noise", "lq", "lr")
+#: :data:`pgp_core.tiling.BLENDS` and :data:`pgp_core.tiling.PHASES`.
+BLENDS, PHASES = ("cosine", "gaussian"), ("tile", "canvas")
 #: :data:`pgp_core.images.FORMATS`.
 FORMATS = {"png": ".png", "tiff": ".tif", "jpeg": ".jpg", "webp": ".webp"}
 
@@ -51,6 +53,13 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--overwrite", action="store_true", help="make results again that are there already")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (auto)")
     parser.add_argument("--json", action="store_true", help="one JSON object a picture on stdout")
+    tiles = parser.add_argument_group("large pictures", "what does not fit in memory at once is restored in tiles")
+    tiles.add_argument(
+        "--tile", type=int, default=0, metavar="N", help="side in pixels (0: none as long as the picture fits)"
+    )
+    tiles.add_argument("--overlap", type=int, default=128, metavar="N", help="of neighbours, in pixels (128)")
+    tiles.add_argument("--blend", choices=BLENDS, default="cosine", help="of what tiles share (cosine)")
+    tiles.add_argument("--phase", choices=PHASES, default="tile", help="over what PEAM exchanges the phase (tile)")
     full_size.add_to(parser)
     parser.set_defaults(run=run, wrong_usage=parser.error)
 
@@ -203,10 +212,12 @@ def _size(args: argparse.Namespace) -> Size:
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
     from ..sampling import SampleOptions
+    from ..tiling import Tiling
 
     if not 1 <= args.quality <= 100:
         raise PGPError(f"the quality is 1 to 100, not {args.quality}")
-    options: dict[str, Any] = {"seed": args.seed, "strength": args.strength}
+    tiling = Tiling(args.tile, args.overlap, args.blend, args.phase)
+    options: dict[str, Any] = {"seed": args.seed, "strength": args.strength, "tiling": tiling}
     if args.cfg is not None:
         options["cfg"] = args.cfg
     if args.steps is not None:

@@ -16,6 +16,7 @@ from PIL import Image
 from .. import lora, nano
 from ..canvas import resize
 from ..checkpoints import read_safetensors
+from ..denoiser import Conditioning
 from ..errors import CheckpointError
 from ..guidance import KEY_PREFIX, Guidance
 from ..nano_pipeline import NanoPipeline
@@ -25,7 +26,7 @@ from ..planner.fine import smallest_scale, totals
 from ..prune import prune_state_dict
 from ..redundancy.analyze import analyze
 from ..redundancy.report import Report
-from ..sampling import Conditioning, Progress, SampleOptions, report
+from ..sampling import Progress, SampleOptions, report
 from ..topology import NANO, stacks_of
 from ..training.degradation import Degradation
 from ..training.pictures import Painter

@@ -9,8 +9,9 @@ import trained_lora
 
 from pgp_core import lora, nano, pixel_codec
 from pgp_core.checkpoints import read_safetensors
+from pgp_core.denoiser import Conditioning, Denoiser
 from pgp_core.nano_pipeline import NanoPipeline
-from pgp_core.sampling import Conditioning, Denoiser, SampleOptions, euler, restore_once
+from pgp_core.sampling import SampleOptions, euler, restore_once
 
 SEED, STEPS, CFG = 5, 4, 1.5
 

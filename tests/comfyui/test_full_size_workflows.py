@@ -7,7 +7,6 @@ of SDXL's own width, with random weights.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 import re
 from collections.abc import Iterator
@@ -15,21 +14,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import faithdiff_file
 import pytest
 import torch
-from faithdiff_file import NARROW
-from safetensors.torch import load_file, save_file
 
-from pgp_core import conditioning
-from pgp_core.convert import convert
-from pgp_core.fresh_guidance import fresh_spec, write_fresh_guidance
-from pgp_core.guidance import KEY_PREFIX, METADATA_KEY, Guidance
-from pgp_core.plan import load_plan
-from pgp_core.prune import prune_state_dict
+from pgp_core.fresh_guidance import write_fresh_guidance
 
 from . import pictures
 from .comfy_server import RunFailed, Server
+from .full_size_files import write_files
 from .locate import FULL_SIZE_WORKFLOWS
 from .ui_to_prompt import BYPASSED, MUTED, to_prompt
 from .workflow_size import canvas_size
@@ -52,71 +44,11 @@ FOLDERS = {
 UNPUBLISHED = {"pgp-diffsr-unet.safetensors", "pgp-diffsr-guidance.safetensors"}
 
 
-def _sdxl_vae(file: Path) -> None:
-    """Random weights in diffusers' keys, which core converts."""
-    from diffusers import AutoencoderKL
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        vae = AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            block_out_channels=(128, 256, 512, 512),
-            layers_per_block=2,
-        )
-    save_file({k: v.half() for k, v in vae.state_dict().items()}, file)
-
-
-def _guidance(file: Path) -> None:
-    """LQ adapter and PEAM as if trained: a fresh PEAM changes nothing."""
-    spec = dataclasses.replace(fresh_spec(NARROW.channels[0]), trained=True)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        guidance = Guidance.fresh(spec)
-        torch.nn.init.normal_(guidance.peam["0"].convs[-1].weight, std=0.05)  # type: ignore[index,union-attr]
-    tensors = {KEY_PREFIX + k: v for k, v in guidance.state_dict().items()}
-    save_file(tensors, file, {METADATA_KEY: json.dumps(spec.to_json())})
-
-
 @pytest.fixture(scope="module")
 def models(server: Server) -> Iterator[Path]:
     """ComfyUI's models folder with a file for every name, gone afterwards: the VAE alone has 167 MB."""
-    folder = server.folder / "models"
-    files = [
-        folder / name
-        for name in (
-            "diffusion_models/FaithDiff.bin",
-            "diffusion_models/pgp-diffsr-unet.safetensors",
-            "diffusion_models/broken.safetensors",
-            "model_patches/pgp-diffsr-guidance.safetensors",
-            "model_patches/broken.safetensors",
-            "vae/sdxl_vae.safetensors",
-            "conditioning/positive.safetensors",
-            "conditioning/negative.safetensors",
-        )
-    ]
-    for file in files:
-        file.parent.mkdir(exist_ok=True)
-    faithdiff, pruned, broken, guidance, broken_guidance, vae, *contexts = files
-    torch.save(faithdiff_file.state_dict(), faithdiff)
-    whole, alignment = convert(faithdiff, server.folder / "converted", torch.float32)
-    save_file(prune_state_dict(load_file(whole), load_plan("pgp-sdxl")), pruned)
-    whole.unlink()
-    alignment.unlink()
-    _guidance(guidance)
-    for file in (broken, broken_guidance):
-        file.write_bytes(b"\xff" * 1000)
-    _sdxl_vae(vae)
-    sizes = {"width": 96, "height": 64, "crop_w": 0, "crop_h": 0, "target_width": 96, "target_height": 64}
-    for seed, file in enumerate(contexts):
-        g = torch.Generator().manual_seed(seed)
-        context, pooled = torch.randn(1, 77, NARROW.context_dim, generator=g), torch.randn(1, 32, generator=g)
-        conditioning.save(file, [[context, {"pooled_output": pooled, **sizes}]])
-    try:
+    with write_files(server.folder / "models") as folder:
         yield folder
-    finally:
-        for file in files:
-            file.unlink()
 
 
 @pytest.fixture
@@ -248,6 +180,80 @@ def test_another_canvas_takes_the_exact_pixels(
     (saved,) = server.run(prompt)["outputs"][_only(prompt, "SaveImage")]["images"]
     # 29 * 65 / 37 = 50.9
     assert pictures.read(server.picture(saved)).shape == (1, 3, 51, 65)
+
+
+# -- the simple node -----------------------------------------------------------------------------------------
+
+
+def _simple(prompt: dict[str, Any], **inputs: Any) -> dict[str, Any]:
+    """A workflow's loaders, and PGP-DiffSR Upscale behind them."""
+    kinds = ("LoadImage", "PGPDiffSRLoadModel", "PGPDiffSRLoadGuidance", "VAELoader", "PGPDiffSRLoadConditioning")
+    simple = {i: n for i, n in prompt.items() if n["class_type"] in kinds}
+    sources = {
+        "image": _only(prompt, "LoadImage"),
+        "model": _only(prompt, "PGPDiffSRLoadModel"),
+        "model_patch": _only(prompt, "PGPDiffSRLoadGuidance"),
+        "vae": _only(prompt, "VAELoader"),
+        "positive": "positive",
+        "negative": "negative",
+    }
+    values = {"scale": SCALE, "steps": 20, "cfg": 0.0, "strength": 1.0, "seed": 42, "tile": 0, "shared_noise": False}
+    links = {name: [node, 0] for name, node in sources.items()}
+    chosen = {**links, **values, **inputs}
+    simple["upscale"] = {
+        "class_type": "PGPDiffSRUpscale",
+        "inputs": {name: value for name, value in chosen.items() if value is not None},
+    }
+    simple["save"] = {"class_type": "SaveImage", "inputs": {"images": ["upscale", 0], "filename_prefix": "simple"}}
+    return simple
+
+
+def _simple_result(server: Server, prompt: dict[str, Any]) -> torch.Tensor:
+    (saved,) = server.run(prompt)["outputs"]["save"]["images"]
+    return pictures.read(server.picture(saved))
+
+
+@pytest.mark.usefixtures("models", "picture")
+def test_the_simple_node_s_picture_is_the_workflow_s(
+    full_size_workflow: dict[str, Any], object_info: dict[str, Any], server: Server
+) -> None:
+    prompt = _prompt(full_size_workflow, object_info)
+    method = prompt[_only(prompt, "PGPDiffSRColorFix")]["inputs"]["method"]
+    result, _ = _result(server, prompt)
+    assert torch.equal(_simple_result(server, _simple(prompt, color_fix=method)), result)
+
+
+@pytest.mark.usefixtures("models", "picture")
+def test_the_simple_node_without_guidance_and_in_one_step(
+    full_size_workflow: dict[str, Any], object_info: dict[str, Any], server: Server
+) -> None:
+    """Without: the command line's start "lq", half of the noise range; one step: timestep 1, without CFG."""
+    prompt = _prompt(full_size_workflow, object_info)
+    unguided = _simple(prompt, steps=3, color_fix="none", model_patch=None)
+    once = _simple(prompt, steps=1, color_fix="none", negative=None)
+    # The same by hand.
+    by_hand = copy.deepcopy(prompt)
+    by_hand[_only(by_hand, "PGPDiffSRColorFix")]["inputs"]["method"] = "none"
+    sampler = by_hand[_only(by_hand, "KSampler")]["inputs"]
+    (encode,) = (i for i, n in by_hand.items() if n["class_type"] == "VAEEncode")
+    guided = sampler["model"]
+    sampler.update(steps=3, denoise=0.5, latent_image=[encode, 0], model=[_only(by_hand, "PGPDiffSRLoadModel"), 0])
+    assert torch.equal(_simple_result(server, unguided), _result(server, by_hand)[0])
+    step = _only(by_hand, "KSampler")
+    by_hand["noise"] = {"class_type": "DisableNoise", "inputs": {}}
+    by_hand["guider"] = {"class_type": "BasicGuider", "inputs": {"model": guided, "conditioning": ["positive", 0]}}
+    by_hand["one"] = {"class_type": "PGPDiffSROneStep", "inputs": {"model": guided, "timestep": 1}}
+    by_hand[step] = {
+        "class_type": "SamplerCustomAdvanced",
+        "inputs": {
+            "noise": ["noise", 0],
+            "guider": ["guider", 0],
+            "sampler": ["one", 0],
+            "sigmas": ["one", 1],
+            "latent_image": [encode, 0],
+        },
+    }
+    assert torch.equal(_simple_result(server, once), _result(server, by_hand)[0])
 
 
 # -- files that are not there, or broken ---------------------------------------------------------------------

@@ -38,6 +38,10 @@ IDS = (
     "PGPDiffSRShowPlan",
     "PGPDiffSRPlotRedundancy",
     "PGPDiffSRPhaseOnly",
+    "PGPDiffSRTiling",
+    "PGPDiffSRDifficulty",
+    "PGPDiffSRAdaptive",
+    "PGPDiffSRUpscale",
 )
 
 
@@ -75,6 +79,15 @@ def test_the_workflows_are_offered_as_templates(server: Server) -> None:
     for file in WORKFLOWS:
         body = server.get(f"/api/workflow_templates/{FOLDER}/{file.name}")
         assert json.loads(body) == json.loads(file.read_text(encoding="utf-8"))
+
+
+def test_the_blueprint_is_offered(server: Server) -> None:
+    (file,) = (PACK / "subgraphs").glob("*.json")
+    offered = server.get_json("/global_subgraphs")
+    (key,) = (k for k, v in offered.items() if v["info"]["node_pack"] == f"custom_nodes.{FOLDER}")
+    assert offered[key]["name"] == file.stem
+    served = server.get_json(f"/global_subgraphs/{key}")["data"]
+    assert json.loads(served) == json.loads(file.read_text(encoding="utf-8"))
 
 
 def test_what_the_nodes_import_of_pgp_core_needs_torch_only(comfy: Comfy, tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ from safetensors.torch import save_file
 
 from pgp_core import faithdiff
 from pgp_core.convert import convert
+from pgp_core.denoiser import Conditioning, Denoiser
 from pgp_core.guidance import KEY_PREFIX, METADATA_KEY, Guidance, GuidanceSpec, Site
 from pgp_core.plan import PrunePlan, StackPlan
-from pgp_core.sampling import Conditioning, Denoiser, SampleOptions, euler
+from pgp_core.sampling import SampleOptions, euler
 from pgp_core.topology import KeyMap
 from pgp_core.unet_diffusers import build_unet, load_unet
 from pgp_core.unet_shape import SDXL_SHAPE

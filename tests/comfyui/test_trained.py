@@ -11,7 +11,8 @@ import trained_runs
 
 from pgp_core import lora
 from pgp_core.checkpoints import read_safetensors
-from pgp_core.sampling import Conditioning, Denoiser, SampleOptions, restore_once
+from pgp_core.denoiser import Conditioning, Denoiser
+from pgp_core.sampling import SampleOptions, restore_once
 from pgp_core.sdxl_loading import Files, find_unet, read_guidance
 from pgp_core.unet_shape import UNetShape
 

@@ -25,8 +25,9 @@ def test_every_node_has_the_widgets_and_inputs_of_its_schema(
         if node["type"] == "MarkdownNote":
             continue
         schema = object_info[node["type"]]
-        names = [n for n in widget_names(schema) if n != "compare_view"]
-        assert len(node.get("widgets_values", [])) == len(names), (node["type"], names)
+        values = node.get("widgets_values", [])
+        names = [n for n in widget_names(schema, values) if n != "compare_view"]
+        assert len(values) == len(names), (node["type"], names)
         inputs = {**schema["input"].get("required", {}), **schema["input"].get("optional", {})}
         assert {i["name"] for i in node.get("inputs", [])} <= inputs.keys()
         assert [o["type"] for o in node.get("outputs", [])] == schema["output"], node["type"]

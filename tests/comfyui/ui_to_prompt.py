@@ -1,13 +1,11 @@
 """From a workflow as the page saves it (format 0.4) to the prompt that ComfyUI's API takes.
 
-Of core's dynamic combos only choices that bring no inputs of their own are known here.
-
 The page does this in the browser; tests without one need it too. ``test_browser.py`` compares both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 #: Input types that are a widget on the node, besides lists of choices.
@@ -39,29 +37,44 @@ def to_prompt(workflow: dict[str, Any], object_info: dict[str, Any]) -> dict[str
     return _Graph(workflow, object_info).prompt()
 
 
-def widget_names(schema: dict[str, Any]) -> list[str | None]:
-    """Names of a node's widgets in the order of ``widgets_values``; None for those that are no input."""
-    return list(_widgets(schema))
+def widget_names(schema: dict[str, Any], values: Sequence[Any] = ()) -> list[str | None]:
+    """Names of a node's widgets in the order of ``widgets_values``; None for those that are no input.
+
+    Args:
+        values: what the widgets have, as far as known: core's dynamic combos bring widgets that depend on their
+            choice, named ``combo.widget``, right behind them.
+    """
+    names: list[str | None] = []
+    uploads = 0
+    for name, (kind, *rest) in _inputs(schema):
+        options = rest[0] if rest else {}
+        if options.get("forceInput") or not (isinstance(kind, list) or kind in WIDGETS):
+            continue
+        _add(names, name, kind, options, values)
+        if options.get("control_after_generate") or (kind == "INT" and name in ("seed", "noise_seed")):
+            names.append(None)
+        uploads += any(options.get(what) for what in ("image_upload", "video_upload"))
+    # The page adds the upload buttons behind the other widgets.
+    return [*names, *[None] * uploads]
+
+
+def _add(names: list[str | None], name: str, kind: Any, options: dict[str, Any], values: Sequence[Any]) -> None:
+    """A widget, and those that its choice brings."""
+    at = len(names)
+    names.append(name)
+    if kind != "COMFY_DYNAMICCOMBO_V3":
+        return
+    keys = [o["key"] for o in options["options"]]
+    chosen = options["options"][keys.index(values[at]) if at < len(values) and values[at] in keys else 0]
+    for inputs in chosen["inputs"].values():
+        for inner, (inner_kind, *rest) in inputs.items():
+            _add(names, f"{name}.{inner}", inner_kind, rest[0] if rest else {}, values)
 
 
 def _inputs(schema: dict[str, Any]) -> Iterator[tuple[str, list[Any]]]:
     for kind in ("required", "optional"):
         for name in schema["input_order"].get(kind, []):
             yield name, schema["input"][kind][name]
-
-
-def _widgets(schema: dict[str, Any]) -> Iterator[str | None]:
-    uploads = 0
-    for name, (kind, *rest) in _inputs(schema):
-        options = rest[0] if rest else {}
-        if options.get("forceInput") or not (isinstance(kind, list) or kind in WIDGETS):
-            continue
-        yield name
-        if options.get("control_after_generate") or (kind == "INT" and name in ("seed", "noise_seed")):
-            yield None
-        uploads += bool(options.get("image_upload"))
-    # The page adds the upload buttons behind the other widgets.
-    yield from [None] * uploads
 
 
 class _Graph:
@@ -82,8 +95,8 @@ class _Graph:
 
     def _values(self, node: dict[str, Any]) -> dict[str, Any]:
         schema = self.object_info[node["type"]]
-        names = widget_names(schema)
         values = list(node.get("widgets_values") or [])
+        names = widget_names(schema, values)
         if values and len(values) != len(names):
             raise WorkflowError(f"node {node['id']} ({node['type']}) has {len(values)} widget values for {names}")
         if not values:

@@ -6,8 +6,13 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch as replace
 
+import comfy.model_management as mm
+import comfy.model_patcher
+import comfy.ops
 import torch
-from pgp_pack.pgp_core.guidance import Guidance
+from comfy.ldm.modules.diffusionmodules.model import vae_attention
+from pgp_pack.nodes.comfy_backbone.guidance import GuidancePatch
+from pgp_pack.pgp_core.guidance import Guidance, GuidanceSpec, Site
 
 from . import scene
 
@@ -55,3 +60,46 @@ def check_features_for_another_size(_out: Path) -> Any:
             assert patch(torch.ones(1, CHANNELS, height, width), OPTIONS).shape[-2:] == (height, width)
     patch.cleanup()
     return {"canvases": sizes}
+
+
+def check_features_in_tiles(_out: Path) -> Any:
+    """A canvas of more than a tile: what core is asked to make room for, and the encoder with core's layers."""
+    torch.manual_seed(0)
+    spec = GuidanceSpec(sites=(Site("conv_in", 32, 0, 2, "alignment"),), encoder_channels=(32, 32))
+    guidance = Guidance(spec, operations=comfy.ops.manual_cast, attention=vae_attention()).requires_grad_(False)
+    # Core's layers begin with whatever lies in memory.
+    guidance.load_state_dict(Guidance(spec).state_dict())
+    patcher = comfy.model_patcher.CoreModelPatcher(guidance, torch.device("cpu"), torch.device("cpu"))
+    lq = torch.rand(1, 3, 128, 96, generator=torch.Generator().manual_seed(1))
+    (whole,) = guidance.features(lq)
+    asked: list[int] = []
+    half = [torch.float32]
+    results: dict[str, Any] = {}
+    with (
+        replace.object(mm, "load_models_gpu", lambda _, memory_required: asked.append(memory_required)),
+        replace.object(mm, "vae_dtype", lambda *_: half[0]),
+    ):
+        for name, tile, dtype in (
+            ("whole", 128, torch.float32),
+            ("tiled", 64, torch.float32),
+            ("tiled half", 64, torch.bfloat16),
+            ("overflowing", 64, torch.float16),
+        ):
+            half[0] = dtype
+            if name == "overflowing":
+                # Beyond float16's largest, 65504, and back.
+                last = guidance.lq_encoder.mid_block.resnets[1].conv2
+                last.weight.mul_(1e6)
+            patch = GuidancePatch(patcher, lq, 1.0, float("inf"), 0.0)
+            patch.tiles.tile = tile
+            patch._make(0, (64, 48))
+            (f,) = patch.features or ()
+            results[name] = {
+                "device": f.device.type,
+                "dtype": str(f.dtype),
+                "shape": list(f.shape),
+                "equal": torch.equal(f, whole),
+                "difference": float((f.float() - whole).pow(2).mean().sqrt() / whole.std()),
+                "finite": bool(f.isfinite().all()),
+            }
+    return results | {"asked": asked}

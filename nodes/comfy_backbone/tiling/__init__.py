@@ -1,0 +1,8 @@
+"""A MODEL that is called tile by tile, inside one run of any sampler."""
+
+from __future__ import annotations
+
+from .apply import PHASES, tile_model
+from .calls import TiledCalls
+
+__all__ = ["PHASES", "TiledCalls", "tile_model"]

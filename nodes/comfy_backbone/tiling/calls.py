@@ -1,0 +1,235 @@
+"""Core's model function wrapper that calls a MODEL tile by tile."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import comfy.model_base
+import comfy.model_management as mm
+import torch
+
+from ....pgp_core.errors import PGPError
+from ....pgp_core.tiling import STEP, Fitting, Tile, blended, out_of_memory
+from ....pgp_core.tiling.fitting import LEAST
+from ..guidance import GuidancePatch
+from . import micro_conditioning
+from .canvas_phase import CanvasPhase, Reached
+from .cropping import cropped
+from .full_precision import in_float32
+
+log = logging.getLogger(__name__)
+
+
+class TiledCalls:
+    """What core calls in place of a MODEL, at every step and for every batch of conditionings.
+
+    Core finds :meth:`to`, :meth:`models` and :meth:`cleanup` on it; they go on to the wrapper that was there before,
+    which is called for each tile in place of the MODEL.
+
+    Args:
+        tile: side in latent positions; None for the largest that fits.
+        overlap: in latent positions.
+        blend: see :func:`pgp_core.tiling.window.window`.
+        whole_canvas: whether PEAM exchanges phases over the whole canvas.
+        scale: pixels per latent position.
+        previous: the MODEL's wrapper so far, or None.
+    """
+
+    #: That a call asks ``transformer_options["pgp_groups"]``, see :class:`pgp_core.tiling.Groups`.
+    takes_groups = True
+
+    def __init__(self, tile: int | None, overlap: int, blend: str, whole_canvas: bool, scale: int, previous: Any):
+        self.tile, self.overlap, self.blend = tile, overlap, blend
+        self.whole_canvas, self.scale, self.previous = whole_canvas, scale, previous
+        #: Sides that had to be halved to fit, by batch size; for runs to come.
+        self.found: dict[int, int] = {}
+        self._run = _Run()
+
+    def to(self, where: Any) -> TiledCalls:
+        """Core calls it with devices and dtypes."""
+        if hasattr(self.previous, "to"):
+            self.previous = self.previous.to(where)
+        return self
+
+    def models(self) -> list[Any]:
+        """What core must have loaded."""
+        return self.previous.models() if hasattr(self.previous, "models") else []
+
+    def cleanup(self) -> None:
+        """End of a run."""
+        if hasattr(self.previous, "cleanup"):
+            self.previous.cleanup()
+
+    @contextlib.contextmanager
+    def run(self, latent: tuple[int, int], base: Any) -> Iterator[None]:
+        """A run of a sampler, for latents of a height and width, on a ``BaseModel``."""
+        before, self._run = self._run, _Run(latent, base)
+        try:
+            yield
+        finally:
+            self._run = before
+
+    def __call__(self, apply_model: Any, args: dict[str, Any]) -> torch.Tensor:
+        x = args["input"]
+        if x.ndim != 4:
+            return self.model(apply_model, args)
+        call = _Call(self, self._run, apply_model, args)
+        fitting = self._fitting(x, call.base)
+        size, before = (x.shape[-2], x.shape[-1]), fitting.tile
+        out = fitting.run(*size, lambda tiles: call.denoised(tiles, fitting.overlap))
+        if fitting.tile != before and fitting.tile is not None:
+            self.found[x.shape[0]] = fitting.tile
+            side = fitting.tile * self.scale
+            log.warning(
+                "PGP-DiffSR Tiling: out of memory; from here on in tiles of %d x %d pixels with an overlap of %d",
+                *(side, side, fitting.overlap * self.scale),
+            )
+        elif size not in self._run.told and not (tiles := fitting.tiles(*size))[0].whole:
+            log.info(
+                "PGP-DiffSR Tiling: %d tiles of %d x %d pixels",
+                *(len(tiles), tiles[0].width * self.scale, tiles[0].height * self.scale),
+            )
+        self._run.told.add(size)
+        return out
+
+    def model(self, apply_model: Any, args: dict[str, Any]) -> torch.Tensor:
+        """The MODEL, or the wrapper that was there before."""
+        if self.previous is not None:
+            return self.previous(apply_model, args)
+        return apply_model(args["input"], args["timestep"], **args["c"])
+
+    def _fitting(self, x: torch.Tensor, base: Any) -> Fitting:
+        """The run's tile size for latents like x; the tiles of a run stay where they are."""
+        size = tuple(x.shape[-2:])
+        if size not in self._run.fitting:
+            sides = [self.tile, self.found.get(x.shape[0])]
+            if sides == [None, None]:
+                sides = [_guessed(x, base)]
+            smallest = min((s for s in sides if s is not None), default=None)
+            self._run.fitting[size] = Fitting(smallest, self.overlap, free=mm.soft_empty_cache)
+        return self._run.fitting[size]
+
+
+class _Run:
+    """What is known during one run of a sampler."""
+
+    def __init__(self, latent: tuple[int, int] | None = None, base: Any = None):
+        self.latent, self.base = latent, base
+        self.fitting: dict[tuple[int, ...], Fitting] = {}
+        #: Sizes of latents whose tiles were logged.
+        self.told: set[tuple[int, ...]] = set()
+        self.overflow_told = False
+
+
+class _Call:
+    """One call of core's."""
+
+    def __init__(self, tiled: TiledCalls, run: _Run, apply_model: Any, args: dict[str, Any]):
+        self._tiled, self._run, self._apply_model, self._args = tiled, run, apply_model, args
+        owner = getattr(apply_model, "__self__", None)
+        self.base = owner if isinstance(owner, comfy.model_base.BaseModel) else run.base
+        self._options = args["c"].get("transformer_options", {})
+        self._guidance = _guidance_in(self._options)
+        self._phase: CanvasPhase | None = None
+        size = tuple(args["input"].shape[-2:])
+        if self._guidance is not None and self._guidance.strength and run.latent not in (None, size):
+            raise PGPError(
+                "PGP-DiffSR Tiling: the model is called for an area of the picture, which its guidance cannot follow; "
+                "set the conditioning with a mask instead of an area, or leave out what else cuts the latent"
+            )
+
+    def denoised(self, tiles: Sequence[Tile], overlap: int) -> torch.Tensor:
+        """What the MODEL makes of its input.
+
+        Raises:
+            torch.OutOfMemoryError, MemoryError: where a tile does not fit.
+            PGPError: where the result is not finite, not even in float32.
+        """
+        x, options = self._args["input"], self._options
+        coarse: dict[Tile, torch.Tensor] = {}
+        if (groups := options.get("pgp_groups")) is not None:
+            sigma = float(self._args["timestep"][0])
+            answers = ((t, groups.skip(t, sigma, t.crop(x))) for t in tiles)
+            coarse = {t: known for t, known in answers if known is not None}
+        self._phase = None
+        if self._tiled.whole_canvas and self._guidance is not None and 1 < len(tiles) > len(coarse):
+            phase = self._phase = CanvasPhase(self._guidance)
+            chunks, sites = len(self._args["cond_or_uncond"]), self._guidance.exchanging(options)
+            phase.gather(self._features, tiles, overlap, self._tiled.blend, chunks, sites)
+        return blended(lambda t: coarse[t] if t in coarse else self._tile(t), tiles, overlap, self._tiled.blend)
+
+    def _tile(self, tile: Tile) -> torch.Tensor:
+        return self._finite(lambda: self._model(tile))
+
+    def _features(self, tile: Tile) -> torch.Tensor | None:
+        """What a tile has where phases are exchanged next."""
+
+        def reach() -> torch.Tensor | None:
+            try:
+                self._model(tile)
+            except Reached as reached:
+                return reached.h
+            return None
+
+        return self._finite(reach)
+
+    def _model(self, tile: Tile) -> torch.Tensor:
+        mm.throw_exception_if_processing_interrupted()
+        c = cropped(self._args["c"], tile)
+        if self._phase is not None:
+            c["transformer_options"]["pgp_phase"] = self._phase
+        if self._guidance is not None and self._guidance.has_alignment and "y" in c:
+            embedder = getattr(self.base, "embedder", None)
+            c["y"] = micro_conditioning.of_tile(c["y"], tile, self._tiled.scale, embedder)
+        try:
+            return self._tiled.model(self._apply_model, {**self._args, "input": tile.crop(self._args["input"]), "c": c})
+        except RuntimeError as error:
+            # Core knows more of what drivers say.
+            if mm.is_oom(error) and not out_of_memory(error):
+                raise torch.OutOfMemoryError(str(error)) from error
+            raise
+
+    def _finite(self, run: Callable[[], Any]) -> Any:
+        """A result without NaN and infinity: where there are some, it is made once more in float32."""
+        out = run()
+        if out is None or out.isfinite().all():
+            return out
+        if not self._args["input"].isfinite().all():
+            raise PGPError("PGP-DiffSR Tiling: the latent is not finite already before the model; see what made it")
+        dtype = self.base.get_dtype_inference() if self.base is not None else torch.float32
+        if dtype != torch.float32:
+            if not self._run.overflow_told:
+                self._run.overflow_told = True
+                log.warning("PGP-DiffSR Tiling: the model overflowed in %s; what did so is run again in float32", dtype)
+            del out
+            with in_float32(self.base):
+                out = run()
+            if out is None or out.isfinite().all():
+                return out
+        raise PGPError(
+            "PGP-DiffSR Tiling: the model's result is not finite, not even in float32; its weights, a LoRA or the "
+            "conditioning are damaged"
+        )
+
+
+def _guidance_in(options: dict[str, Any]) -> GuidancePatch | None:
+    patches = options.get("patches", {}).get("input_block_patch", [])
+    return next((p for p in patches if isinstance(p, GuidancePatch)), None)
+
+
+def _guessed(x: torch.Tensor, base: Any) -> int | None:
+    """The side of the largest tile that the MODEL's own estimate has room for; None if there is room for all of x."""
+    if base is None:
+        return None
+    patcher = getattr(base, "current_patcher", None)
+    # With dynamic VRAM that counts what the MODEL's weights would make room for.
+    free = patcher.get_free_memory(x.device) if patcher is not None else mm.get_free_memory(x.device)
+    need = base.memory_required(list(x.shape))
+    if need <= free:
+        return None
+    side = math.isqrt(int(x.shape[-2] * x.shape[-1] * max(free, 0) / need))
+    return max(LEAST, side // STEP * STEP)

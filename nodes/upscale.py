@@ -1,0 +1,191 @@
+"""Node: the simple one, from picture to picture."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from comfy_api.latest import io
+from comfy_execution.graph_utils import GraphBuilder
+
+from ..pgp_core import canvas
+from ..pgp_core.color_fix import METHODS
+from ..pgp_core.errors import PGPError
+from . import comfy_backbone
+from .expansion import Sources
+from .upscale_graph import Parts, Settings, own_cfg, restored
+
+log = logging.getLogger(__name__)
+
+
+class PGPDiffSRUpscale(io.ComfyNode):
+    """Upscales a picture by expanding into the nodes of the shipped workflows."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PGPDiffSRUpscale",
+            display_name="PGP-DiffSR Upscale",
+            category="PGP-DiffSR",
+            description=(
+                "Upscales and restores a picture, with the bundled nano model or with one of yours. It runs the same "
+                "nodes as this pack's workflows: Canvas, Apply, a core sampler, VAE and Colour Fix."
+            ),
+            search_aliases=["pgp", "super resolution", "upscale", "restore", "enlarge", "4x", "video", "faithdiff"],
+            enable_expand=True,
+            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
+            inputs=[
+                io.Image.Input(
+                    "image",
+                    tooltip="The low-quality picture, or a batch, such as a video's frames. An alpha channel is kept.",
+                ),
+                io.Float.Input(
+                    "scale",
+                    default=4.0,
+                    min=canvas.MIN_SCALE,
+                    max=canvas.MAX_SCALE,
+                    step=0.01,
+                    tooltip="Result over input. Halves of a pixel are rounded up.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=1,
+                    min=1,
+                    max=1000,
+                    tooltip="1: one step (S1), for which a model of your own needs an S1 LoRA. More: Euler's steps "
+                    "with CFG from noise, 20 as trained.",
+                ),
+                io.Float.Input(
+                    "cfg",
+                    default=0.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    tooltip="Classifier-free guidance. 0 is the model's own: 1 for nano and in one step, 5 for "
+                    "full-size models.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="How much of the guidance to take: 1 as trained, 0 none. Less is freer and less faithful. "
+                    "Not read for a model without model_patch.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="Of the noise. One step has none.",
+                ),
+                io.Int.Input(
+                    "tile",
+                    default=0,
+                    min=0,
+                    max=canvas.MAX_SIDE,
+                    step=32,
+                    tooltip="Side of the tiles that are sampled at a time, in pixels of the result. 0: the whole "
+                    "picture where it fits, else the largest tile that does.",
+                ),
+                io.Combo.Input(
+                    "color_fix",
+                    options=list(METHODS),
+                    default="wavelet",
+                    tooltip="How the result gets the colours of the low-quality picture; none leaves them alone.",
+                ),
+                io.Boolean.Input(
+                    "shared_noise",
+                    default=False,
+                    tooltip="All pictures of the batch get the same noise, so that what stands still in a video does "
+                    "not boil.",
+                ),
+                io.Model.Input("model", optional=True, tooltip="A model of SDXL's kind; without one it is nano."),
+                io.ModelPatch.Input(
+                    "model_patch",
+                    optional=True,
+                    tooltip="The guidance made for that model. Without it the picture is changed by half: image to "
+                    "image with denoise 0.5.",
+                ),
+                io.Vae.Input("vae", optional=True, tooltip="That model's VAE."),
+                io.Conditioning.Input("positive", optional=True, tooltip="For that model: what the picture shows."),
+                io.Conditioning.Input("negative", optional=True, tooltip="For that model; not needed where CFG is 1."),
+            ],
+            outputs=[io.Image.Output(display_name="image", tooltip="The result, of exactly the size asked for.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        image: io.Image.Type,
+        scale: float,
+        steps: int,
+        cfg: float,
+        strength: float,
+        seed: int,
+        tile: int,
+        color_fix: str,
+        shared_noise: bool,
+        model: io.Model.Type | None = None,
+        model_patch: io.ModelPatch.Type | None = None,
+        vae: io.Vae.Type | None = None,
+        positive: io.Conditioning.Type | None = None,
+        negative: io.Conditioning.Type | None = None,
+    ) -> io.NodeOutput:
+        others = {"model_patch": model_patch, "vae": vae, "positive": positive, "negative": negative}
+        is_nano = model is None or comfy_backbone.is_nano(model)
+        cfg = cfg or own_cfg(is_nano, steps)
+        if model is None:
+            _check_nothing_connected(others)
+        else:
+            _check_model(model, model_patch, is_nano, steps)
+            _check_connected(others, cfg)
+        graph, sources = GraphBuilder(), Sources(cls.hidden.dynprompt, cls.hidden.unique_id)
+        if model is None:
+            parts = Parts.of_nano(graph, one_step=steps == 1)
+        else:
+            links = {name: sources.of(name, value) for name, value in others.items()}
+            parts = Parts(sources.of("model", model), **links, is_nano=is_nano)
+        settings = Settings(scale, steps, cfg, strength, seed, tile, color_fix, shared_noise)
+        result = restored(graph, sources.of("image", image), parts, settings)
+        return io.NodeOutput(result, expand=graph.finalize())
+
+
+def _check_nothing_connected(others: dict[str, Any]) -> None:
+    names = [name for name, link in others.items() if link is not None]
+    if names:
+        raise PGPError(
+            f"PGP-DiffSR Upscale: {' and '.join(names)} without model: connect the MODEL too, or none of them for nano"
+        )
+
+
+def _check_connected(others: dict[str, Any], cfg: float) -> None:
+    missing = [name for name in ("vae", "positive") if others[name] is None]
+    if cfg != 1 and others["negative"] is None:
+        missing.append("negative")
+    if missing:
+        cure = ", or set cfg to 1, which needs no negative" if missing == ["negative"] else ""
+        raise PGPError(
+            f"PGP-DiffSR Upscale: with a model of your own, connect its {' and '.join(missing)} too"
+            f" (steps and CFG {cfg:g} need them){cure}; without model it is nano, which brings its own"
+        )
+
+
+def _check_model(model: Any, model_patch: Any, is_nano: bool, steps: int) -> None:
+    if model_patch is None and comfy_backbone.is_guided(model):
+        raise PGPError(
+            "PGP-DiffSR Upscale: this MODEL is guided already (Apply PGP-DiffSR); connect the unguided MODEL, and its "
+            "guidance as model_patch"
+        )
+    if steps == 1 and not model.patches:
+        if is_nano:
+            raise PGPError(
+                "PGP-DiffSR Upscale: nano takes one step with its S1 LoRA only: load pgp-nano-s1.safetensors onto the "
+                "MODEL, or connect nothing, or take more steps"
+            )
+        log.warning(
+            "PGP-DiffSR Upscale: one step, but the MODEL has no LoRA; unless S1 is part of its file, load the S1 LoRA "
+            "onto it or take 20 steps"
+        )

@@ -1,0 +1,163 @@
+"""What PGP-DiffSR Upscale expands into: the graph of the shipped workflows, built anew for its inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from comfy_execution.graph_utils import GraphBuilder
+
+from ..pgp_core import nano
+
+#: FaithDiff's start with guidance: what its noise schedule leaves of the picture at timestep 999.
+LR_START = 0.068265
+#: How much of the noise range a picture goes through where no guidance holds it.
+UNGUIDED_DENOISE = 0.5
+#: Timestep of the one step at full size, the paper's.
+S1_TIMESTEP = 1
+#: CFG at full size, FaithDiff's.
+FULL_SIZE_CFG = 5.0
+#: Pixels that tiles share.
+OVERLAP = 128
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A model's parts, as links of a graph.
+
+    Attributes:
+        model_patch: None for a model that nothing guides.
+        negative: None where CFG is 1, which never runs it.
+    """
+
+    model: Any
+    vae: Any
+    positive: Any
+    negative: Any = None
+    model_patch: Any = None
+    is_nano: bool = False
+
+    @classmethod
+    def of_nano(cls, graph: GraphBuilder, one_step: bool) -> Parts:
+        """The bundled model, for one step with its S1 LoRA."""
+        load = graph.node("PGPDiffSRLoadNano")
+        model, model_patch, vae, positive, negative = (load.out(i) for i in range(5))
+        if one_step:
+            name = Path(nano.S1_FILE).name
+            model = graph.node("LoraLoaderModelOnly", model=model, lora_name=name, strength_model=1.0).out(0)
+        return cls(model, vae, positive, negative, model_patch, is_nano=True)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the node's widgets say; ``cfg`` is the value itself, no 0 for the model's own."""
+
+    scale: float
+    steps: int
+    cfg: float
+    strength: float
+    seed: int
+    tile: int
+    color_fix: str
+    shared_noise: bool
+
+
+def own_cfg(is_nano: bool, steps: int) -> float:
+    """CFG of a model that nobody set: 1 in one step, as S1 is distilled without it."""
+    if steps == 1:
+        return 1.0
+    return nano.own_cfg() if is_nano else FULL_SIZE_CFG
+
+
+def restored(graph: GraphBuilder, image: Any, parts: Parts, settings: Settings) -> Any:
+    """Put the nodes into a graph.
+
+    Args:
+        image: link to the low-quality picture.
+
+    Returns:
+        link to the result.
+    """
+    kind = "pgp-nano" if parts.is_nano else "sdxl"
+    canvas = graph.node("PGPDiffSRCanvas", image=image, by="scale", scale=settings.scale, pixels=2048, model=kind)
+    lq, width, height = (canvas.out(i) for i in range(3))
+    model = parts.model
+    if parts.model_patch is not None:
+        model = graph.node(
+            "PGPDiffSRApply",
+            model=model,
+            model_patch=parts.model_patch,
+            image=lq,
+            strength=settings.strength,
+            start_percent=0.0,
+            end_percent=1.0,
+        ).out(0)
+    model = _in_tiles(graph, model, settings.tile)
+    latent = graph.node("VAEEncode", pixels=lq, vae=parts.vae).out(0)
+    if settings.steps == 1:
+        sampled = _once(graph, model, latent, parts, settings)
+    else:
+        sampled = _by_steps(graph, model, latent, parts, settings)
+    picture = graph.node("VAEDecode", samples=sampled, vae=parts.vae).out(0)
+    return graph.node(
+        "PGPDiffSRColorFix", image=picture, reference=lq, method=settings.color_fix, width=width, height=height
+    ).out(0)
+
+
+def _in_tiles(graph: GraphBuilder, model: Any, tile: int) -> Any:
+    # Small tiles share less, as nobody can say here how much.
+    overlap = min(OVERLAP, tile // 2) if tile else OVERLAP
+    # One picture at a time: a batch may be a video, and a card that holds one picture is to hold any number of them.
+    return graph.node(
+        "PGPDiffSRTiling", model=model, tile=tile, overlap=overlap, blend="cosine", phase="each tile", frames=1
+    ).out(0)
+
+
+def _once(graph: GraphBuilder, model: Any, latent: Any, parts: Parts, settings: Settings) -> Any:
+    """One UNet call (S1); there is no noise in it."""
+    if settings.cfg == 1:
+        guider = graph.node("BasicGuider", model=model, conditioning=parts.positive)
+    else:
+        guider = graph.node(
+            "CFGGuider", model=model, positive=parts.positive, negative=parts.negative, cfg=settings.cfg
+        )
+    timestep = nano.S1_TIMESTEP if parts.is_nano else S1_TIMESTEP
+    step = graph.node("PGPDiffSROneStep", model=model, timestep=timestep)
+    return graph.node(
+        "SamplerCustomAdvanced",
+        noise=graph.node("DisableNoise").out(0),
+        guider=guider.out(0),
+        sampler=step.out(0),
+        sigmas=step.out(1),
+        latent_image=latent,
+    ).out(0)
+
+
+def _by_steps(graph: GraphBuilder, model: Any, latent: Any, parts: Parts, settings: Settings) -> Any:
+    """Euler's steps, from the start that the model is meant for."""
+    start, denoise = latent, 1.0
+    if parts.is_nano:
+        # Nano's latent is the residual: that of the LQ picture itself is zero, and the LQ latent is added afterwards.
+        start = graph.node("LatentMultiply", samples=latent, multiplier=0.0).out(0)
+    elif parts.model_patch is not None:
+        start = graph.node("LatentMultiply", samples=latent, multiplier=LR_START).out(0)
+    else:
+        denoise = UNGUIDED_DENOISE
+    if settings.shared_noise:
+        start = graph.node("LatentBatchSeedBehavior", samples=start, seed_behavior="fixed").out(0)
+    sampled = graph.node(
+        "KSampler",
+        model=model,
+        seed=settings.seed,
+        steps=settings.steps,
+        cfg=settings.cfg,
+        sampler_name="euler",
+        scheduler="ddim_uniform",
+        positive=parts.positive,
+        # Core does not run it at CFG 1, but wants one.
+        negative=parts.positive if parts.negative is None else parts.negative,
+        latent_image=start,
+        denoise=denoise,
+    ).out(0)
+    return graph.node("LatentAdd", samples1=sampled, samples2=latent).out(0) if parts.is_nano else sampled

@@ -1,0 +1,32 @@
+"""A latent that is too large for one UNet call, in overlapping tiles that are blended at every step."""
+
+from .blended import blended
+from .difficulty import difficulty
+from .fitting import Fitting, out_of_memory
+from .grid import STEP, Tile, grid
+from .groups import Groups, Split, start_sigma
+from .heat import heat
+from .memory import first_tile, free_memory
+from .options import PHASES, Tiling
+from .window import BLENDS, check_blend, window
+
+__all__ = [
+    "BLENDS",
+    "PHASES",
+    "STEP",
+    "Fitting",
+    "Groups",
+    "Split",
+    "Tile",
+    "Tiling",
+    "blended",
+    "check_blend",
+    "difficulty",
+    "first_tile",
+    "free_memory",
+    "grid",
+    "heat",
+    "out_of_memory",
+    "start_sigma",
+    "window",
+]
