@@ -137,9 +137,8 @@ _UNSAID: dict[str, Any] = {
 
 #: Both stages of each. The paper gives terms, steps, rank, learning rate and batch; its weights, guidance and
 #: timesteps are PiSA-SR's, which it follows. PiSA-SR does not say how long its second stage is. Nano's weights are
-#: in units of its latent, nano.SCALE times a picture in [-1, 1]; its second stage's were chosen on synthetic pictures, where
-#: more CSD sharpens and costs both PSNR and HaarPSI. That was a trial of 80 steps: over 400 they lose 3.5 dB on
-#: photographs (docs/training.md), so they have to be chosen again.
+#: in units of its latent, nano.SCALE times a picture in [-1, 1]; its second stage's were chosen on synthetic pictures,
+#: where more CSD sharpens and costs both PSNR and HaarPSI.
 PRESETS: dict[str, tuple[S1Stage, S1Stage]] = {
     "paper": (
         S1Stage({"l2": 1.0, "perceptual": 2.0}, steps=4_000),
