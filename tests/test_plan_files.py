@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from pgp_core.cli import main
 from pgp_core.errors import CheckpointError
-from pgp_core.plan import PrunePlan, load_plan
+from pgp_core.plan import PrunePlan, StackPlan, load_plan
 from pgp_core.planner import by_count, coarse, dial
 from pgp_core.prune import prune_module
 from pgp_core.redundancy.costs import unet_cost
@@ -26,6 +26,7 @@ from pgp_core.unet_shape import SDXL_SHAPE
 from pgp_core.weights_file import open_weights
 
 PLAN = "pgp-nano"
+GAPPED = "up_blocks.0.attentions.1"
 
 
 @pytest.fixture
@@ -124,7 +125,8 @@ def test_apply_writes_the_pruned_unet(
     assert {k: v.tolist() for k, v in load_file(again).items()} == {k: v.tolist() for k, v in weights.items()}
     capsys.readouterr()
     assert main(["plan", "apply", str(out), "pgp-nano-coarse", "-o", str(tmp_path / "no.safetensors")]) == 1
-    assert "keeps block 1 of up_blocks.0.attentions.0" in error(capsys)
+    gone = next(i for i in range(4) if i not in plan.stacks["up_blocks.0.attentions.0"].keep)
+    assert f"keeps block {gone} of up_blocks.0.attentions.0" in error(capsys)
 
 
 def test_apply_refuses(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,18 +166,21 @@ def test_apply_keeps_how_the_model_predicts(narrow: Any, tmp_path: Path) -> None
 def test_renumbered_blocks_are_dense_and_the_model_is_the_same(
     model: Path, narrow: Any, call: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pruned, dense = tmp_path / "pruned.safetensors", tmp_path / "dense.safetensors"
-    assert main(["plan", "apply", str(model), PLAN, "-o", str(pruned)]) == 0
+    pruned, dense, file = (tmp_path / name for name in ("pruned.safetensors", "dense.safetensors", "gaps.json"))
+    preset = load_plan(PLAN)
+    gaps = PrunePlan("gaps", preset.topology, {**preset.stacks, GAPPED: StackPlan(4, (0, 3))}, {})
+    file.write_text(gaps.dumps(), encoding="utf-8")
+    assert main(["plan", "apply", str(model), str(file), "-o", str(pruned)]) == 0
     capsys.readouterr()
     assert main(["export", str(pruned), "-o", str(dense), "--renumber", "--json"]) == 0
-    depths = {s: len(e.keep) for s, e in load_plan(PLAN).stacks.items()}
+    depths = {s: len(e.keep) for s, e in gaps.stacks.items()}
     assert json.loads(capsys.readouterr().out)["depths"] == depths
     about = json.loads(metadata(dense)["pgp.renumbered"])
     assert about["depths"] == depths
-    assert about["numbers"]["up_blocks.0.attentions.1"] == [0, 3]
+    assert about["numbers"][GAPPED] == [0, 3]
     assert "pgp.plan" not in metadata(dense)
     # A model whose lists of blocks are dense, as other tools build it.
-    prune_module(narrow, load_plan(PLAN))
+    prune_module(narrow, gaps)
     with torch.no_grad():
         for k, v in narrow.state_dict().items():
             v.copy_(v if "norm" in k else v.half())
