@@ -198,7 +198,7 @@ def test_training_goes_on_from_the_files_that_ship(tmp_path: Path) -> None:
     from pgp_core.training.export import import_nano
 
     import_nano(tmp_path)
-    model = built(recipe.stage_config("peam", tmp_path))
+    model = built(recipe.stage_config("teach", tmp_path))
     shipped = NanoPipeline.load(one_step=False)
     assert all(torch.equal(v, model.unet.state_dict()[k]) for k, v in shipped.unet.state_dict().items())
     # A fresh PEAM changes nothing, so the model is the shipped one with its PEAM off.
@@ -221,7 +221,7 @@ def test_from_the_files_that_ship_no_stage_runs_that_needs_more(
     run: list[str] = []
     monkeypatch.setattr(recipe, "run_stage", lambda name, *_: run.append(name) or {})
     assert main(["train", "nano", "--from-shipped", "--folder", str(tmp_path / "a")]) == 0
-    assert run == ["peam", "finish", "s1"]
+    assert run == ["teach", "peam", "finish", "s1"]
     assert "s1-2 is left out: it needs stage full" in capsys.readouterr().err
     run.clear()
     assert main(["train", "nano", "--folder", str(tmp_path / "b")]) == 0
@@ -249,7 +249,7 @@ def test_is_peam_alive(tmp_path: Path) -> None:
     from pgp_core.training.training_run import peam_std
 
     import_nano(tmp_path)
-    model = built(recipe.stage_config("peam", tmp_path))
+    model = built(recipe.stage_config("teach", tmp_path))
     g = torch.Generator().manual_seed(0)
     source = Source([Sample(*torch.rand(2, 3, 64, 64, generator=g)) for _ in range(2)], batch=2)
     alive = peam_std(model, source)

@@ -115,7 +115,7 @@ def _lines(log: Path) -> list[str]:
 def import_nano(folder: Path, source: Path = nano.FOLDER) -> Path:
     """The other way round: the files that ship become stage ``fine`` of a run folder, to train on from there.
 
-    PEAM and what feeds it alone are left out: stage ``peam`` starts them afresh.
+    PEAM and what feeds it alone are left out: stage ``teach`` starts them afresh.
 
     Returns:
         the file written.

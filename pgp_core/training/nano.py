@@ -1,11 +1,13 @@
-"""How nano is made: eight runs, each of which resumes, each starting from the one before.
+"""How nano is made: nine runs, each of which resumes, each starting from the one before.
 
 ==========  =============================================================================================
 regress     full UNet, LQ added after ``conv_in``; the last timesteps only, a regression of the residual
 full        the same model on all timesteps: nano's base, what FaithDiff is to PGP-DiffSR
 coarse      coarse plan applied, healed
 fine        fine plan applied, healed
-peam        PEAM added; every fourth sample goes without the LQ at ``conv_in``, so PEAM has to bring it
+teach       PEAM added; it learns alone, and the LQ comes through it alone: beside a UNet that learns too and has the
+            LQ at ``conv_in`` it learns to be silent (seen: without it nothing changed after 2,400 steps)
+peam        everything learns; every fourth sample goes without the LQ at ``conv_in``, so PEAM has to bring it
 finish      a last cosine with everything in place; this model ships
 s1          a rank-16 LoRA on it for one step
 s1-2        the same LoRA goes on, towards what looks right; the score model is stage full
@@ -25,7 +27,7 @@ import torch
 from .config import RunConfig, load_config
 from .training_run import Say, train
 
-STAGES = ("regress", "full", "coarse", "fine", "peam", "finish", "s1", "s1-2")
+STAGES = ("regress", "full", "coarse", "fine", "teach", "peam", "finish", "s1", "s1-2")
 
 
 def stage_config(name: str, folder: Path, overrides: Sequence[str] = ()) -> RunConfig:
