@@ -2,10 +2,12 @@
 
     python reproduce/ablation_on_nano.py runs/nano -o docs/reproduction/ablation
 
-needs the stages full and coarse of ``pgp-diffsr train nano`` in the run folder, from which every row starts. A row is
-trained with three seeds, the same number of steps each; what is done already is not done again, so the command may be
-stopped and given again. ``--row`` and ``--seed`` choose runs, so that two processes may share the work. At the end, or
-with ``--tables``, the tables are printed; ``--sheet FILE`` draws what the first seed's models make of two photographs.
+needs the stages full, coarse and fine of ``pgp-diffsr train nano`` in the run folder, from which the rows start. A row
+is trained with three seeds, the rows of a table for the same number of steps; what is done already is not done again, so
+the command may be stopped and given again. The rows of Table 5 learn as nano's PEAM does: first what is at its site,
+with everything else frozen and the LQ through it alone (as in stage teach), then everything together (as in stage peam).
+``--row`` and ``--seed`` choose runs, so that two processes may share the work. At the end, or with ``--tables``, the
+tables are printed; ``--sheet FILE`` draws what the first seed's models make of two photographs.
 """
 
 from __future__ import annotations
@@ -34,37 +36,43 @@ from pgp_core.sampling import SampleOptions
 from pgp_core.training.config import load_config
 from pgp_core.training.training_run import train
 
-#: Of fine-tuning and of distillation.
+#: Of fine-tuning and of distillation; of the site alone and of everything after it.
 STEPS, S1_STEPS = 300, 200
+TAUGHT_STEPS, TOGETHER_STEPS = 300, 150
 SAMPLED = 10
 #: Photographs on the sheet.
 SHOWN = ("chelsea", "coffee")
+#: Ways in which the LQ comes in: both, PEAM's site alone, and that before anything else has learnt beside it.
+BOTH, ALONE, ALONE_FIRST = "all", "PEAM's site alone", "PEAM's site alone, nothing else trained"
 METRICS = ("psnr_y", "haarpsi", "gmsd", "sharpness")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table: what it is called, from which stage it starts, its plan and what is at PEAM's site."""
+    """One row of a table: what it is called, from which stage it starts, its plan, what is at PEAM's site, and if
+    that learns alone first."""
 
     label: str
     base: str
     plan: str
     guidance: str = "peam"
+    taught: bool = False
 
 
 ROWS = {
     "full": Row("w/o pruning", "full", ""),
     "coarse": Row("coarse", "coarse", "pgp-nano-coarse"),
     "unfine": Row("unfine: as many decoder blocks at random", "coarse", "random"),
-    "fine": Row("fine, full PEAM", "coarse", "report"),
-    "add": Row("add", "coarse", "report", "add"),
-    "phase": Row("phase change", "coarse", "report", "phase"),
-    "convs": Row("fusion only", "coarse", "report", "convs"),
+    "fine": Row("fine", "coarse", "report"),
+    "add": Row("add", "fine", "pgp-nano", "add", taught=True),
+    "phase": Row("phase change", "fine", "pgp-nano", "phase", taught=True),
+    "convs": Row("fusion only", "fine", "pgp-nano", "convs", taught=True),
+    "peam": Row("full PEAM", "fine", "pgp-nano", taught=True),
     "s1": Row("one step on fine", "fine", "report"),
 }
 TABLES = {
     "Pruning (the paper's Table 4)": ("full", "coarse", "unfine", "fine"),
-    "Guidance (Table 5)": ("add", "phase", "convs", "fine"),
+    "Guidance (Table 5)": ("add", "phase", "convs", "peam"),
     "One step and many": ("fine", "s1"),
 }
 
@@ -96,39 +104,53 @@ def run(name: str, seed: int, folder: Path, out: Path) -> None:
     here = folder / f"{name}-{seed}"
     one_step = name == "s1"
     base = folder / f"fine-{seed}" if one_step else folder.parent / row.base
-    overrides = [
-        f"run.folder={here}",
-        f"run.seed={100 + seed}",
-        f"run.steps={S1_STEPS if one_step else STEPS}",
-        "run.save_every=50",
-        "run.sample_every=0",
-        f"model.base={base / 'model.safetensors'}",
-        f"model.guidance={row.guidance}",
-        f"model.plan={plan}",
-        f"data.cache={folder.parent / 'pictures.npy'}",
-        "data.batch=16",
-        "data.patch=64",
-        "optimizer.warmup=50",
-    ]
+    site = ["peam"] if row.guidance in ("peam", "convs") else []
+
+    def trained(recipe: str, base: Path, here: Path, steps: int, *others: str) -> dict[str, Any]:
+        overrides = [
+            f"run.folder={here}",
+            f"run.seed={100 + seed}",
+            f"run.steps={steps}",
+            "run.save_every=50",
+            "run.sample_every=0",
+            f"model.base={base / 'model.safetensors'}",
+            f"model.guidance={row.guidance}",
+            f"model.plan={plan}",
+            f"data.cache={folder.parent / 'pictures.npy'}",
+            "data.batch=16",
+            "data.patch=64",
+            "optimizer.warmup=50",
+        ]
+        return train(load_config(Path(recipe), [*overrides, *others]), print)
+
+    judged, scores, done = cases(), {}, []
+    if one_step:
+        done.append(trained("nano-s1", base, here, S1_STEPS))
+        weights, s1 = read_stage(base / "model.safetensors"), read_safetensors(here / "model.safetensors")[0]
+    else:
+        s1, average = None, "ema.decay=0.99"
+        if row.taught:
+            parts = f"model.train={json.dumps(['lq_adapter', *site])}"
+            done.append(trained("nano-teach", base, here / "taught", TAUGHT_STEPS, parts, average))
+            base = here / "taught"
+            alone = stage_pipeline(read_stage(base / "model.safetensors"), None, row.guidance)
+            scores[ALONE_FIRST] = judge(alone, judged, seed, SAMPLED, base=False)
+        parts = f"model.train={json.dumps(['unet', 'lq_adapter', 'contexts', *site])}"
+        steps = TOGETHER_STEPS if row.taught else STEPS
+        done.append(trained("nano-peam", base, here, steps, parts, "loss.drop_base=0.25", average))
+        weights = read_stage(here / "model.safetensors")
+    pipeline = stage_pipeline(weights, None, row.guidance, s1)
+    scores[BOTH] = judge(pipeline, judged, seed, SAMPLED)
     if not one_step:
-        parts = ["unet", "lq_adapter", "contexts", *(["peam"] if row.guidance in ("peam", "convs") else [])]
-        overrides += [f"model.train={json.dumps(parts)}", "loss.drop_base=0.25", "ema.decay=0.99"]
-    config = load_config(Path("nano-s1" if one_step else "nano-peam"), overrides)
-    figures = train(config, print)
-    weights = read_stage(base / "model.safetensors") if one_step else read_stage(here / "model.safetensors")
-    s1 = read_safetensors(here / "model.safetensors")[0] if one_step else None
-    pipeline, judged = stage_pipeline(weights, None, row.guidance, s1), cases()
-    scores = {"all": judge(pipeline, judged, seed, SAMPLED)}
-    if not one_step:
-        scores["PEAM's site alone"] = judge(pipeline, judged, seed, SAMPLED, base=False)
+        scores[ALONE] = judge(pipeline, judged, seed, SAMPLED, base=False)
     data = {
         "row": name,
         "label": row.label,
         "seed": seed,
-        "steps": figures["steps"],
+        "steps": sum(figures["steps"] for figures in done),
         "sampled_steps": 1 if one_step else SAMPLED,
-        "unet_params": figures["unet_params"],
-        "train_seconds": figures["seconds"],
+        "unet_params": done[-1]["unet_params"],
+        "train_seconds": round(sum(figures["seconds"] for figures in done), 1),
         "seconds": round(time.monotonic() - started, 1),
         "threads": torch.get_num_threads(),
         "plan": load_plan(plan).to_json()["stacks"] if plan else None,
@@ -160,7 +182,7 @@ def tables(out: Path) -> str:
     runs = [json.loads(p.read_text()) for p in sorted(out.glob("*-*.json"))]
     text = []
     for title, names in TABLES.items():
-        for way in ("all", "PEAM's site alone"):
+        for way in (BOTH, ALONE, ALONE_FIRST):
             rows = []
             for name in names:
                 own = [r for r in runs if r["row"] == name and way in r["scores"]]
@@ -169,7 +191,7 @@ def tables(out: Path) -> str:
                     rows.append([own[0]["label"], str(len(own)), size, *(_figure(own, way, m) for m in METRICS)])
             if rows:
                 heads = ["", "seeds", "UNet", *(HEADS[m][0] for m in METRICS)]
-                text.append(f"### {title}{'' if way == 'all' else ', the LQ through ' + way}\n\n")
+                text.append(f"### {title}{'' if way == BOTH else ', the LQ through ' + way}\n\n")
                 text.append(markdown_table(heads, rows) + "\n")
     return "".join(text)
 
