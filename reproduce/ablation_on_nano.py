@@ -3,9 +3,9 @@
     python reproduce/ablation_on_nano.py runs/nano -o docs/reproduction/ablation
 
 needs the stages full, coarse and fine of ``pgp-diffsr train nano`` in the run folder, from which the rows start. A row
-is trained with three seeds, the rows of a table for the same number of steps; what is done already is not done again, so
+is trained with three seeds, the rows of a table for as many steps each; what is done already is not done again, so
 the command may be stopped and given again. The rows of Table 5 learn as nano's PEAM does: first what is at its site,
-with everything else frozen and the LQ through it alone (as in stage teach), then everything together (as in stage peam).
+with everything else frozen and the LQ through it alone (as stage teach), then everything together (as stage peam).
 ``--row`` and ``--seed`` choose runs, so that two processes may share the work. At the end, or with ``--tables``, the
 tables are printed; ``--sheet FILE`` draws what the first seed's models make of two photographs.
 """
