@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import json
 import math
-import signal
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 
-from ..errors import Cancelled, CheckpointError, PGPError, TrainingError
+from ..errors import Cancelled, CheckpointError, TrainingError
 from .average import EMA
 from .config import RunConfig
 from .journal import Journal, read_rows
 from .optimizer import build_optimizer, learning_rate
 from .precision import autocast
+from .processes import agree, as_one
 from .state import load_state, save_state
+from .stopping import asked_to_stop
 from .subject import Batch, Subject
 
 Loss = Callable[[Any, Batch, torch.Generator], torch.Tensor]
@@ -39,27 +40,6 @@ class _Step(torch.nn.Module):
 
     def forward(self, batch: Batch, generator: torch.Generator) -> torch.Tensor:
         return self.loss(self.subject, batch, generator)
-
-
-def make_accelerator(device: str = "auto") -> Any:
-    """Accelerate's view of devices and processes. Precision is ours (:mod:`.precision`), so its own is off.
-
-    Raises:
-        TrainingError: if its configuration shards the model.
-    """
-    from accelerate import Accelerator
-    from accelerate.utils import DistributedDataParallelKwargs, DistributedType
-
-    # One set of gradients, not two.
-    kwargs = DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False)
-    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="no", kwargs_handlers=[kwargs])
-    kind = accelerator.distributed_type
-    if kind not in (DistributedType.NO, *(k for k in DistributedType if k.value.startswith("MULTI_"))):
-        raise TrainingError(
-            f"accelerate is configured for {kind.value}; runs work with whole copies of the model on each device: "
-            "choose plain multi-GPU with `accelerate config`"
-        )
-    return accelerator
 
 
 class Runner:
@@ -125,14 +105,14 @@ class Runner:
             # Accelerate hands an argument to PyTorch that newer ones call otherwise.
             warnings.filterwarnings("ignore", ".*broadcast_buffers", FutureWarning)
             step = self.accelerator.prepare_model(_Step(self.subject, self.loss).train())
-        with self.as_one():
+        with as_one(self.accelerator):
             journal = Journal(self.folder / LOG, self.step) if main else None
             board = self._board() if main and self.config.run.tensorboard else None
         iterator = iter(batches(self._numbers()))
         bar = self._bar(main and progress)
         saved = self.step
         try:
-            with _asked_to_stop() as stop:
+            with asked_to_stop() as stop:
                 while self.step < self.config.run.steps:
                     started = time.monotonic()
                     row = self._one_step(step, iterator, stop)
@@ -141,7 +121,7 @@ class Runner:
                     if row is not None:
                         row["seconds"] = round(self.seconds, 1)
                         bar.set_postfix(loss=f"{row['loss']:.4g}")
-                        with self.as_one():
+                        with as_one(self.accelerator):
                             if journal is not None:
                                 journal.write(row)
                         if board is not None:
@@ -188,7 +168,7 @@ class Runner:
                     loss = step(batch, generator)
                 self.accelerator.backward(loss / micro)
             total += loss.detach() / micro
-        mean, self._stopping = self._agree(total, stop.is_set())
+        mean, self._stopping = agree(self.accelerator, total, stop.is_set())
         if not math.isfinite(mean):
             self._not_finite(mean)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.optimizer.clip or math.inf)
@@ -222,14 +202,6 @@ class Runner:
         last = self.config.run.steps * self.config.data.accumulation * self.accelerator.num_processes
         return range(self._number(0), last, self.accelerator.num_processes)
 
-    def _agree(self, loss: torch.Tensor, stop: bool) -> tuple[float, bool]:
-        """The mean loss of all processes, and whether one of them was asked to stop."""
-        if self.accelerator.num_processes == 1:
-            return float(loss), stop
-        both = torch.stack((loss, torch.tensor(float(stop), device=loss.device)))
-        mean, asked = self.accelerator.reduce(both, "mean").tolist()
-        return mean, asked > 0
-
     def _not_finite(self, loss: float) -> None:
         path = self.folder / STATE
         kept = f"the last checkpoint is kept in {path}" if path.exists() else "there is no checkpoint yet"
@@ -239,31 +211,12 @@ class Runner:
         )
 
     def _start_folder(self, main: bool) -> None:
-        with self.as_one():
+        with as_one(self.accelerator):
             if main:
                 try:
                     self.folder.mkdir(parents=True, exist_ok=True)
                 except OSError as e:
                     raise TrainingError(f"{self.folder} cannot be made ({e.strerror or e}): choose another") from None
-
-    @contextmanager
-    def as_one(self) -> Iterator[None]:
-        """What only the main process does in a ``with`` block that all enter: where it fails, all end.
-
-        Raises:
-            TrainingError: the main process's own, and one that refers to it in the others.
-        """
-        failed: PGPError | None = None
-        try:
-            yield
-        except PGPError as e:
-            failed = e
-        if self.accelerator.num_processes > 1:
-            told = torch.tensor(float(failed is not None), device=self.device)
-            if self.accelerator.reduce(told, "sum").item() and failed is None:
-                raise TrainingError("the main process cannot write: what it says holds for this one too")
-        if failed is not None:
-            raise failed
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
@@ -277,7 +230,7 @@ class Runner:
         Raises:
             TrainingError: if it cannot be written.
         """
-        with self.as_one():
+        with as_one(self.accelerator):
             if self.accelerator.is_main_process:
                 state = {
                     "signature": json.dumps(self.signature),
@@ -343,7 +296,7 @@ class Runner:
         }
 
     def _sample(self, main: bool, board: Any) -> None:
-        with self.as_one():
+        with as_one(self.accelerator):
             if main and self.picture is not None:
                 image = self.averaged(self.picture)
                 try:
@@ -384,24 +337,3 @@ class Runner:
 def _seed(seed: int, number: int) -> int:
     """One seed for each micro-batch of each run."""
     return (seed * 1_000_000_007 + number) % 2**63
-
-
-@contextmanager
-def _asked_to_stop() -> Iterator[threading.Event]:
-    """Ctrl-C and SIGTERM set the event, so that a step is finished and saved; a second Ctrl-C ends at once."""
-    asked = threading.Event()
-
-    def handler(number: int, frame: Any) -> None:
-        if asked.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        asked.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    before = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for s, old in before.items():
-            signal.signal(s, old)

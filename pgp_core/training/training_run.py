@@ -17,8 +17,9 @@ from .config import RunConfig
 from .diffusion_loss import DiffusionLoss
 from .distillation import check_files, make_loss
 from .precision import fastest, prepare
+from .processes import as_one, make_accelerator
 from .results import write_results
-from .runner import FIGURES, Loss, Runner, make_accelerator
+from .runner import FIGURES, Loss, Runner
 from .sources import Source, make_source
 from .strips import strip
 from .subject import Subject
@@ -74,7 +75,7 @@ def train(config: RunConfig, say: Say, progress: bool = True, batches: Source | 
         say(f"{config.run.folder} goes on from step {runner.step} of {config.run.steps}")
     figures = runner.run(source, progress)
     figures["main"] = accelerator.is_main_process
-    with runner.as_one():
+    with as_one(accelerator):
         if accelerator.is_main_process:
             figures |= runner.averaged(lambda s: _finish(s, config, parts, source))
             _write_json(config.run.folder / FIGURES, {k: v for k, v in figures.items() if k != "main"})

@@ -13,7 +13,8 @@ import torch
 
 from pgp_core.errors import TrainingError
 from pgp_core.training.config import RunConfig, read_config
-from pgp_core.training.runner import Runner, make_accelerator
+from pgp_core.training.processes import make_accelerator
+from pgp_core.training.runner import Runner
 from pgp_core.training.subject import Batch
 
 
@@ -95,10 +96,12 @@ def run_as(rank: int, processes: int, port: int, folder: Path, said: Any = None)
 
 
 def run_slowly(folder: Path, started: Any, changes: dict[str, Any], most: int) -> None:
-    """A run to be killed: it resumes, says when it begins, takes two milliseconds a step, and waits after ``most``."""
+    """A run to be killed: it resumes, tells its step at the beginning and in each micro-batch, takes two milliseconds
+    for that, and waits after ``most`` steps."""
     torch.set_num_threads(1)
 
     def slow(model: torch.nn.Module, batch: Batch, generator: torch.Generator) -> torch.Tensor:
+        started.send(run.step)
         time.sleep(0.002 if run.step < first + most else 60)
         return noisy(model, batch, generator)
 
