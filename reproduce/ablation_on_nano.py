@@ -38,7 +38,7 @@ from pgp_core.training.training_run import train
 
 #: Of fine-tuning and of distillation; of the site alone and of everything after it.
 STEPS, S1_STEPS = 300, 200
-TAUGHT_STEPS, TOGETHER_STEPS = 300, 150
+TAUGHT_STEPS, TOGETHER_STEPS = 200, 100
 SAMPLED = 10
 #: Photographs on the sheet.
 SHOWN = ("chelsea", "coffee")
