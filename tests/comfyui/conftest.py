@@ -18,23 +18,6 @@ from .locate import FULL_SIZE_WORKFLOWS, NANO_WORKFLOWS, PACK, UPSCALE_WORKFLOWS
 #: Far more than the checks take.
 CHECKS_SECONDS = 500
 
-_REPORT = pytest.StashKey[dict[str, str]]()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash.setdefault(_REPORT, {})
-
-
-@pytest.fixture(scope="session")
-def report(pytestconfig: pytest.Config) -> dict[str, str]:
-    """Lines for the end of the run, by subject."""
-    return pytestconfig.stash.setdefault(_REPORT, {})
-
-
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    for line in config.stash.get(_REPORT, {}).values():
-        terminalreporter.write_line(line, yellow="NOT" in line, bold="NOT" in line)
-
 
 @pytest.fixture(scope="session")
 def measured(report: dict[str, str]) -> Callable[[str, float], None]:
