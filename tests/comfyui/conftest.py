@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import trained_lora
 
 from . import diffusers_side
 from .comfy_server import Server, running
+from .full_size_files import write_files
 from .in_process import Checks, Driver, driving
 from .locate import FULL_SIZE_WORKFLOWS, NANO_WORKFLOWS, PACK, UPSCALE_WORKFLOWS, WORKFLOWS, Comfy, NotFound, locate
 
@@ -69,6 +71,15 @@ def checks(driver: Driver, tmp_path_factory: pytest.TempPathFactory) -> Checks:
 def object_info(server: Server) -> dict[str, Any]:
     """Schemas of all nodes."""
     return dict(server.get_json("/object_info"))
+
+
+@pytest.fixture(scope="session")
+def full_size_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What ``full_size_files.write_files`` writes, for ``placed``."""
+    folder = tmp_path_factory.mktemp("full_size")
+    write_files(folder)
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -55,9 +55,9 @@ class Wrapper:
         self.ended += 1
 
 
-def setting(batch: int = 1) -> tuple[Any, torch.Tensor, torch.Tensor]:
+def setting(batch: int = 1, height: int = HEIGHT, width: int = WIDTH) -> tuple[Any, torch.Tensor, torch.Tensor]:
     """Nano, pictures and noise."""
-    return scene.Nano(), scene.pictures(1, batch, HEIGHT, WIDTH), scene.noise(batch, HEIGHT, WIDTH)
+    return scene.Nano(), scene.pictures(1, batch, height, width), scene.noise(batch, height, width)
 
 
 def error(action: Callable[[], Any]) -> list[str]:
