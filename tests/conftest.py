@@ -20,6 +20,9 @@ import torch
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
+COMFYUI = ROOT / "tests" / "comfyui"
+
+_REPORT = pytest.StashKey[dict[str, str]]()
 
 # `python -m pytest` puts the working directory in front, where nodes/ would hide ComfyUI's nodes.py.
 sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != ROOT]
@@ -30,6 +33,38 @@ torch.set_num_threads(1)
 # The same examples in every run.
 settings.register_profile("pgp", derandomize=True, database=None, deadline=None, max_examples=60)
 settings.load_profile("pgp")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What ``--dist loadgroup`` of pytest-xdist keeps together: a file, and all that shares one ComfyUI."""
+    for item in items:
+        group = "comfyui" if COMFYUI in item.path.parents else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.fixture(scope="session")
+def report(pytestconfig: pytest.Config) -> dict[str, str]:
+    """Lines for the end of the run, by subject."""
+    return pytestconfig.stash.setdefault(_REPORT, {})
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """pytest-xdist: a worker sends its lines to the process that shows them."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["report"] = session.config.stash.get(_REPORT, {})
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """pytest-xdist: a worker has ended, perhaps without sending anything."""
+    sent = getattr(node, "workeroutput", {}).get("report", {})
+    node.config.stash.setdefault(_REPORT, {}).update(sent)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    for line in config.stash.get(_REPORT, {}).values():
+        terminalreporter.write_line(line, yellow="NOT" in line, bold="NOT" in line)
 
 
 @pytest.fixture(params=["cpu", "cuda", "mps"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,28 +13,12 @@ import trained_lora
 
 from . import diffusers_side
 from .comfy_server import Server, running
+from .full_size_files import write_files
 from .in_process import Checks, Driver, driving
 from .locate import FULL_SIZE_WORKFLOWS, NANO_WORKFLOWS, PACK, UPSCALE_WORKFLOWS, WORKFLOWS, Comfy, NotFound, locate
 
 #: Far more than the checks take.
 CHECKS_SECONDS = 500
-
-_REPORT = pytest.StashKey[dict[str, str]]()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash.setdefault(_REPORT, {})
-
-
-@pytest.fixture(scope="session")
-def report(pytestconfig: pytest.Config) -> dict[str, str]:
-    """Lines for the end of the run, by subject."""
-    return pytestconfig.stash.setdefault(_REPORT, {})
-
-
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    for line in config.stash.get(_REPORT, {}).values():
-        terminalreporter.write_line(line, yellow="NOT" in line, bold="NOT" in line)
 
 
 @pytest.fixture(scope="session")
@@ -86,6 +71,15 @@ def checks(driver: Driver, tmp_path_factory: pytest.TempPathFactory) -> Checks:
 def object_info(server: Server) -> dict[str, Any]:
     """Schemas of all nodes."""
     return dict(server.get_json("/object_info"))
+
+
+@pytest.fixture(scope="session")
+def full_size_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What ``full_size_files.write_files`` writes, for ``placed``."""
+    folder = tmp_path_factory.mktemp("full_size")
+    write_files(folder)
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.hookimpl(hookwrapper=True)

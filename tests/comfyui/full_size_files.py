@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,31 +48,26 @@ def _guidance(file: Path) -> None:
     save_file(tensors, file, {METADATA_KEY: json.dumps(spec.to_json())})
 
 
-@contextmanager
-def write_files(folder: Path) -> Iterator[Path]:
-    """A models folder with a file for every name, gone afterwards: the VAE alone has 167 MB.
+NAMES = (
+    "diffusion_models/FaithDiff.bin",
+    "diffusion_models/pgp-diffsr-unet.safetensors",
+    "diffusion_models/broken.safetensors",
+    "model_patches/pgp-diffsr-guidance.safetensors",
+    "model_patches/broken.safetensors",
+    "vae/sdxl_vae.safetensors",
+    "conditioning/positive.safetensors",
+    "conditioning/negative.safetensors",
+)
 
-    Args:
-        folder: ComfyUI's ``models``.
-    """
-    files = [
-        folder / name
-        for name in (
-            "diffusion_models/FaithDiff.bin",
-            "diffusion_models/pgp-diffsr-unet.safetensors",
-            "diffusion_models/broken.safetensors",
-            "model_patches/pgp-diffsr-guidance.safetensors",
-            "model_patches/broken.safetensors",
-            "vae/sdxl_vae.safetensors",
-            "conditioning/positive.safetensors",
-            "conditioning/negative.safetensors",
-        )
-    ]
+
+def write_files(folder: Path) -> None:
+    """A file for every name, as in ComfyUI's ``models``: 200 MB, most of it the VAE."""
+    files = [folder / name for name in NAMES]
     for file in files:
-        file.parent.mkdir(exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
     faithdiff, pruned, broken, guidance, broken_guidance, vae, *contexts = files
     torch.save(faithdiff_file.state_dict(), faithdiff)
-    whole, alignment = convert(faithdiff, folder.parent / "converted", torch.float32)
+    whole, alignment = convert(faithdiff, folder / "converted", torch.float32)
     save_file(prune_state_dict(load_file(whole), load_plan("pgp-sdxl")), pruned)
     whole.unlink()
     alignment.unlink()
@@ -84,8 +80,17 @@ def write_files(folder: Path) -> Iterator[Path]:
         g = torch.Generator().manual_seed(seed)
         context, pooled = torch.randn(1, 77, NARROW.context_dim, generator=g), torch.randn(1, 32, generator=g)
         conditioning.save(file, [[context, {"pooled_output": pooled, **sizes}]])
+
+
+@contextmanager
+def placed(written: Path, models: Path) -> Iterator[Path]:
+    """The written files in ComfyUI's ``models``, gone afterwards: other tests find none there."""
+    files = [models / name for name in NAMES]
+    for name, file in zip(NAMES, files, strict=True):
+        file.parent.mkdir(exist_ok=True)
+        shutil.copyfile(written / name, file)
     try:
-        yield folder
+        yield models
     finally:
         for file in files:
             file.unlink()

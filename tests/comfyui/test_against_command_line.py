@@ -20,7 +20,7 @@ from . import pictures
 from .comfy_server import Server
 from .ui_to_prompt import BYPASSED, to_prompt
 
-WIDTH, HEIGHT, SCALE = 37, 29, 4
+WIDTH, HEIGHT, SCALE = 23, 17, 4
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from pgp_core.fresh_guidance import write_fresh_guidance
 
 from . import pictures
 from .comfy_server import RunFailed, Server
-from .full_size_files import write_files
+from .full_size_files import placed
 from .locate import FULL_SIZE_WORKFLOWS
 from .ui_to_prompt import BYPASSED, MUTED, to_prompt
 from .workflow_size import canvas_size
@@ -45,9 +45,9 @@ UNPUBLISHED = {"pgp-diffsr-unet.safetensors", "pgp-diffsr-guidance.safetensors"}
 
 
 @pytest.fixture(scope="module")
-def models(server: Server) -> Iterator[Path]:
-    """ComfyUI's models folder with a file for every name, gone afterwards: the VAE alone has 167 MB."""
-    with write_files(server.folder / "models") as folder:
+def models(server: Server, full_size_files: Path) -> Iterator[Path]:
+    """ComfyUI's models folder with a file for every name, gone afterwards."""
+    with placed(full_size_files, server.folder / "models") as folder:
         yield folder
 
 

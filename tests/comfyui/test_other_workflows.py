@@ -12,7 +12,7 @@ from PIL import Image
 
 from . import clip, pictures
 from .comfy_server import Server
-from .full_size_files import write_files
+from .full_size_files import placed
 from .locate import PACK, Comfy
 from .ui_to_prompt import BYPASSED, to_prompt
 
@@ -112,7 +112,9 @@ def test_tiles_make_what_one_call_makes(object_info: dict[str, Any], server: Ser
 # -- any SDXL --------------------------------------------------------------------------------------------------
 
 
-def test_any_sdxl_restores_without_guidance(object_info: dict[str, Any], server: Server, tmp_path: Path) -> None:
+def test_any_sdxl_restores_without_guidance(
+    object_info: dict[str, Any], server: Server, full_size_files: Path, tmp_path: Path
+) -> None:
     """A narrow UNet with random weights, for core's loader knows SDXL by its width: loaded by ours, the VAE by core."""
     x = pictures.smooth(3, 29, 37) * torch.tensor([1.0, 0.5, 0.2])[:, None, None]
     server.upload(pictures.save(x, tmp_path / "p.png"), "example.png")
@@ -120,7 +122,7 @@ def test_any_sdxl_restores_without_guidance(object_info: dict[str, Any], server:
     loader = _only(prompt, "CheckpointLoaderSimple")
     sampler = prompt[_only(prompt, "KSampler")]["inputs"]
     assert sampler["denoise"] == 0.35
-    with write_files(server.folder / "models"):
+    with placed(full_size_files, server.folder / "models"):
         model = {"model_name": "FaithDiff.bin", "plan": "none", "weight_dtype": "default"}
         prompt["unet"] = {"class_type": "PGPDiffSRLoadModel", "inputs": model}
         prompt["vae"] = {"class_type": "VAELoader", "inputs": {"vae_name": "sdxl_vae.safetensors"}}

@@ -1,4 +1,4 @@
-"""PGP-DiffSR Tiling in ComfyUI; see ``checks/tiling.py`` for what is done there, always on nano."""
+"""PGP-DiffSR Tiling in ComfyUI; see ``checks/tiling/`` for what is done there, always on nano."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from .comfy_server import RunFailed, Server
 from .in_process import Checks, Driver
 
 SECONDS = 500
+#: Files in ``checks/tiling/``.
+SUBJECTS = ("tiles", "phase", "overflow", "frames", "refusals")
 #: Tiles of 16 positions with an overlap of 8, in a latent of 33 x 29.
 PLACES = [[y, x] for y in (0, 8, 16) for x in (0, 8, 12)]
 SIZES = [[2, 48, h, w] for h in (16, 17) for w in (16, 17)]
@@ -20,7 +22,7 @@ PHASES = ("tile", "canvas")
 
 @pytest.fixture(scope="module")
 def checks(driver: Driver, tmp_path_factory: pytest.TempPathFactory) -> Checks:
-    return driver.run(tmp_path_factory.mktemp("tiling"), SECONDS, "tiling")
+    return driver.run(tmp_path_factory.mktemp("tiling"), SECONDS, *(f"tiling.{s}" for s in SUBJECTS))
 
 
 # -- results -------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from .comfy_server import RunFailed, Server
 from .locate import PACK
 from .ui_to_prompt import BYPASSED, to_prompt
 
-WIDTH, HEIGHT = 37, 29
+WIDTH, HEIGHT = 23, 17
 
 DEFAULTS = {
     "scale": 4.0,

@@ -1,0 +1,1 @@
+"""PGP-DiffSR Tiling on nano, a file for each subject."""
