@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 
-class Gathered(Exception):
-    """A piece came to a norm whose statistics are not complete; what it adds to them has been noted."""
+class GatheredError(Exception):
+    """No fault: a piece came to a norm whose statistics are not complete; what it adds to them has been noted."""
 
 
 class Statistics:
@@ -51,7 +51,7 @@ class CanvasNorms:
     """How norms are applied while a stage is run on the pieces of a canvas; a :data:`.stages.Norm`.
 
     A norm whose statistics are known is applied with them. At the first that is not, the piece's own are noted and
-    :class:`Gathered` is raised; after all pieces, :meth:`gathered` makes them known.
+    :class:`GatheredError` is raised; after all pieces, :meth:`gathered` makes them known.
 
     Attributes:
         inner: what of the present piece belongs to no other, for a map of the stage.
@@ -68,7 +68,7 @@ class CanvasNorms:
         if self._gathering is None:
             self._gathering = layer, Statistics.of(layer)
         self._gathering[1].add(x[self.inner])
-        raise Gathered
+        raise GatheredError
 
     def gathered(self) -> Statistics | None:
         """End of a pass over all pieces: the statistics that it completed, or None if it missed none."""

@@ -6,6 +6,7 @@ norm. Pieces have a halo of what the stage's convolutions see, so a stage's resu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch
 
-from .canvas_norms import CanvasNorms, Gathered, Statistics
+from .canvas_norms import CanvasNorms, GatheredError, Statistics
 from .stages import Stage, own
 
 #: Queries that attend to the whole canvas together: as many as a tile of 1024 x 1024 pixels has.
@@ -24,7 +25,7 @@ _QUERIES = 128 * 128
 Area = tuple[slice, slice]
 
 
-class Overflow(Exception):
+class OverflowedError(Exception):
     """Half precision overflowed."""
 
 
@@ -87,9 +88,12 @@ class CanvasStages:
         for stage, following in zip(self._stages, (*self._stages[1:], None), strict=True):
             run = self._convolved if stage.attention is None else self._attended
             checked = overflowed is not None and canvas.dtype in (torch.float16, torch.bfloat16)
-            try:
+            after: Statistics | None = None
+            fine = False
+            with suppress(OverflowedError):
                 made, after = run(stage, canvas, _norms(stage, known), following, checked)
-            except Overflow:
+                fine = True
+            if not fine:
                 assert overflowed is not None
                 overflowed()
                 canvas = replace(canvas, dtype=torch.float32)
@@ -100,7 +104,7 @@ class CanvasStages:
     def _convolved(
         self, stage: Stage, canvas: Canvas, norms: CanvasNorms, following: Stage | None, checked: bool
     ) -> tuple[torch.Tensor, Statistics | None]:
-        side = int((self._numbers / stage.channels) ** 0.5)
+        side = math.isqrt(self._numbers // stage.channels)
         areas = list(_areas(canvas, side, stage.stride))
         if len(areas) == 1:
             # The piece's statistics are the canvas's.
@@ -165,19 +169,19 @@ class CanvasStages:
     def _missed(self, take: Callable[[Area], Any], areas: list[Area], norms: CanvasNorms, checked: bool) -> bool:
         """A pass of ``take`` over all areas, and whether a norm's statistics were missing, which are then known."""
         for area in areas:
-            with suppress(Gathered):
+            with suppress(GatheredError):
                 take(area)
             self._done()
         statistics = norms.gathered()
         if checked and statistics is not None and not statistics.finite:
-            raise Overflow
+            raise OverflowedError
         return statistics is not None
 
     def _resting(self, made: torch.Tensor, dtype: torch.dtype) -> Canvas:
         """What a stage made, as the next one's canvas."""
 
         def piece(area: Area, dtype: torch.dtype) -> torch.Tensor:
-            return self._taken(made[(..., *area)]).to(dtype)
+            return self._taken(made[..., area[0], area[1]]).to(dtype)
 
         return Canvas(piece, made.shape[-2], made.shape[-1], dtype)
 
@@ -220,7 +224,7 @@ def _norms(stage: Stage, known: Statistics | None) -> CanvasNorms:
 
 def _checked(out: torch.Tensor, checked: bool) -> torch.Tensor:
     if checked and not bool(out.isfinite().all()):
-        raise Overflow
+        raise OverflowedError
     return out
 
 

@@ -15,12 +15,25 @@ from .stages import Norm, Stage, own, reach
 Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 GROUPS, EPS = 32, 1e-6
+#: That :func:`sliced_attention` keeps.
+_SCORES = 1 << 26
+#: How many of the finest levels are a stage each.
+_AT_ONCE = 2
 
 
 def plain_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """PyTorch's own attention; ComfyUI passes its VAE attention instead."""
     queries, keys, values = (x.flatten(2).transpose(1, 2)[:, None].contiguous() for x in (q, k, v))
     return F.scaled_dot_product_attention(queries, keys, values)[:, 0].transpose(1, 2).reshape(q.shape)
+
+
+def sliced_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """The same with scores that are kept for a slice of the queries at a time, where PyTorch's own cannot be used."""
+    keys, values = k.flatten(2), v.flatten(2).transpose(1, 2)
+    queries = (q * q.shape[1] ** -0.5).flatten(2).transpose(1, 2)
+    slices = queries.split(max(1, _SCORES // keys.shape[-1]), 1)
+    out = torch.cat([torch.bmm(torch.bmm(part, keys).softmax(-1), values) for part in slices], 1)
+    return out.transpose(1, 2).reshape(q.shape)
 
 
 class _Resnet(torch.nn.Module):
@@ -170,7 +183,7 @@ class LQEncoder(torch.nn.Module):
         for i, level in enumerate(self.down_blocks):
             layers = [*level.resnets, *level.downsamplers]  # type: ignore[misc]
             # A downsampler ends the stage of the block before it.
-            cuts = range(1, len(level.resnets)) if i >= 2 or not level.downsamplers else ()  # type: ignore[arg-type]
+            cuts = range(1, len(level.resnets)) if i >= _AT_ONCE or not level.downsamplers else ()  # type: ignore[arg-type]
             groups += [layers[a:b] for a, b in pairwise((0, *cuts, len(layers)))]
         groups[0].insert(0, self.conv_in)
         first, last = self.mid_block.resnets

@@ -123,7 +123,6 @@ class LQTiles:
         """
         factor = math.prod(stage.stride for stage in stages)
         fitting = self._fitting("encoder", self.tile, factor)
-
         overflowed = None if dtype in (None, torch.float32) else partial(self._overflows, dtype)
 
         def attempt(pictures: torch.Tensor, tiles: list[Tile]) -> torch.Tensor:
@@ -139,10 +138,10 @@ class LQTiles:
 
     def _canvas(self, pictures: torch.Tensor, factor: int, dtype: torch.dtype) -> Canvas:
         """Pictures in the encoder's range with sides that the factor divides."""
-        size = height, width = tuple(-(-n // factor) * factor for n in pictures.shape[-2:])
+        height, width = (-(-n // factor) * factor for n in pictures.shape[-2:])
 
         def piece(area: Area, dtype: torch.dtype) -> torch.Tensor:
-            rgb = (self._taken(pictures[(..., *area)]) * 2 - 1).to(dtype)
+            rgb = (self._taken(pictures[..., area[0], area[1]]) * 2 - 1).to(dtype)
             down, across = (s.stop - s.start - n for s, n in zip(area, rgb.shape[-2:], strict=True))
             return F.pad(rgb, (0, across, 0, down), mode="replicate") if down or across else rgb
 
@@ -178,8 +177,8 @@ class LQTiles:
     def _thinned(self, share: int) -> None:
         if not self._thin:
             self._say(
-                f"memory for more of this picture is not taken: in the LQ encoder's attention one position in {share} "
-                "is attended to; all else is as for the whole"
+                f"the picture is large for the LQ encoder's tiles: its attention looks at one position in {share}; "
+                "all else is as for the whole picture"
             )
         self._thin = True
 
