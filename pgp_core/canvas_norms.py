@@ -32,7 +32,7 @@ class Statistics:
     def add(self, x: torch.Tensor) -> None:
         """Take in a piece, ``(B, C, h, w)``, that no other piece overlaps."""
         wide = x.to(_wide(x)).unflatten(1, (self._groups, -1))
-        variance, mean = (s.double().cpu() for s in torch.var_mean(wide, (2, 3, 4), correction=0))
+        variance, mean = (s.cpu().double() for s in torch.var_mean(wide, (2, 3, 4), correction=0))
         count = wide[0, 0].numel()
         share = count / (self._count + count)
         # Chan, Golub and LeVeque: sums of squares lose the variance where the mean is large.
@@ -89,8 +89,8 @@ def _normed(layer: torch.nn.Module, x: torch.Tensor, statistics: Statistics) -> 
     assert isinstance(eps, float)
     mean = statistics.mean.repeat_interleave(each, 1)
     rstd = (statistics.variance + eps).rsqrt().repeat_interleave(each, 1)
-    weight, bias = (p.double().cpu() for p in _affine(layer, x))
-    scale, shift = ((s.to(x.device, wide))[..., None, None] for s in (weight * rstd, bias - mean * rstd * weight))
+    weight, bias = (p.cpu().double() for p in _affine(layer, x))
+    scale, shift = (s.to(wide).to(x.device)[..., None, None] for s in (weight * rstd, bias - mean * rstd * weight))
     if x.dtype == wide:
         return torch.addcmul(shift, x, scale)
     return x.to(wide).mul_(scale).add_(shift).to(x.dtype)
