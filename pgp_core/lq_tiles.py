@@ -10,9 +10,8 @@ features are the untiled ones, to rounding.
 What that takes: between stages maps rest in RAM, 48 numbers per pixel of the canvas with SDXL's channels, 1.6 GB for
 4096 x 4096 in half precision and 3.2 GB in float32. A norm takes a pass over all tiles that repeats what lies between
 it and the last map that rests, 1.9 times the untiled multiplications in all; overlaps of a quarter take tiles of their
-own as much (1.6 to 2.3 times). On a CPU, 512 x 512 took SDXL's
-channels 25.7 s and 249 MB in tiles of 256, 25.3 s and 310 MB in tiles for themselves, 10.6 s and 822 MB untiled; halos
-weigh less in larger tiles.
+own as much (1.6 to 2.3 times). On a CPU, 512 x 512 took SDXL's channels 25.7 s and 249 MB in tiles of 256, 25.3 s and
+310 MB in tiles for themselves, 10.6 s and 822 MB untiled; halos weigh less in larger tiles.
 
 The attention is over the whole canvas, up to 16 tiles' pixels (4096 x 4096): there it costs about as many
 multiplications as all else. Keys of more would take more memory than a tile; then positions attend to every second row
