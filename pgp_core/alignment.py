@@ -14,6 +14,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from .stages import Norm, Stage, own, reach
+
 
 def quick_gelu(x: torch.Tensor) -> torch.Tensor:
     """CLIP's GELU, ``x * sigmoid(1.702 x)``."""
@@ -29,8 +31,8 @@ class _Condition(torch.nn.Module):
         self.conv_in = operations.Conv2d(inputs, inputs, 3, padding=1, **factory)
         self.conv_out = operations.Conv2d(inputs, channels, 3, padding=1, **factory)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.conv_out(F.silu(self.conv_in(self.norm_in(x))))
+    def forward(self, x: torch.Tensor, norm: Norm = own) -> torch.Tensor:
+        return self.conv_out(F.silu(self.conv_in(norm(self.norm_in, x))))
 
 
 class _Block(torch.nn.Module):
@@ -85,6 +87,12 @@ class Alignment(torch.nn.Module):
     def condition(self, features: torch.Tensor) -> torch.Tensor:
         """``(B, inputs, h, w)`` of the LQ encoder to ``(B, channels, h, w)``; independent of the timestep."""
         return self.embedding(features)
+
+    def stage(self) -> Stage:
+        """:meth:`condition` for pieces of the features."""
+        layer = self.embedding
+        channels = max(layer.conv_in.out_channels, layer.conv_out.out_channels)
+        return Stage(layer, channels, reach(layer), first=layer.norm_in)
 
     def forward(self, h: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
         """What is added to the UNet's features.

@@ -95,7 +95,8 @@ class Guidance(torch.nn.Module):
 
     def _encoded(self, lq: torch.Tensor, dtype: torch.dtype | None, tiles: LQTiles | None) -> torch.Tensor:
         if tiles is not None:
-            return tiles.encoder(self._encode, self.lq_encoder.factor, lq, dtype)
+            stages = [*self.lq_encoder.stages(), self.alignment.stage()]
+            return tiles.encoder(self._encode, stages, lq, dtype)
         return self._encode((lq * 2 - 1).to(dtype or lq.dtype))
 
     def _encode(self, rgb: torch.Tensor) -> torch.Tensor:

@@ -1,31 +1,44 @@
-"""LQ features of canvases of any size, piece by piece: memory for a tile, beside the canvas and what is finished.
+"""LQ features of canvases of any size, piece by piece: memory for a tile, beside the canvas and what rests.
 
 The LQ adapter has convolutions and a pooling only, so tiles with a halo of what its layers see give what the whole
-canvas gives, to rounding. The LQ encoder has GroupNorms and an attention over all positions: as FaithDiff's authors do
-for large canvases, it takes each tile for a picture of its own, with the alignment's condition, and tiles are blended.
-That changes features: by 0.17 to 0.21 of their deviation in a narrow encoder of drawn weights, and by 0.03 where its
-GroupNorms have the whole canvas's statistics. Those would take one pass over the canvas per norm; estimates from
-patches or from a smaller picture came no nearer than 0.11 and are not used.
+canvas gives, to rounding. The LQ encoder has GroupNorms and an attention over all positions. FaithDiff's authors take
+each tile for a picture of its own; its norms then stretch a flat tile (22 times the gradient energy on a half flat
+picture), and features differ by 0.17 to 0.21 of their deviation in a narrow encoder of drawn weights. Here a canvas is
+taken through the encoder stage by stage (:mod:`.canvas_stages`): norms have the statistics of the whole canvas, and
+features are the untiled ones, to rounding.
+
+What that takes: between stages maps rest in RAM, 48 numbers per pixel of the canvas with SDXL's channels, 1.6 GB for
+4096 x 4096 in half precision and 3.2 GB in float32. A norm takes a pass over all tiles that repeats what lies between
+it and the last map that rests, 1.9 times the untiled multiplications in all; overlaps of a quarter take tiles of their
+own as much (1.6 to 2.3 times). On a CPU, 512 x 512 took SDXL's channels 25.7 s and 249 MB in tiles of 256, 25.3 s and
+310 MB in tiles for themselves, 10.6 s and 822 MB untiled; halos weigh less in larger tiles.
+
+The attention is over the whole canvas, up to 16 tiles' pixels (4096 x 4096): there it costs about as many
+multiplications as all else. Keys of more would take more memory than a tile; then positions attend to every second row
+and column, or every fourth, and so on. In an encoder of drawn weights that changed features by 0.05 to 0.07 of their
+deviation, and tiles that hold as many keys by 0.11 to 0.15; where attention was sharpened, both by 0.4 to 0.6.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+import math
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
+import torch.nn.functional as F
 
+from .canvas_stages import Area, Canvas, CanvasStages
 from .lq_adapter import LQAdapter
-from .tiling import Fitting, Tile, out_of_memory, window
+from .stages import Stage
+from .tiling import Fitting, Tile, out_of_memory
 
 _log = logging.getLogger(__name__)
 
-#: Side of the LQ encoder's tiles in pixels, FaithDiff's. It is not made larger where memory would allow it: the encoder
-#: was trained on 512 pixels, so larger tiles are no nearer to that, and a picture is the same on every card.
+#: Side of the LQ encoder's tiles in pixels, FaithDiff's; for memory alone.
 ENCODER_TILE = 1024
-#: What neighbours share in pixels, FaithDiff's too.
-ENCODER_OVERLAP = 256
 #: Side of the LQ adapter's tiles in pixels; for memory alone.
 ADAPTER_TILE = 2048
 
@@ -38,16 +51,18 @@ class LQTiles:
     """Where LQ features are made and kept, and from tiles of which size; for :meth:`.guidance.Guidance.features`.
 
     Canvases of no more pixels than a tile are not cut, nor batches of no more taken one by one. Where memory runs out,
-    tiles are halved; an object remembers what fitted, so use one for all pictures of a run. No gradient passes.
+    a canvas is begun again with tiles of half the size; an object remembers what fitted, so use one for all pictures of
+    a run. No gradient passes.
 
     Args:
         device: where the parts compute; by default where the canvas is.
-        rest: where finished features are put; by default where they were made if the canvas was not cut, else RAM.
+        rest: where finished features are put, and what the encoder keeps until then of a canvas that is cut; by default
+            where they were made if the canvas was not cut, else RAM.
         tile: side of the LQ encoder's tiles in pixels.
         adapter_tile: of the LQ adapter's.
         say: told in one line what is worth knowing and no error.
         free: called after memory ran out, to give some back.
-        done: called after each tile; may raise, to stop.
+        done: called after each tile, in every pass; may raise, to stop.
     """
 
     def __init__(
@@ -64,7 +79,7 @@ class LQTiles:
         #: Sides in pixels at present.
         self.tile, self.adapter_tile = tile, adapter_tile
         self._say, self._free, self._done = say, free, done
-        self._overflowed = False
+        self._overflowed = self._thin = False
 
     @torch.no_grad()
     def adapter(
@@ -80,7 +95,7 @@ class LQTiles:
         Returns:
             ``(B, C_i, ceil(H / s_i), ceil(W / s_i))`` per wanted level.
         """
-        fitting = self._fitting("adapter", self.adapter_tile, 0, adapter.unshuffle)
+        fitting = self._fitting("adapter", self.adapter_tile, adapter.unshuffle)
 
         def attempt(pictures: torch.Tensor, tiles: list[Tile]) -> dict[int, torch.Tensor]:
             made: dict[int, torch.Tensor] = {}
@@ -93,7 +108,7 @@ class LQTiles:
                         continue
                     scale = adapter.scales[level]
                     if level not in made:
-                        made[level] = self._empty(features[level], [-(-n // scale) for n in tile.of])
+                        made[level] = self._empty(features[level], *(-(-n // scale) for n in tile.of))
                     here = made[level][_within(tile, scale)]
                     here.copy_(features[level][_within(tile, scale, top, left)])
                 self._done()
@@ -104,67 +119,81 @@ class LQTiles:
         return {level: _joined([p[level] for p in parts]) for level in levels}
 
     @torch.no_grad()
-    def encoder(self, encode: Make, factor: int, lq: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
+    def encoder(
+        self, encode: Make, stages: Sequence[Stage], lq: torch.Tensor, dtype: torch.dtype | None = None
+    ) -> torch.Tensor:
         """Features of the LQ encoder with the alignment's condition.
 
         Args:
             encode: of RGB in [-1, 1], ``(B, 3, h, w)``, to ``(B, C, ceil(h / factor), ceil(w / factor))``.
-            factor: pixels per position.
+            stages: the same in stages, whose strides make up the factor.
             lq: ``(B, 3, H, W)`` RGB canvas in [0, 1], on any device.
-            dtype: what ``encode`` computes in where its input decides that; a tile that overflows is run again in
-                float32. By default lq's, and nothing is run again.
+            dtype: what ``encode`` computes in where its input decides that; what overflows is run again in float32. By
+                default lq's, and nothing is run again.
 
         Returns:
             ``(B, C, ceil(H / factor), ceil(W / factor))`` in what ``encode`` returns.
         """
-        fitting = self._fitting("encoder", self.tile, ENCODER_OVERLAP, factor)
+        factor = math.prod(stage.stride for stage in stages)
+        fitting = self._fitting("encoder", self.tile, factor)
+        overflowed = None if dtype in (None, torch.float32) else partial(self._overflows, dtype)
 
         def attempt(pictures: torch.Tensor, tiles: list[Tile]) -> torch.Tensor:
             if len(tiles) == 1:
                 return self._put(self._encoded(encode, pictures, dtype), cut=False)
-            share = torch.zeros(tiles[0].of)
-            for tile in tiles:
-                tile.crop(share).add_(window(tile, fitting.overlap))
-            total = torch.empty(0)
-            for i, tile in enumerate(tiles):
-                out = self._encoded(encode, _with_halo(pictures, tile, 0, factor)[0], dtype)
-                if i == 0:
-                    total = self._empty(out, tile.of).zero_()
-                elif out.dtype == torch.float32:
-                    # This tile overflowed in half precision.
-                    total = total.float()
-                weights = (window(tile, fitting.overlap) / tile.crop(share)).to(out.device)
-                # Not zero times infinity: what does not count may be anything. Added up in the dtype of the result, for
-                # a second copy in float32 would be larger than all else.
-                counted = torch.where(weights > 0, out * weights, 0).to(out.dtype)
-                tile.crop(total).add_(self._put(counted, cut=True))
-                self._done()
-            return total
+            run = CanvasStages(stages, fitting.pixels, self._taken, self._empty, self._done, self._thinned)
+            out = run(self._canvas(pictures, factor, dtype or pictures.dtype), overflowed)
+            return self._judged(out) if overflowed is not None and out.dtype == torch.float32 else out
 
         parts = fitting.each(lq, attempt)
         self.tile = fitting.pixels
         return _joined(parts)
 
-    def _fitting(self, part: str, tile: int, overlap: int, unit: int) -> _Fitting:
+    def _canvas(self, pictures: torch.Tensor, factor: int, dtype: torch.dtype) -> Canvas:
+        """Pictures in the encoder's range with sides that the factor divides."""
+        height, width = (-(-n // factor) * factor for n in pictures.shape[-2:])
+
+        def piece(area: Area, dtype: torch.dtype) -> torch.Tensor:
+            rgb = (self._taken(pictures[..., area[0], area[1]]) * 2 - 1).to(dtype)
+            down, across = (s.stop - s.start - n for s, n in zip(area, rgb.shape[-2:], strict=True))
+            return F.pad(rgb, (0, across, 0, down), mode="replicate") if down or across else rgb
+
+        return Canvas(piece, height, width, dtype)
+
+    def _fitting(self, part: str, tile: int, unit: int) -> _Fitting:
         def halved(pixels: int) -> None:
             self._say(f"memory ran out in the LQ {part}: it goes on in tiles of {pixels} x {pixels} pixels")
 
-        return _Fitting(tile, overlap, unit, halved, self._free)
+        return _Fitting(tile, unit, halved, self._free)
 
     def _encoded(self, encode: Make, piece: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
         rgb = self._taken(piece) * 2 - 1
         out = encode(rgb.to(dtype or rgb.dtype))
         if dtype in (None, torch.float32) or bool(out.isfinite().all()):
             return out
+        self._overflows(dtype)
+        del out
+        return self._judged(encode(rgb.float()))
+
+    def _overflows(self, dtype: torch.dtype | None) -> None:
         if not self._overflowed:
             name = str(dtype).removeprefix("torch.")
             self._say(f"the LQ encoder overflowed in {name}; what overflows is run again in float32")
         self._overflowed = True
-        del out
-        again = encode(rgb.float())
-        if not bool(again.isfinite().all()):
+
+    def _judged(self, out: torch.Tensor) -> torch.Tensor:
+        """What float32 made."""
+        if not bool(out.isfinite().all()):
             self._say("the LQ encoder's numbers are not finite in float32 either: its file or the picture is damaged")
-        return again
+        return out
+
+    def _thinned(self, share: int) -> None:
+        if not self._thin:
+            self._say(
+                f"the picture is large for the LQ encoder's tiles: its attention looks at one position in {share}; "
+                "all else is as for the whole picture"
+            )
+        self._thin = True
 
     def _taken(self, piece: torch.Tensor) -> torch.Tensor:
         return piece.to(self.device or piece.device)
@@ -172,21 +201,21 @@ class LQTiles:
     def _put(self, features: torch.Tensor, cut: bool) -> torch.Tensor:
         return features.to(self.rest or ("cpu" if cut else features.device))
 
-    def _empty(self, like: torch.Tensor, size: Collection[int]) -> torch.Tensor:
-        return torch.empty(*like.shape[:2], *size, dtype=like.dtype, device=self.rest or "cpu")
+    def _empty(self, like: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        return torch.empty(*like.shape[:2], height, width, dtype=like.dtype, device=self.rest or "cpu")
 
 
 class _Fitting(Fitting):
     """Sizes in pixels, and no tiles as long as there are no more pixels than in one.
 
     Args:
-        pixels, overlap: of a tile.
+        pixels: side of a tile.
         unit: pixels per position.
         said: told the new side in pixels, once a whole run has fitted.
     """
 
-    def __init__(self, pixels: int, overlap: int, unit: int, said: Callable[[int], None], free: Callable[[], None]):
-        super().__init__(pixels // unit, overlap // unit, lambda _: None, free)
+    def __init__(self, pixels: int, unit: int, said: Callable[[int], None], free: Callable[[], None]):
+        super().__init__(pixels // unit, 0, lambda _: None, free)
         self._unit, self._said = unit, said
 
     @property

@@ -12,11 +12,12 @@ import comfy.ops
 import comfy.patcher_extension
 import comfy.utils
 import torch
-from comfy.ldm.modules.diffusionmodules.model import vae_attention
+from comfy.ldm.modules.diffusionmodules.model import normal_attention, vae_attention
 
 from ...pgp_core.errors import GuidanceError
 from ...pgp_core.guidance import Guidance, GuidanceSpec
 from ...pgp_core.guidance_file import read_guidance
+from ...pgp_core.lq_encoder import Attention, sliced_attention
 from ...pgp_core.lq_tiles import LQTiles
 from ...pgp_core.tiling import Tile
 from ...pgp_core.topology import KeyMap
@@ -42,13 +43,19 @@ def load_guidance(path: str) -> Any:
     source = os.path.basename(path)
     with opened(path) as file:
         spec, sd = read_guidance(file)
-    guidance = Guidance(spec, operations=comfy.ops.manual_cast, device=torch.device("meta"), attention=vae_attention())
+    guidance = Guidance(spec, operations=comfy.ops.manual_cast, device=torch.device("meta"), attention=_attention())
     # The dtype of the file: manual_cast gives every layer the dtype of what comes in.
     guidance.load(sd, source)
     guidance.eval().requires_grad_(False)
     return comfy.model_patcher.CoreModelPatcher(
         guidance, load_device=mm.get_torch_device(), offload_device=mm.unet_offload_device()
     )
+
+
+def _attention() -> Attention:
+    """Core's attention for VAEs, or what does the same where core's takes no fewer queries than keys."""
+    attention: Attention = vae_attention()
+    return sliced_attention if attention is normal_attention else attention
 
 
 def describe_guidance(model_patch: Any) -> str:

@@ -10,8 +10,7 @@ import comfy.model_management as mm
 import comfy.model_patcher
 import comfy.ops
 import torch
-from comfy.ldm.modules.diffusionmodules.model import vae_attention
-from pgp_pack.nodes.comfy_backbone.guidance import GuidancePatch
+from pgp_pack.nodes.comfy_backbone.guidance import GuidancePatch, _attention
 from pgp_pack.pgp_core.guidance import Guidance, GuidanceSpec, Site
 
 from . import scene
@@ -66,7 +65,7 @@ def check_features_in_tiles(_out: Path) -> Any:
     """A canvas of more than a tile: what core is asked to make room for, and the encoder with core's layers."""
     torch.manual_seed(0)
     spec = GuidanceSpec(sites=(Site("conv_in", 32, 0, 2, "alignment"),), encoder_channels=(32, 32))
-    guidance = Guidance(spec, operations=comfy.ops.manual_cast, attention=vae_attention()).requires_grad_(False)
+    guidance = Guidance(spec, operations=comfy.ops.manual_cast, attention=_attention()).requires_grad_(False)
     # Core's layers begin with whatever lies in memory.
     guidance.load_state_dict(Guidance(spec).state_dict())
     patcher = comfy.model_patcher.CoreModelPatcher(guidance, torch.device("cpu"), torch.device("cpu"))
