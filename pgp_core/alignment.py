@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from .stages import Norm, Stage, own, reach
+from .lq_tiles.stages import Norm, Stage, own, reach
 
 
 def quick_gelu(x: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from .stages import Norm, Stage, own, reach
+from .lq_tiles.stages import Norm, Stage, own, reach
 
 #: ``attention(q, k, v)``, one head: ``(B, C, H, W)`` each, and the result as q; q may have fewer rows than k and v.
 Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]

@@ -22,7 +22,7 @@ from pgp_core.guidance import Guidance, GuidanceSpec, Site
 from pgp_core.lq_adapter import LQAdapter
 from pgp_core.lq_encoder import plain_attention, sliced_attention
 from pgp_core.lq_tiles import LQTiles
-from pgp_core.stages import Norm, Stage
+from pgp_core.lq_tiles.stages import Norm, Stage
 
 #: Two pixels per position, so that tiles of 32 positions, the smallest that are halved to, are small.
 ENCODER = GuidanceSpec(base="test", sites=(Site("conv_in", 32, 0, 2, "alignment"),), encoder_channels=(32, 32))

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from .canvas_norms import CanvasNorms, GatheredError, Statistics
+from .norms import CanvasNorms, GatheredError, Statistics
 from .stages import Stage, own
 
 #: Queries that attend to the whole canvas together: as many as a tile of 1024 x 1024 pixels has.
@@ -153,7 +153,7 @@ class CanvasStages:
     def _context(
         self, layer: Any, normed: Callable[[Area], torch.Tensor], bands: list[Area], canvas: Canvas, step: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of every ``step``-th row and column, laid out as :meth:`.lq_encoder._Attention.context`'s."""
+        """Keys and values of every ``step``-th row and column, laid out as :meth:`..lq_encoder._Attention.context`'s."""
         whole: list[torch.Tensor] = []
         for area in bands:
             top, bottom = (-(-n // step) for n in (area[0].start, area[0].stop))

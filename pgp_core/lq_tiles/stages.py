@@ -31,7 +31,7 @@ class Stage:
         stride: positions per position of the result, 1 or 2.
         first: the GroupNorm that its input goes through before all else, if any.
         attention: the layer that the stage is, if it is an attention over all positions: with ``group_norm``,
-            ``context`` and ``answer`` as :class:`.lq_encoder._Attention` has them.
+            ``context`` and ``answer`` as :class:`..lq_encoder._Attention` has them.
     """
 
     run: Callable[[torch.Tensor, Norm], torch.Tensor]

@@ -4,7 +4,7 @@ The LQ adapter has convolutions and a pooling only, so tiles with a halo of what
 canvas gives, to rounding. The LQ encoder has GroupNorms and an attention over all positions. FaithDiff's authors take
 each tile for a picture of its own; its norms then stretch a flat tile (22 times the gradient energy on a half flat
 picture), and features differ by 0.17 to 0.21 of their deviation in a narrow encoder of drawn weights. Here a canvas is
-taken through the encoder stage by stage (:mod:`.canvas_stages`): norms have the statistics of the whole canvas, and
+taken through the encoder stage by stage (:mod:`.canvas`): norms have the statistics of the whole canvas, and
 features are the untiled ones, to rounding.
 
 What that takes: between stages maps rest in RAM, 48 numbers per pixel of the canvas with SDXL's channels, 1.6 GB for
@@ -30,10 +30,10 @@ from typing import Any, TypeVar
 import torch
 import torch.nn.functional as F
 
-from .canvas_stages import Area, Canvas, CanvasStages
-from .lq_adapter import LQAdapter
+from ..lq_adapter import LQAdapter
+from ..tiling import Fitting, Tile, out_of_memory
+from .canvas import Area, Canvas, CanvasStages
 from .stages import Stage
-from .tiling import Fitting, Tile, out_of_memory
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 
 class LQTiles:
-    """Where LQ features are made and kept, and from tiles of which size; for :meth:`.guidance.Guidance.features`.
+    """Where LQ features are made and kept, and from tiles of which size; for :meth:`..guidance.Guidance.features`.
 
     Canvases of no more pixels than a tile are not cut, nor batches of no more taken one by one. Where memory runs out,
     a canvas is begun again with tiles of half the size; an object remembers what fitted, so use one for all pictures of
