@@ -153,7 +153,7 @@ class CanvasStages:
     def _context(
         self, layer: Any, normed: Callable[[Area], torch.Tensor], bands: list[Area], canvas: Canvas, step: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of every ``step``-th row and column, laid out as :meth:`..lq_encoder._Attention.context`'s."""
+        """Keys and values of every ``step``-th row and column, laid out as the layer's own."""
         whole: list[torch.Tensor] = []
         for area in bands:
             top, bottom = (-(-n // step) for n in (area[0].start, area[0].stop))
