@@ -7,7 +7,7 @@ is trained with three seeds, as many steps each; what is done already is not don
 and given again. Rows of Table 5 stand twice: trained with the whole model, as in the paper, and *taught*: alone on the
 frozen stage fine, with the LQ through them only (as nano's stage teach), because beside another way in they learn next
 to nothing in so few steps. ``--row`` and ``--seed`` choose runs, so that two processes may share the work. At the end,
-or with ``--tables``, the tables are printed; ``--sheet FILE`` draws what the first seed's models make of two photographs.
+or with ``--tables``, the tables are printed; ``--sheet FILE`` draws what the first seed's models make of two pictures.
 """
 
 from __future__ import annotations
