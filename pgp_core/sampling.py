@@ -116,6 +116,8 @@ def euler(
         x = a.sqrt() * lq_latent + (1 - a).sqrt() * (sigma**2 + 1).sqrt() * noise
     else:
         x = noise * sigma * schedule.start_gain(float(sigma), latent_std) + (lq_latent if options.start == "lq" else 0)
+    # As large as the latent, and no step needs it.
+    del noise
     for i, t in enumerate(timesteps):
         out = denoiser(scheduler.scale_model_input(x, t), t.expand(x.shape[0]))
         x = scheduler.step(out, t, x, return_dict=False)[0]
