@@ -12,13 +12,14 @@ from unittest.mock import patch as replace
 
 import comfy.model_management as mm
 import execution
-import nodes
 import pgp_pack
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from pgp_pack.nodes.comfy_backbone.nano import _PixelCodec
 from pgp_pack.pgp_core.lq_adapter import LQAdapter
 from pgp_pack.pgp_core.lq_tiles import LQTiles
+
+import nodes
 
 #: Of the canvas without its frame of 32 pixels on each side.
 WIDTH, HEIGHT = 76, 52
