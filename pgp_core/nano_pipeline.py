@@ -69,6 +69,7 @@ class NanoPipeline:
 
         Args:
             one_step: merge the S1 LoRA.
+            dtype: of the UNet and the LQ adapter.
 
         Raises:
             CheckpointError, GuidanceError, PlanError: if a file is damaged or does not fit.
@@ -90,6 +91,8 @@ class NanoPipeline:
         tensors, metadata = read_safetensors(folder / nano.GUIDANCE_FILE)
         spec = GuidanceSpec.from_metadata(metadata, nano.GUIDANCE_FILE)
         guidance = Guidance(spec, device="meta").load(tensors, nano.GUIDANCE_FILE).to(device, dtype).eval()
+        # Twelve convolutions in a row overflow half precision.
+        guidance.peam.float()
         contexts, _ = read_safetensors(folder / nano.CONTEXTS_FILE)
         try:
             positive, negative = (
