@@ -21,7 +21,8 @@ plain
     Flat, saturated, checkered and all but empty pictures in float16 and bfloat16 against float32 without tiles.
 
 What is done already with the same weights is not done again, so the command may be stopped and given again; with other
-weights it begins anew. ``--folder`` takes another nano than the bundled one, ``--tables`` prints what a file holds.
+weights it begins anew. Processes with different sections may share the work. ``--folder`` takes another nano than the
+bundled one, ``--tables`` prints what a file holds.
 """
 
 from __future__ import annotations
@@ -340,6 +341,12 @@ def weights_of(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def read(file: Path) -> dict[str, Any]:
+    """What a file holds; nothing where there is none."""
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return found
+
+
 def measure(args: argparse.Namespace, data: dict[str, Any], save: Save) -> None:
     """Whatever is wanted and not there."""
     pipelines: dict[tuple[int, str], NanoPipeline] = {}
@@ -454,7 +461,7 @@ def main() -> None:
     if args.output is None:
         parser.error("the following argument is required: -o")
     args.only = args.only or SECTIONS
-    data: dict[str, Any] = json.loads(args.output.read_text()) if args.output.exists() else {}
+    data = read(args.output)
     if args.tables:
         print(tables(data))  # noqa: T201
         return
@@ -464,6 +471,10 @@ def main() -> None:
     args.output.parent.mkdir(parents=True, exist_ok=True)
 
     def save() -> None:
+        # Another process may have added other sections meanwhile.
+        there = read(args.output)
+        if there.get("weights") == weights:
+            data.update({name: {**there.get(name, {}), **data.get(name, {})} for name in SECTIONS})
         with replacing(args.output) as temporary:
             temporary.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
