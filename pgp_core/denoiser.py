@@ -95,13 +95,15 @@ class Denoiser:
 
     def _start(self, x: torch.Tensor) -> Fitting:
         """The tile size to begin with."""
-        wanted, factor = self.options.tiling, self.factor
+        wanted, factor, device, say = self.options.tiling, self.factor, x.device, self.say
         tile = wanted.tile // factor or first_tile(self.unet, x, self._copies())
 
+        # Neither of these may know the denoiser or the latent: in a ring of references, both, and the features, would
+        # stay after a run until Python looks for rings, each as large as the canvas.
         def halved(side: int) -> None:
-            self.say(f"memory ran out: going on in tiles of {side * factor} pixels (--tile {side * factor})")
+            say(f"memory ran out: going on in tiles of {side * factor} pixels (--tile {side * factor})")
 
-        return Fitting(tile, -(-wanted.overlap // factor), halved, lambda: free_memory(x.device))
+        return Fitting(tile, -(-wanted.overlap // factor), halved, lambda: free_memory(device))
 
     def _copies(self) -> int:
         return 2 if self.options.cfg != 1 and self.negative is not None else 1
