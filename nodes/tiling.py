@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..pgp_core.tiling import BLENDS
+from ..pgp_core.tiling import BLENDS, PHASES
 from . import comfy_backbone
 
 
@@ -55,11 +55,11 @@ class PGPDiffSRTiling(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "phase",
-                    options=list(comfy_backbone.PHASES),
-                    default="each tile",
+                    options=list(PHASES),
+                    default="tile",
                     advanced=True,
-                    tooltip="Over what PEAM exchanges phases. Over the whole canvas is what it does without tiles; the "
-                    "beginning of the UNet is then run twice.",
+                    tooltip="Over what PEAM exchanges phases: each tile by itself, or the whole canvas as without "
+                    "tiles; the beginning of the UNet is then run twice.",
                 ),
                 io.Int.Input(
                     "frames",

@@ -110,7 +110,7 @@ def _in_tiles(graph: GraphBuilder, model: Any, tile: int) -> Any:
     overlap = min(OVERLAP, tile // 2) if tile else OVERLAP
     # One picture at a time: a batch may be a video, and a card that holds one picture is to hold any number of them.
     return graph.node(
-        "PGPDiffSRTiling", model=model, tile=tile, overlap=overlap, blend="cosine", phase="each tile", frames=1
+        "PGPDiffSRTiling", model=model, tile=tile, overlap=overlap, blend="cosine", phase="tile", frames=1
     ).out(0)
 
 

@@ -48,7 +48,7 @@ class Denoiser:
 
     Args:
         guidance: None for the UNet alone.
-        features: from :meth:`Guidance.features`, computed once per picture.
+        features: from :meth:`Guidance.features`, computed once per picture; on any device.
         factor: pixels per latent position, for the sizes in ``options.tiling``.
         between: called after each tile; may raise, to stop.
         say: told in one line what is worth knowing and no error.
@@ -71,6 +71,8 @@ class Denoiser:
         self.positive, self.negative, self.options, self.exchange = positive, negative, options, exchange
         self.factor, self.between, self.say = factor, between, say
         self._fitting: Fitting | None = None
+        # The features on the UNet's device, as long as the latent is not cut.
+        self._near: list[torch.Tensor] = []
         self._said_float32 = False
 
     def __call__(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
@@ -95,7 +97,8 @@ class Denoiser:
 
     def _start(self, x: torch.Tensor) -> Fitting:
         """The tile size to begin with."""
-        wanted, factor, device, say = self.options.tiling, self.factor, x.device, self.say
+        wanted, factor, device = self.options.tiling, self.factor, x.device
+        say, near = self.say, self._near
         tile = wanted.tile // factor or first_tile(self.unet, x, self._copies())
 
         # Neither of these may know the denoiser or the latent: in a ring of references, both, and the features, would
@@ -103,7 +106,11 @@ class Denoiser:
         def halved(side: int) -> None:
             say(f"memory ran out: going on in tiles of {side * factor} pixels (--tile {side * factor})")
 
-        return Fitting(tile, -(-wanted.overlap // factor), halved, lambda: free_memory(device))
+        def free() -> None:
+            near.clear()
+            free_memory(device)
+
+        return Fitting(tile, -(-wanted.overlap // factor), halved, free)
 
     def _copies(self) -> int:
         return 2 if self.options.cfg != 1 and self.negative is not None else 1
@@ -147,7 +154,7 @@ class Denoiser:
         pooled = torch.cat([p.pooled.expand(n, -1) for p in prompts])
         # Sizes stay in float32: bfloat16 knows no odd numbers above 256.
         ids = torch.tensor([p.time_ids for p in prompts], device=x.device, dtype=torch.float32)
-        with self._guided(float(t[0]), tile, phased, stop):
+        with self._guided(float(t[0]), tile, phased, stop, x.device):
             out: torch.Tensor = self.unet(
                 latent,
                 torch.cat([t] * copies),
@@ -162,16 +169,24 @@ class Denoiser:
 
     @contextmanager
     def _guided(
-        self, timestep: float, tile: Tile, phased: Mapping[int, torch.Tensor], stop: int | None
+        self, timestep: float, tile: Tile, phased: Mapping[int, torch.Tensor], stop: int | None, device: torch.device
     ) -> Iterator[None]:
         if self.guidance is None:
             yield
             return
-        features = self.features if tile.whole else tuple(tile.crop(f) for f in self.features)
+        features = self._features(tile, device)
         strength = self.options.strength if self._works(timestep) else 0.0
         parts = {site: tile.crop(p) for site, p in phased.items()}
         with guided(self.unet, self.guidance, features, strength, self.exchange, parts, stop):
             yield
+
+    def _features(self, tile: Tile, device: torch.device) -> tuple[torch.Tensor, ...]:
+        """The LQ features of a tile: a cut of where they rest; those of the whole latent are moved once only."""
+        if not tile.whole:
+            return tuple(tile.crop(f) for f in self.features)
+        if not self._near:
+            self._near.extend(f.to(device) for f in self.features)
+        return tuple(self._near)
 
     def _canvas_phases(self, x: torch.Tensor, t: torch.Tensor, tiles: list[Tile]) -> dict[int, torch.Tensor]:
         """Each site's phase exchange over the whole canvas, where that is wanted: the UNet runs up to the site only."""

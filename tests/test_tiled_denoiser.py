@@ -23,6 +23,23 @@ SITES = (Site("conv_in", 4, 0, 4, "add"), Site("down", 4, 2, 8, "phase"))
 SPEC = GuidanceSpec("test", SITES, channels=(4, 4, 4, 4), unshuffle=4)
 
 
+class Resting:
+    """Features in RAM beside a card, as far as a machine without one can tell: how often all of them were moved, and
+    whether what was moved is still held."""
+
+    def __init__(self, features: torch.Tensor):
+        self.features, self.shape = features, features.shape
+        self.moved: list[weakref.ref[torch.Tensor]] = []
+
+    def to(self, _device: torch.device) -> torch.Tensor:
+        copy = self.features.clone()
+        self.moved.append(weakref.ref(copy))
+        return copy
+
+    def __getitem__(self, where: Any) -> torch.Tensor:
+        return self.features[where]
+
+
 class Small(torch.nn.Module):
     """A UNet of 1x1 layers, so that only the phase exchange looks further than its own position."""
 
@@ -153,6 +170,38 @@ def test_nothing_of_a_run_waits_for_the_garbage_collector() -> None:
         assert [r() is None for r in held] == [True] * 4
     finally:
         gc.enable()
+
+
+@torch.no_grad()
+def test_features_that_rest_in_ram_are_moved_once_for_a_run_without_tiles() -> None:
+    wanted, x = denoiser((40, 48), Tiling())
+    model, _ = denoiser((40, 48), Tiling())
+    resting = [Resting(f) for f in model.features]
+    model.features = tuple(resting)  # type: ignore[assignment]
+    for t in (901.0, 501.0, 1.0):
+        assert torch.equal(model(x, torch.full((1,), t)), wanted(x, torch.full((1,), t)))
+    assert [len(r.moved) for r in resting] == [1, 1]
+
+
+@torch.no_grad()
+def test_features_leave_the_device_when_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = denoiser((64, 64), Tiling(), say=lambda _: None)
+    resting = [Resting(f) for f in model.features]
+    model.features = tuple(resting)  # type: ignore[assignment]
+    forward, held = Small.forward, []
+
+    def limited(self: Small, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        held.append([ref() is not None for r in resting for ref in r.moved])
+        if x.shape[-1] > 40:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, x, *args, **kwargs)
+
+    monkeypatch.setattr(Small, "forward", limited)
+    model(x, torch.full((1,), 501.0))
+    first, *tiles = held
+    assert first == [True, True]
+    assert tiles
+    assert all(h == [False, False] for h in tiles)
 
 
 def test_a_run_is_cancelled_between_two_tiles() -> None:

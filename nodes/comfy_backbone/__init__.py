@@ -31,11 +31,10 @@ from .plans import NO_PLAN, plan_choices, plan_files, plan_named, save_plan_name
 from .pruning import apply_plan
 from .recording import Recording, check_report, record, report_files, report_named
 from .saving import relative_to_output, save_unet
-from .tiling import PHASES, tile_model
+from .tiling import tile_model
 
 __all__ = [
     "NO_PLAN",
-    "PHASES",
     "WEIGHT_DTYPES",
     "GuidancePatch",
     "Recording",

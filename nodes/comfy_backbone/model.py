@@ -18,7 +18,7 @@ from ...pgp_core.plan import PrunePlan
 from ...pgp_core.schedule import start_gain
 from ...pgp_core.topology import NANO, KeyMap
 from ...pgp_core.unet_file import UNetInfo, inspect_unet
-from ...pgp_core.unet_shape import UNetShape
+from ...pgp_core.unet_shape import SDXL_SHAPE, UNetShape
 from .files import opened
 from .missing_blocks import reporting
 from .nano_latent import NanoLatent
@@ -61,6 +61,8 @@ class _SDXLShaped(comfy.supported_models.SDXL):
         # Set on the instance: core's __init__ writes these over unet_config.
         self.unet_extra_config = {"num_heads": -1, "num_head_channels": info.shape.head_dim}
         super().__init__(_unet_config(info.shape))
+        # Core's is SDXL's; what a call takes for each position goes with the width.
+        self.memory_usage_factor *= info.shape.channels[0] / SDXL_SHAPE.channels[0]
         if info.shape.topology is NANO:
             self.latent_format = NanoLatent()
         if info.zero_snr:

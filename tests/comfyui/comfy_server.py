@@ -92,6 +92,20 @@ class Server:
             time.sleep(0.1)
         raise RunFailed(f"not finished after {seconds:.0f} s\n{self.log_tail()}")
 
+    def refusals(self, prompt: dict[str, Any]) -> set[tuple[str, str, str]]:
+        """What ComfyUI has against a prompt that it refuses: types of nodes and errors, and names of inputs."""
+        try:
+            self._post("/prompt", json.dumps({"prompt": prompt}).encode(), "application/json")
+        except urllib.error.HTTPError as e:
+            said = json.loads(e.read())
+            nodes = said["node_errors"] or {"": {"class_type": "", "errors": [said["error"]]}}
+            return {
+                (node["class_type"], error["type"], error["extra_info"].get("input_name", ""))
+                for node in nodes.values()
+                for error in node["errors"]
+            }
+        return set()
+
     def picture(self, image: dict[str, str]) -> bytes:
         """A file that a node saved, from its entry in the history."""
         return self.get("/view?" + urllib.parse.urlencode(image))

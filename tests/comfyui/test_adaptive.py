@@ -82,7 +82,7 @@ def _graph(model: str) -> dict[str, Any]:
         "difficulty": _node("Difficulty", image=["image", 0]),
         "encoded": {"class_type": "VAEEncode", "inputs": {"pixels": ["image", 0], "vae": ["nano", 2]}},
         "empty": {"class_type": "LatentMultiply", "inputs": {"samples": ["encoded", 0], "multiplier": 0.0}},
-        "tiled": _node("Tiling", model=["nano", 0], tile=64, overlap=16, blend="cosine", phase="each tile", frames=0),
+        "tiled": _node("Tiling", model=["nano", 0], tile=64, overlap=16, blend="cosine", phase="tile", frames=0),
         "adaptive": _node("Adaptive", model=[model, 0], difficulty=["difficulty", 0], samples=["encoded", 0], **shares),
         "sample": {"class_type": "KSampler", "inputs": {**sampler, **links}},
         "decode": {"class_type": "VAEDecode", "inputs": {"samples": ["sample", 0], "vae": ["nano", 2]}},

@@ -13,8 +13,10 @@ import torch
 
 from . import pictures
 from .comfy_server import Server
+from .freeze import FROZEN, prompt_of, read
 from .locate import PACK
 from .page import NoBrowser, Page, chromium, opened
+from .test_frozen import by_release
 from .ui_to_prompt import to_prompt
 from .workflow_size import canvas_size
 
@@ -82,6 +84,23 @@ def test_the_page_converts_what_is_shipped_muted_as_we_do(
         node["mode"] = 0
     page.load(full_size_workflow)
     assert _converted(page) == to_prompt(full_size_workflow, object_info)
+
+
+@pytest.mark.parametrize("nodes_2", [False, True], ids=["canvas", "nodes_2"])
+@pytest.mark.parametrize("path", FROZEN, ids=by_release)
+def test_a_release_s_workflow_opens_and_says_what_it_said(page: Page, path: Path, nodes_2: bool) -> None:
+    """Nodes may get more widgets; none is gone, and each has the value that the file was saved with."""
+    page.use_nodes_2(nodes_2)
+    page.load(read(path))
+    assert page.unregistered() == []
+    page.pause()
+    assert MISSING not in page.text()
+    then, now = read(prompt_of(path)), _converted(page)
+    assert {i: n["class_type"] for i, n in then.items()} == {i: n["class_type"] for i, n in now.items()}
+    for i, node in then.items():
+        kept = {name: now[i]["inputs"].get(name) for name in node["inputs"]}
+        assert kept == node["inputs"], node["class_type"]
+    assert page.errors == []
 
 
 def _converted(page: Page) -> dict[str, Any]:

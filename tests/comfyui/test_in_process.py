@@ -171,6 +171,22 @@ def test_features_of_a_large_canvas_are_made_in_tiles(checks: Checks) -> None:
     assert half < tiled < whole / 2.9
 
 
+# -- memory --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("attention", ["flash", "in pieces"])
+def test_the_estimate_of_a_call_s_memory_is_nano_s_own(attention: str, checks: Checks) -> None:
+    """By it core and automatic tiles decide what fits: as if nano were as wide as SDXL, it was 13 and 22 times what
+    is needed."""
+    found = checks["estimate"][attention]
+    assert found["live"] <= found["estimated"] <= 5 * found["live"], found
+
+
+def test_the_estimate_of_full_size_is_core_s(checks: Checks) -> None:
+    ours, core_s = checks["estimate"]["full size"]
+    assert ours == core_s
+
+
 # -- one step ------------------------------------------------------------------------------------------------
 
 

@@ -133,7 +133,7 @@ def test_a_batch_in_tiles_is_its_pictures_in_tiles(server: Server, tmp_path: Pat
 
 def _sampled(tiling: dict[str, Any], denoise: float | None = 0.5) -> dict[str, Any]:
     """Image to image at half the noise, in tiles; or just encoded and decoded."""
-    options = {"blend": "cosine", "phase": "each tile", "frames": 0, **tiling}
+    options = {"blend": "cosine", "phase": "tile", "frames": 0, **tiling}
     sampler = {"seed": 1, "steps": 2, "cfg": 1.0, "sampler_name": "euler", "scheduler": "ddim_uniform"}
     # fmt: off
     prompt = {

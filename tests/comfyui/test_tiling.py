@@ -15,7 +15,7 @@ SECONDS = 500
 #: Tiles of 16 positions with an overlap of 8, in a latent of 33 x 29.
 PLACES = [[y, x] for y in (0, 8, 16) for x in (0, 8, 12)]
 SIZES = [[2, 48, h, w] for h in (16, 17) for w in (16, 17)]
-PHASES = ("each tile", "whole canvas")
+PHASES = ("tile", "canvas")
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_a_tile_that_is_known_already_is_not_run(phase: str, checks: Checks) -> 
     assert result["sigmas"] == 1
     run = [p for p in PLACES if p[0] > 0]
     # The exchange over the canvas needs the first layers of all tiles.
-    assert result["called"] == (run if phase == "each tile" else PLACES + run)
+    assert result["called"] == (run if phase == "tile" else PLACES + run)
     assert result["skipped"] <= 1e-5
 
 
@@ -225,7 +225,7 @@ def test_the_dial_works_in_tiles(checks: Checks) -> None:
         ("tiling_refusals", "twice", ["already"]),
         ("tiling_refusals", "twice, another between", ["already"]),
         ("tiling_refusals", "video", ["video"]),
-        ("tiling_refusals", "phase", ["whole canvas", "none"]),
+        ("tiling_refusals", "phase", ["tile or canvas", "none"]),
         ("tiling_refusals", "area", ["area", "mask"]),
         ("tiling_refusals", "tiles within tiles", ["8 x 16", "16 x 16"]),
         ("tiling_crops", "refused", ["ControlNet", "29 x 33"]),
@@ -250,7 +250,7 @@ def test_an_area_without_guidance_is_tiled_by_itself(checks: Checks) -> None:
 
 def _prompt(**tiling: Any) -> dict[str, Any]:
     """Nano's nodes and core's, on a picture of 52 x 76."""
-    inputs = {"tile": 0, "overlap": 16, "blend": "cosine", "phase": "each tile", "frames": 0, **tiling}
+    inputs = {"tile": 0, "overlap": 16, "blend": "cosine", "phase": "tile", "frames": 0, **tiling}
     # fmt: off
     return {
         "nano": {"class_type": "PGPDiffSRLoadNano", "inputs": {}},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .apply import PHASES, tile_model
+from .apply import tile_model
 from .calls import TiledCalls
 
-__all__ = ["PHASES", "TiledCalls", "tile_model"]
+__all__ = ["TiledCalls", "tile_model"]

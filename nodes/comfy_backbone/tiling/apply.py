@@ -7,14 +7,11 @@ from typing import Any
 from comfy.patcher_extension import WrappersMP
 
 from ....pgp_core.errors import PGPError
-from ....pgp_core.tiling import STEP, check_blend
+from ....pgp_core.tiling import PHASES, STEP, check_blend
 from .calls import TiledCalls
 from .frames import Runs
 
 KEY = "pgp_diffsr_tiling"
-
-#: Over what PEAM exchanges phases.
-PHASES = ("each tile", "whole canvas")
 
 
 def tile_model(
@@ -26,7 +23,7 @@ def tile_model(
         tile: side in pixels; 0 for no tiles as long as that fits in memory, else the largest that do.
         overlap: what neighbours share, in pixels. Tiles of less than twice as much get half a tile.
         blend: one of :data:`pgp_core.tiling.BLENDS`.
-        phase: one of :data:`PHASES`.
+        phase: one of :data:`pgp_core.tiling.PHASES`.
         frames: how many latents of a batch are sampled at a time; 0 for all.
 
     Raises:
@@ -49,7 +46,7 @@ def tile_model(
     if 0 < tile < STEP * scale:
         raise PGPError(f"PGP-DiffSR Tiling: this MODEL's tiles have {STEP * scale} pixels at least, not {tile}")
     tiled = model.clone()
-    calls = TiledCalls(tile // scale or None, -(-overlap // scale), blend, phase == PHASES[1], scale, previous)
+    calls = TiledCalls(tile // scale or None, -(-overlap // scale), blend, phase == "canvas", scale, previous)
     tiled.set_model_unet_function_wrapper(calls)
     # In front of the guidance's wrapper, which makes features for what is sampled at a time.
     others = tiled.wrappers.get(WrappersMP.OUTER_SAMPLE, {})

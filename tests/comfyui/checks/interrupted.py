@@ -123,7 +123,7 @@ def _run(executor: Any, stop: str = "", at: int = 0) -> tuple[list[Any], dict[st
 
 def _prompt() -> dict[str, Any]:
     canvas = {"by": "scale", "scale": 2.0, "pixels": 64, "model": "pgp-nano"}
-    tiling = {"tile": 96, "overlap": 16, "blend": "cosine", "phase": "each tile", "frames": 0}
+    tiling = {"tile": 96, "overlap": 16, "blend": "cosine", "phase": "tile", "frames": 0}
     sampler = {"seed": 3, "steps": STEPS, "cfg": 1.0, "sampler_name": "euler", "scheduler": "ddim_uniform"}
     # fmt: off
     return {

@@ -22,7 +22,7 @@ from pgp_pack.nodes.comfy_backbone.tiling import full_precision
 from pgp_pack.nodes.comfy_backbone.tiling.micro_conditioning import of_tile
 from pgp_pack.pgp_core import nano as nano_files
 from pgp_pack.pgp_core.guidance import Guidance, GuidanceSpec, Site
-from pgp_pack.pgp_core.tiling import Tile, grid
+from pgp_pack.pgp_core.tiling import PHASES, Tile, grid
 
 from . import dtypes, one_step, scene, state
 
@@ -88,7 +88,7 @@ def check_tiling_larger_than_the_picture(_out: Path) -> Any:
             nano.sample(tile_model(guided, tile, phase=phase), noise, steps=2), expected
         )
         for tile in (0, 160)
-        for phase in comfy_backbone.PHASES
+        for phase in PHASES
     }
     results["MODEL unchanged"] = before == state._structure(guided.model_options)
     results["MODEL samples as before"] = torch.equal(nano.sample(guided, noise, steps=2), expected)
@@ -114,7 +114,7 @@ def check_tiling_on_nano(_out: Path) -> Any:
     guided = nano.guided(image)
     whole = nano.sample(guided, noise)
     results: dict[str, Any] = {"size": float(whole.std())}
-    for phase in comfy_backbone.PHASES:
+    for phase in PHASES:
         in_tiles = nano.sample(tile_model(guided, 96, 64, phase=phase), noise)
         results[phase] = float((in_tiles - whole).std())
         before = tile_model(nano.model, 96, 64, phase=phase)
@@ -204,7 +204,7 @@ def check_tiling_interrupted(_out: Path) -> Any:
 
     results: dict[str, Any] = {}
     act = other.act
-    for phase, stopping in zip(comfy_backbone.PHASES, (without_model, stop), strict=True):
+    for phase, stopping in zip(PHASES, (without_model, stop), strict=True):
         model = tile_model(wrapped(nano.guided(image), other), TILE, OVERLAP, phase=phase)
         expected = nano.sample(model, noise, steps=1)
         other.places.clear()
@@ -291,7 +291,7 @@ def _overflown(nano: Any, guided: Any, noise: torch.Tensor, tile: int, bad: tupl
             out[..., 3, 3] = torch.nan
         return out
 
-    model = tile_model(wrapped(guided, overflowing), tile, OVERLAP, phase=comfy_backbone.PHASES[phase])
+    model = tile_model(wrapped(guided, overflowing), tile, OVERLAP, phase=PHASES[phase])
     with scene.Messages() as messages:
         latent = nano.sample(model, noise, steps=2)
     return {
@@ -399,7 +399,7 @@ def check_tiling_skips(_out: Path) -> Any:
 
     other = Wrapper()
     results: dict[str, Any] = {}
-    for phase in comfy_backbone.PHASES:
+    for phase in PHASES:
         other.places.clear()
         told.clear()
         model = tile_model(wrapped(nano.guided(image), other), TILE, OVERLAP, phase=phase)
@@ -434,7 +434,7 @@ def check_tiling_whole_canvas(_out: Path) -> Any:
             nano.sample(tile_model(nano.guided(image), TILE, OVERLAP, phase=phase), noise, steps=1)
         return fused.copy()
 
-    alone, together = sample("each tile"), sample("whole canvas")
+    alone, together = sample("tile"), sample("canvas")
     tiles = grid(HEIGHT, WIDTH, 16, 8)
     size = (17, 15)
     total, share = torch.zeros(4, 64, *size), torch.zeros(size)
