@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from .errors import PGPError
+from .tiling.memory import with_swap
 
 #: A canvas is padded to a multiple of this many pixels: latents of 1/4 (nano) or 1/8, halved twice by the UNet.
 MULTIPLE = {"pgp-nano": 16, "sdxl": 32}
@@ -21,6 +22,9 @@ BORDER = {"pgp-nano": 32, "sdxl": 0}
 MIN_SCALE, MAX_SCALE = 1.0, 8.0
 #: Pixels along a side that are allowed at most; ComfyUI's own limit.
 MAX_SIDE = 16384
+#: Canvases in float32 that a picture takes at least, whatever the model: LQ, its features, result, result with its
+#: colours put right.
+_COPIES = 4
 
 
 @dataclass(frozen=True)
@@ -155,7 +159,19 @@ def canvas(pictures: torch.Tensor, size: Size, model: str) -> tuple[torch.Tensor
         the canvas, ``(B, C, ...)`` float32 in [0, 1], and the width and height to :func:`crop` the result to.
 
     Raises:
-        PGPError: see :meth:`Size.of`.
+        PGPError: see :meth:`Size.of`; if this machine's memory cannot hold what is to be done.
     """
     width, height = size.of(pictures.shape[-1], pictures.shape[-2])
+    _check_memory(len(pictures), width, height)
     return frame(resample(pictures, width, height), MULTIPLE[model], BORDER[model]), width, height
+
+
+def _check_memory(count: int, width: int, height: int) -> None:
+    """Linux ends a process that takes more than there is, without a word; so say it before."""
+    need, free = count * width * height * 3 * 4 * _COPIES, with_swap()
+    if free is not None and need > free:
+        pictures = f"{width}x{height}" if count == 1 else f"{count} pictures of {width}x{height}"
+        raise PGPError(
+            f"{pictures} take {need / 2**30:.1f} GB of memory at least, and {free / 2**30:.1f} GB are free: choose a "
+            f"smaller result{', or fewer pictures at a time' if count > 1 else ''}"
+        )

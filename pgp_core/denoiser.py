@@ -72,7 +72,7 @@ class Denoiser:
         self.factor, self.between, self.say = factor, between, say
         self._fitting: Fitting | None = None
         # The features on the UNet's device, as long as the latent is not cut.
-        self._near: tuple[torch.Tensor, ...] = ()
+        self._near: list[torch.Tensor] = []
         self._said_float32 = False
 
     def __call__(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
@@ -97,15 +97,18 @@ class Denoiser:
 
     def _start(self, x: torch.Tensor) -> Fitting:
         """The tile size to begin with."""
-        wanted, factor = self.options.tiling, self.factor
+        wanted, factor, device = self.options.tiling, self.factor, x.device
+        say, near = self.say, self._near
         tile = wanted.tile // factor or first_tile(self.unet, x, self._copies())
 
+        # Neither of these may know the denoiser or the latent: in a ring of references, both, and the features, would
+        # stay after a run until Python looks for rings, each as large as the canvas.
         def halved(side: int) -> None:
-            self.say(f"memory ran out: going on in tiles of {side * factor} pixels (--tile {side * factor})")
+            say(f"memory ran out: going on in tiles of {side * factor} pixels (--tile {side * factor})")
 
         def free() -> None:
-            self._near = ()
-            free_memory(x.device)
+            near.clear()
+            free_memory(device)
 
         return Fitting(tile, -(-wanted.overlap // factor), halved, free)
 
@@ -182,8 +185,8 @@ class Denoiser:
         if not tile.whole:
             return tuple(tile.crop(f) for f in self.features)
         if not self._near:
-            self._near = tuple(f.to(device) for f in self.features)
-        return self._near
+            self._near.extend(f.to(device) for f in self.features)
+        return tuple(self._near)
 
     def _canvas_phases(self, x: torch.Tensor, t: torch.Tensor, tiles: list[Tile]) -> dict[int, torch.Tensor]:
         """Each site's phase exchange over the whole canvas, where that is wanted: the UNet runs up to the site only."""

@@ -69,6 +69,7 @@ class NanoPipeline:
 
         Args:
             one_step: merge the S1 LoRA.
+            dtype: of the UNet and the LQ adapter.
 
         Raises:
             CheckpointError, GuidanceError, PlanError: if a file is damaged or does not fit.
@@ -90,6 +91,8 @@ class NanoPipeline:
         tensors, metadata = read_safetensors(folder / nano.GUIDANCE_FILE)
         spec = GuidanceSpec.from_metadata(metadata, nano.GUIDANCE_FILE)
         guidance = Guidance(spec, device="meta").load(tensors, nano.GUIDANCE_FILE).to(device, dtype).eval()
+        # Twelve convolutions in a row overflow half precision.
+        guidance.peam.float()
         contexts, _ = read_safetensors(folder / nano.CONTEXTS_FILE)
         try:
             positive, negative = (
@@ -160,13 +163,18 @@ class NanoPipeline:
             factor=pixel_codec.FACTOR,
             between=watched.between,
         )
-        z_l = pixel_codec.encode(lq.to(self.device))
+        # Latents have as many numbers as the canvas, so none is kept that can be had again.
         if self.one_step:
-            z_h = restore_once(denoiser, z_l * nano.SCALE, nano.S1_TIMESTEP, watched) / nano.SCALE
+            z_l = pixel_codec.encode(lq.to(self.device)).mul_(nano.SCALE)
+            z_h = restore_once(denoiser, z_l, nano.S1_TIMESTEP, watched).div_(nano.SCALE)
+            del z_l
         else:
             # The latent is the residual: the LQ picture's own is zero.
-            residual = euler(denoiser, torch.zeros_like(z_l), self.prediction, options, watched, self.latent_std)
-            z_h = z_l + residual / nano.SCALE
+            latent = (lq.shape[0], pixel_codec.CHANNELS, *(n // pixel_codec.FACTOR for n in lq.shape[-2:]))
+            zero = lq.new_zeros(1, device=self.device).expand(latent)
+            residual = euler(denoiser, zero, self.prediction, options, watched, self.latent_std)
+            z_h = residual.div_(nano.SCALE).add_(pixel_codec.encode(lq.to(self.device)))
+        del denoiser, features
         return pixel_codec.decode(z_h)[..., :height, :width].clamp(0, 1).float().cpu()
 
 

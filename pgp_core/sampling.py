@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,8 @@ from .tiling import Tiling
 Progress = Callable[[int, int], "bool | None"]
 #: What sampling may start from, see :class:`SampleOptions`.
 STARTS = ("noise", "lq", "lr")
+#: Rows of a latent that a step is made of at a time.
+_ROWS = 128
 
 
 @dataclass(frozen=True)
@@ -116,10 +119,29 @@ def euler(
         x = a.sqrt() * lq_latent + (1 - a).sqrt() * (sigma**2 + 1).sqrt() * noise
     else:
         x = noise * sigma * schedule.start_gain(float(sigma), latent_std) + (lq_latent if options.start == "lq" else 0)
+    # As large as the latent, and no step needs it.
+    del noise
     for i, t in enumerate(timesteps):
         out = denoiser(scheduler.scale_model_input(x, t), t.expand(x.shape[0]))
-        x = scheduler.step(out, t, x, return_dict=False)[0]
+        x = _stepped(scheduler, out, t, x)
+        # As large as the latent, and not to be held through the next step.
+        del out
         report(progress, i + 1, len(timesteps))
+    return x
+
+
+def _stepped(scheduler: Any, out: torch.Tensor, t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """The scheduler's next latent. Each position is by itself, so strips of rows give the same, bit for bit; all at
+    once would take four more latents, and nano's is as large as the canvas."""
+    if x.shape[-2] <= _ROWS:
+        result: torch.Tensor = scheduler.step(out, t, x, return_dict=False)[0]
+        return result
+    strips = list(zip(out.split(_ROWS, -2), x.split(_ROWS, -2), strict=True))
+    for part, strip in strips[:-1]:
+        # A scheduler counts its steps; a copy of it keeps its own count.
+        strip.copy_(copy(scheduler).step(part, t, strip, return_dict=False)[0])
+    part, strip = strips[-1]
+    strip.copy_(scheduler.step(part, t, strip, return_dict=False)[0])
     return x
 
 

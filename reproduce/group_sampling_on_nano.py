@@ -18,16 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from pgp_core import nano, pixel_codec, schedule
 from pgp_core.atomic import replacing
 from pgp_core.canvas import BORDER, MULTIPLE, crop, frame
 from pgp_core.denoiser import Denoiser
 from pgp_core.evaluation.cases import Case, cases, floats, picture_of
-from pgp_core.evaluation.extras import extra
 from pgp_core.evaluation.metrics import score
-from pgp_core.evaluation.photographs import FILES
+from pgp_core.evaluation.photographs import whole_photographs
 from pgp_core.evaluation.summary import markdown_table
 from pgp_core.nano_pipeline import NanoPipeline
 from pgp_core.sampling import SampleOptions, draw_noise
@@ -43,18 +41,6 @@ WAYS: dict[str, tuple[int, tuple[float, float] | None]] = {
     "all tiles, 15 steps": (15, None),
     "all tiles, 10 steps": (10, None),
 }
-
-
-def whole_photographs(longest: int) -> dict[str, Image.Image]:
-    """The middle of each that has sides of multiples of 16, at most ``longest``."""
-    folder = Path(str(extra("skimage").__file__)).parent / "data"
-    pictures = {}
-    for file in FILES:
-        with Image.open(folder / file) as image:
-            width, height = (min(n, longest) // 16 * 16 for n in image.size)
-            left, top = (image.width - width) // 2, (image.height - height) // 2
-            pictures[Path(file).stem] = image.convert("RGB").crop((left, top, left + width, top + height))
-    return pictures
 
 
 def leading(steps: int) -> list[int]:
@@ -148,7 +134,7 @@ def main() -> None:
     if args.tables:
         print(table(json.loads(args.output.read_text())))  # noqa: T201
         return
-    pictures = {k: v for k, v in whole_photographs(args.longest).items() if k in (args.photograph or [k])}
+    pictures = whole_photographs(args.longest, args.photograph)
     pipeline = NanoPipeline.load(one_step=False, folder=args.folder)
     ways: dict[str, dict[str, Any]] = {}
     split = Split(args.easy, args.hard)

@@ -141,3 +141,25 @@ def test_the_codec_s_order_of_channels() -> None:
     rgb = picture(8, 12)
     blocks = rgb.numpy().reshape(2, 3, 2, 4, 3, 4).transpose(0, 1, 3, 5, 2, 4).reshape(2, 48, 2, 3)
     np.testing.assert_allclose(pixel_codec.encode(rgb).numpy(), blocks * 2 - 1, atol=1e-6)
+
+
+def test_what_memory_cannot_hold_is_refused_before_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """10,000 x 10,000 pixels in float32 are 1.2e9 bytes; nothing of that size is made here."""
+    large = torch.zeros(1).expand(1, 3, 10_000, 10_000)
+    monkeypatch.setattr(canvas, "with_swap", lambda: 3 * 2**30)
+    with pytest.raises(PGPError, match=r"10000x10000 take 4\.5 GB of memory at least, and 3\.0 GB are free: choose"):
+        canvas.canvas(large, canvas.Size(scale=1.0), "pgp-nano")
+    frames = torch.zeros(1).expand(40, 3, 1000, 1000)
+    with pytest.raises(PGPError, match=r"40 pictures of 4000x4000 take .* or fewer pictures at a time"):
+        canvas.canvas(frames, canvas.Size(scale=4.0), "sdxl")
+    # Where nothing says how much there is, nothing is refused.
+    monkeypatch.setattr(canvas, "with_swap", lambda: None)
+    assert canvas.canvas(torch.rand(1, 3, 5, 5), canvas.Size(scale=1.0), "sdxl")[1:] == (5, 5)
+
+
+def test_a_hundred_megapixels_times_four_are_refused_before_they_are_made() -> None:
+    large = torch.zeros(1).expand(1, 3, 10_000, 10_000)
+    with pytest.raises(PGPError, match="10000x10000 would become 40000x40000; 16384 pixels a side are the most"):
+        canvas.canvas(large, canvas.Size(scale=4.0), "pgp-nano")
+    with pytest.raises(PGPError, match="100000x1 would become 400000x4"):
+        canvas.Size(scale=4.0).of(100_000, 1)

@@ -103,6 +103,25 @@ def test_bad_options_are_refused_before_anything_is_loaded(tmp_path: Path, capsy
     assert "steps" in error_line(capsys)
     assert main(["upscale", str(a), "-o", str(tmp_path / "out"), "--strength", "2"]) == 1
     assert "strength" in error_line(capsys)
+    assert main(["upscale", str(a), "-o", str(tmp_path / "out"), "--tile", "64", "--overlap", "64"]) == 1
+    assert "tiles of 64 pixels cannot overlap by 64: give larger tiles or less overlap" in error_line(capsys)
+
+
+@needs_weights
+def test_one_pixel_and_a_hundred_million(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (1, 1), (200, 100, 50)).save(tmp_path / "one.png")
+    # Grey, so that it takes a quarter of the memory here.
+    Image.new("L", (10_000, 10_000)).save(tmp_path / "large.png", compress_level=1)
+    out = str(tmp_path / "out")
+    assert main(["upscale", str(tmp_path / "one.png"), "-o", out, "--tile", "64", "--overlap", "16"]) == 0
+    with Image.open(tmp_path / "out" / "one.png") as result:
+        assert result.size == (4, 4)
+        levels = np.asarray(result, float).mean((0, 1))
+    assert np.abs(levels - (200, 100, 50)).max() <= 4
+    capsys.readouterr()
+    assert main(["upscale", str(tmp_path / "large.png"), "-o", out]) == 1
+    assert "10000x10000 would become 40000x40000" in error_line(capsys)
+    assert not (tmp_path / "out" / "large.png").exists()
 
 
 @needs_weights

@@ -266,3 +266,19 @@ def test_a_stage_without_the_one_before_says_so(tmp_path: Path) -> None:
 
     with pytest.raises(PGPError, match=r"peam.model\.safetensors is not there: run what makes it first"):
         built(recipe.stage_config("finish", tmp_path))
+
+
+def test_peam_does_not_overflow_in_half_precision(caplog: pytest.LogCaptureFixture) -> None:
+    """The same PEAM with numbers of 1e5 between its convolutions, which float16 does not hold."""
+    pipeline, canvas = NanoPipeline.load(dtype=torch.float16), smooth(1, 24, 32)
+    wanted = pipeline.restore(canvas)
+    with torch.no_grad():
+        for peam in pipeline.guidance.peam.values():
+            first, *inner, last = peam.convs  # type: ignore[misc,union-attr]
+            first.weight.mul_(1e5)
+            last.weight.div_(1e5)
+            for conv in (first, *inner):
+                conv.bias.mul_(1e5)
+    assert (pipeline.restore(canvas) - wanted).abs().max() <= 2 / 255
+    assert not caplog.records
+    assert {p.dtype for p in pipeline.unet.parameters()} == {torch.float16}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from pgp_core import schedule
+from pgp_core import sampling, schedule
 from pgp_core.denoiser import Conditioning, Denoiser
 from pgp_core.errors import Cancelled, PGPError
 from pgp_core.guidance import Guidance, GuidanceSpec, Site
@@ -124,6 +124,21 @@ def test_euler_is_the_loop_by_hand(prediction: str, start: str, steps: int) -> N
     expected = by_hand(noise_of(11), LQ.double().numpy() if start == "lq" else 0.0, timesteps)
     assert result.dtype == LQ.dtype
     np.testing.assert_allclose(result.double().numpy(), expected, atol=2e-4, rtol=2e-4)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_a_large_latent_s_step_in_strips_is_the_step(prediction: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[float] = []
+
+    def predict(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        calls.append(float(t[0]))
+        return torch.tanh(x) + t.view(-1, 1, 1, 1) / 1000
+
+    start, options = torch.zeros(2, 3, 13, 5), SampleOptions(steps=4, seed=2)
+    whole = euler(predict, start, prediction, options)
+    monkeypatch.setattr(sampling, "_ROWS", 5)
+    assert torch.equal(euler(predict, start, prediction, options), whole)
+    assert calls == [751, 501, 251, 1] * 2
 
 
 def test_the_start_noise_has_the_variance_of_noised_latents() -> None:

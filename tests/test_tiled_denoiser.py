@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import weakref
 from typing import Any
 
@@ -155,6 +156,20 @@ def test_memory_that_runs_out_halves_the_tiles_once_and_for_all(monkeypatch: pyt
     for _ in range(2):
         assert model(x, torch.full((1,), 501.0)).shape == x.shape
     assert said == ["memory ran out: going on in tiles of 128 pixels (--tile 128)"]
+
+
+@torch.no_grad()
+def test_nothing_of_a_run_waits_for_the_garbage_collector() -> None:
+    """Latent and features are as large as the canvas."""
+    model, x = denoiser((40, 96), Tiling(128, 64))
+    model(x, torch.full((1,), 501.0))
+    held = [weakref.ref(model), weakref.ref(x), *(weakref.ref(f) for f in model.features)]
+    gc.disable()
+    try:
+        del model, x
+        assert [r() is None for r in held] == [True] * 4
+    finally:
+        gc.enable()
 
 
 @torch.no_grad()

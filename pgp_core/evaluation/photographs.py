@@ -14,6 +14,7 @@ Left out are
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from PIL import Image
@@ -39,17 +40,32 @@ def photographs(size: int = SIZE) -> dict[str, Image.Image]:
     Raises:
         PGPError: if scikit-image is missing, or was installed without its pictures.
     """
+    return {name: _middle(image, size, size) for name, image in _opened()}
+
+
+def whole_photographs(longest: int, names: Collection[str] | None = None) -> dict[str, Image.Image]:
+    """The middle of each, as much as has sides of multiples of 16 of at most ``longest`` pixels.
+
+    Args:
+        names: all by default.
+
+    Raises:
+        PGPError: see :func:`photographs`.
+    """
+    sizes = ((name, image, [min(n, longest) // 16 * 16 for n in image.size]) for name, image in _opened())
+    return {name: _middle(image, *size) for name, image, size in sizes if names is None or name in names}
+
+
+def _opened() -> Iterator[tuple[str, Image.Image]]:
     folder = Path(str(extra("skimage").__file__)).parent / "data"
-    pictures = {}
     for file in FILES:
         path = folder / file
         if not path.is_file():
             raise PGPError(f'this scikit-image has no {path}; its wheel does: pip install "pgp-diffsr[eval]"')
         with Image.open(path) as image:
-            pictures[path.stem] = _middle(image.convert("RGB"), size)
-    return pictures
+            yield path.stem, image.convert("RGB")
 
 
-def _middle(image: Image.Image, size: int) -> Image.Image:
-    left, top = (image.width - size) // 2, (image.height - size) // 2
-    return image.crop((left, top, left + size, top + size))
+def _middle(image: Image.Image, width: int, height: int) -> Image.Image:
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))

@@ -41,11 +41,19 @@ def available(device: torch.device) -> int | None:
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0] + unused)
-    if device.type != "cpu":
-        return None
+    return _said_by_linux("MemAvailable:") if device.type == "cpu" else None
+
+
+def with_swap() -> int | None:
+    """Bytes that processes can still have in all, on disk too; None where nothing says."""
+    memory, swap = _said_by_linux("MemAvailable:"), _said_by_linux("SwapFree:")
+    return None if memory is None else memory + (swap or 0)
+
+
+def _said_by_linux(name: str) -> int | None:
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:
-            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
     except (OSError, StopIteration, ValueError, IndexError):
         return None
 
