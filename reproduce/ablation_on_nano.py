@@ -66,6 +66,7 @@ ROWS = {
     "add": Row("add", "coarse", "report", "add"),
     "phase": Row("phase change", "coarse", "report", "phase"),
     "convs": Row("fusion only", "coarse", "report", "convs"),
+    "taught-none": Row("no LQ at all", "fine", "pgp-nano", "base", taught=True),
     "taught-add": Row("add", "fine", "pgp-nano", "add", taught=True),
     "taught-phase": Row("phase change", "fine", "pgp-nano", "phase", taught=True),
     "taught-convs": Row("fusion only", "fine", "pgp-nano", "convs", taught=True),
@@ -75,7 +76,7 @@ ROWS = {
 TABLES = {
     "Pruning (the paper's Table 4)": ("full", "coarse", "unfine", "fine"),
     "Guidance (Table 5)": ("add", "phase", "convs", "fine"),
-    "Guidance, taught alone": ("taught-add", "taught-phase", "taught-convs", "taught-peam"),
+    "Guidance, taught alone": ("taught-none", "taught-add", "taught-phase", "taught-convs", "taught-peam"),
     "One step and many": ("fine", "s1"),
 }
 
@@ -127,7 +128,12 @@ def run(name: str, seed: int, folder: Path, out: Path) -> None:
         drop = 1.0 if row.taught else 0.25
         overrides += [f"model.train={json.dumps(parts)}", f"loss.drop_base={drop}", "ema.decay=0.99"]
     recipe = "nano-s1" if one_step else "nano-teach" if row.taught else "nano-peam"
-    figures = train(load_config(Path(recipe), overrides), print)
+    if row.guidance == "base":
+        # There is nothing to teach.
+        figures = {"steps": 0, "seconds": 0.0}
+        here = base
+    else:
+        figures = train(load_config(Path(recipe), overrides), print)
     weights = read_stage(base / "model.safetensors") if one_step else read_stage(here / "model.safetensors")
     s1 = read_safetensors(here / "model.safetensors")[0] if one_step else None
     pipeline, judged = stage_pipeline(weights, None, row.guidance, s1), cases()
@@ -140,7 +146,7 @@ def run(name: str, seed: int, folder: Path, out: Path) -> None:
         "seed": seed,
         "steps": figures["steps"],
         "sampled_steps": 1 if one_step else SAMPLED,
-        "unet_params": figures["unet_params"],
+        "unet_params": sum(p.numel() for p in pipeline.unet.parameters()),
         "train_seconds": figures["seconds"],
         "seconds": round(time.monotonic() - started, 1),
         "threads": torch.get_num_threads(),
