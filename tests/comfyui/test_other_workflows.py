@@ -97,7 +97,7 @@ def test_tiles_make_what_one_call_makes(object_info: dict[str, Any], server: Ser
     server.upload(pictures.save(pictures.smooth(4, 31, 48), tmp_path / "p.png"), "example.png")
     prompt = _load("upscale-4k-nano", object_info)
     canvas, tiling = (prompt[_only(prompt, kind)]["inputs"] for kind in ("PGPDiffSRCanvas", "PGPDiffSRTiling"))
-    assert (canvas["by"], canvas["pixels"], tiling["tile"]) == ("longest side", 4096, 1024)
+    assert (canvas["by"], canvas["pixels"], tiling["tile"]) == ("longest side", 4096, 512)
     canvas["pixels"] = 192
     tiling.update(tile=96, overlap=48)
     in_tiles = _pictures(server, prompt)
