@@ -104,7 +104,7 @@ class Recording:
             latent=self.latent,
             tokens=self.tokens,
         )
-        model = {"name": type(self.unet).__name__, "fingerprint": fingerprint(self.unet.state_dict())}
+        model = {"name": self.shape.topology.name, "fingerprint": fingerprint(self.unet.state_dict())}
         return make_report(self.recorder, self.shape, measured, model, self.partial)
 
     def save(self, name: str) -> str:
