@@ -35,6 +35,8 @@ settings.register_profile("pgp", derandomize=True, database=None, deadline=None,
 settings.load_profile("pgp")
 
 
+# First: pytest-xdist reads the marks in the same hook.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What ``--dist loadgroup`` of pytest-xdist keeps together: a file, and all that shares one ComfyUI."""
     for item in items:
