@@ -165,6 +165,8 @@ def draw(folder: Path, file: Path, rows: Collection[str]) -> None:
     for name, row in ((n, r) for n, r in ROWS.items() if n in rows):
         one_step = name == "s1"
         here, base = folder / f"{name}-0", folder / ("fine-0" if one_step else f"{name}-0")
+        if row.guidance == "base":
+            base = folder.parent / row.base
         s1 = read_safetensors(here / "model.safetensors")[0] if one_step else None
         pipeline = stage_pipeline(read_stage(base / "model.safetensors"), None, row.guidance, s1)
         options = SampleOptions(steps=SAMPLED, cfg=1.0, seed=0)

@@ -17,7 +17,8 @@ from .comfy_server import Server
 RUNS = int(os.environ.get("PGP_COMFY_RUNS", "12"))
 #: Runs after which all is loaded and every cache filled once.
 FIRST = min(20, RUNS // 3)
-#: One canvas of these runs has 0.1 MiB, nano 17 MiB, its features 0.2 MiB: what stays of a run shows.
+#: Nano has 17 MiB, a canvas of these runs 0.1, its features 0.2: in 12 runs a model that stays shows, in 100 also what
+#: stays of each run.
 MEBIBYTES = 8
 
 
