@@ -1,0 +1,1 @@
+"""What `large_pictures_on_nano.py` measures, a file for each."""
