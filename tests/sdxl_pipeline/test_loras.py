@@ -1,0 +1,90 @@
+"""LoRA, one step, and the dial of two."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from sdxl_scene import Everything, Oracle, picture
+
+from pgp_core import lora
+from pgp_core.errors import PGPError
+from pgp_core.one_step import Dial
+from pgp_core.plan import load_plan
+from pgp_core.sdxl_loading import Files
+from pgp_core.sdxl_pipeline import SDXLPipeline
+
+
+def test_one_step_is_the_formula(files: Everything, s1: dict[str, Path]) -> None:
+    rest: Any = {"model": files.faithdiff, "sdxl": files.sdxl, "conditioning": files.positive}
+    pipeline = SDXLPipeline.load(Files(loras=(s1["s1"],), **rest), one_step=True, say=str)
+    assert pipeline.s1_timestep == 17
+    oracle, lora = Oracle(files), load_file(s1["s1"])
+    with torch.no_grad():
+        for stem in sorted({k.split(".")[0] for k in lora}):
+            module = next(m for n, m in oracle.unet.named_modules() if "lora_unet_" + n.replace(".", "_") == stem)
+            down, up = lora[f"{stem}.lora_down.weight"].double(), lora[f"{stem}.lora_up.weight"].double()
+            module.weight += torch.einsum("or,r...->o...", up.flatten(1), down)
+        lq = picture()
+        z = oracle.latent(lq)
+        z = z - oracle.predict(z, 17, lq, None)
+        expected = (oracle.vae.decode(z / 0.13025).sample / 2 + 0.5).clamp(0, 1)
+    assert float((pipeline.restore(lq) - expected).abs().max()) <= 1e-4
+    # One whose metadata says no timestep works at 1.
+    assert SDXLPipeline.load(Files(loras=(s1["ldm"],), **rest), one_step=True, say=str).s1_timestep == 1
+
+
+def test_the_dial_of_two_loras(files: Everything, s1: dict[str, Path], semantic: Path) -> None:
+    rest: Any = {"model": files.faithdiff, "sdxl": files.sdxl, "conditioning": files.positive}
+
+    def load(dial: Dial | None) -> SDXLPipeline:
+        chosen = Files(loras=(s1["s1"],), semantic_lora=semantic if dial else None, **rest)
+        return SDXLPipeline.load(chosen, one_step=True, say=str, dial=dial)
+
+    def latent(pipeline: SDXLPipeline, dial: Dial | None = None) -> torch.Tensor:
+        pipeline.dial = dial or pipeline.dial
+        found: list[torch.Tensor] = []
+        pipeline.vae.decode = lambda z: found.append(z) or torch.zeros(1, 3, 64, 64)  # type: ignore
+        pipeline.restore(picture())
+        return found[0]
+
+    alone, merged, beside = load(None), load(Dial()), load(Dial(1, 0.5))
+    one = latent(alone)
+    lora.merge(alone.unet, load_file(semantic))
+    both = latent(alone)
+    assert float((both - one).abs().max()) > 1e-2
+    assert torch.equal(latent(merged), both), "one merged pass"
+    assert torch.equal(latent(beside, Dial(1, 0)), one), "the pixel LoRA alone"
+    torch.testing.assert_close(latent(beside, Dial(1, 1)), both, atol=1e-5, rtol=1e-5)
+    z_l = latent(beside, Dial(0, 0))
+    for pixel, strength in ((1.0, 0.5), (0.7, 1.3), (0.0, 1.0)):
+        # Predictions are z_l minus the results.
+        expected = z_l - pixel * (z_l - one) - strength * (one - both)
+        torch.testing.assert_close(latent(beside, Dial(pixel, strength)), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_semantic_lora_is_for_one_step(files: Everything, semantic: Path) -> None:
+    chosen = Files(model=files.faithdiff, sdxl=files.sdxl, semantic_lora=semantic)
+    with pytest.raises(PGPError, match="--one-step"):
+        SDXLPipeline.load(chosen, say=str)
+
+
+def test_loras_of_every_spelling_are_the_same(files: Everything, s1: dict[str, Path]) -> None:
+    rest: Any = {"model": files.faithdiff, "sdxl": files.sdxl, **files.saved}
+    ldm, peft = (
+        SDXLPipeline.load(Files(loras=(s1[kind],), **rest), say=str).unet.state_dict() for kind in ("ldm", "peft")
+    )
+    assert all(torch.equal(ldm[k], peft[k]) for k in ldm)
+    assert sum(not torch.equal(ldm[k], files.unet[k]) for k in ldm) == 3
+    said: list[str] = []
+    both = Files(loras=(s1["ldm"], s1["peft"]), plan=load_plan("pgp-sdxl"), **rest)
+    pruned = SDXLPipeline.load(both, say=said.append).unet.state_dict()
+    assert sum("1 of its 3 layers" in line for line in said) == 2
+    assert torch.allclose(
+        pruned["conv_in.weight"] - files.unet["conv_in.weight"],
+        2 * (ldm["conv_in.weight"] - files.unet["conv_in.weight"]),
+        atol=1e-6,
+    )

@@ -1,0 +1,60 @@
+"""Prompts and saved conditioning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import sdxl_files
+import torch
+from sdxl_scene import SHORT, Everything, picture
+
+from pgp_core import conditioning, prompts
+from pgp_core.sdxl_loading import Files
+from pgp_core.sdxl_pipeline import SDXLPipeline
+
+
+def test_prompts_are_sdxls(files: Everything) -> None:
+    """Last hidden states but one of both encoders side by side, the pooled vector from the second."""
+    one, two = sdxl_files.text_encoders()
+    letters = [*"abcdefghijklmnopqrstuvwxyz0123456789,.!"]
+    ids = {c: i for i, c in enumerate([*letters, *(f"{c}</w>" for c in letters)])}
+    words = [ids["a</w>"], ids["r"], ids["e"], ids["d</w>"]]
+    for text, body in (("a red", words), ("", [])):
+        rows = [[78, *body, 79] + [pad] * (10 - len(body)) for pad in (79, ids["!"])]
+        with torch.no_grad():
+            a, b = (m(torch.tensor([r]), output_hidden_states=True) for m, r in zip((one, two), rows, strict=True))
+        ((context, options),) = prompts.encode(files.sdxl, [text])[0]
+        assert context.shape == (1, 12, 32)
+        assert torch.allclose(context, torch.cat((a.hidden_states[2], b.hidden_states[2]), -1), atol=1e-6)
+        assert torch.allclose(options["pooled_output"], b.text_embeds, atol=1e-6)
+        # Encoded, not zeros.
+        assert float(context.abs().mean()) > 0.1
+
+
+def test_a_prompt_that_is_too_long_is_cut_and_that_is_said(files: Everything) -> None:
+    said: list[str] = []
+    long, cut, _ = prompts.encode(files.sdxl, ["abcdefghijklm", "abcdefghij", "a"], say=said.append)
+    assert said == ["the prompt has 15 tokens, the text encoders take 12: its end is left out"]
+    # Ten letters, start and end; the tenth letter of the long one ends no word.
+    assert torch.allclose(long[0][0][:, :10], cut[0][0][:, :10], atol=1e-6)
+
+
+def test_saved_conditioning_is_the_prompt(files: Everything, pipeline: SDXLPipeline) -> None:
+    saved = SDXLPipeline.load(Files(model=files.faithdiff, sdxl=files.checkpoint, **files.saved), say=str)
+    expected = pipeline.restore(picture(), SHORT)
+    assert torch.equal(saved.restore(picture(), SHORT), expected)
+    other = SDXLPipeline.load(Files(model=files.faithdiff, sdxl=files.sdxl, prompt="a blue house"), say=str)
+    assert not torch.equal(other.restore(picture(), SHORT), expected)
+
+
+def test_prompts_of_other_lengths_meet(files: Everything, tmp_path: Path) -> None:
+    """A prompt said twice over is the same to attention."""
+    ((context, options),) = conditioning.load(files.positive).entries
+    conditioning.save(tmp_path / "twice.safetensors", [[context.repeat(1, 2, 1), options]])
+    rest: Any = {"model": files.faithdiff, "sdxl": files.checkpoint, "negative_conditioning": files.negative}
+    one, two = (
+        SDXLPipeline.load(Files(conditioning=path, **rest), say=str).restore(picture(), SHORT)
+        for path in (files.positive, tmp_path / "twice.safetensors")
+    )
+    assert float((one - two).abs().max()) <= 1e-4

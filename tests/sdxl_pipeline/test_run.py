@@ -1,0 +1,84 @@
+"""A whole run against the authors' modules and the formulas, in plain loops."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import sdxl_files
+import torch
+from sdxl_scene import SHORT, Everything, Oracle, picture, schedule
+
+from pgp_core.sampling import SampleOptions
+from pgp_core.sdxl_loading import Files
+from pgp_core.sdxl_pipeline import SDXLPipeline
+
+
+def agree(ours: torch.Tensor, latent: torch.Tensor, expected: torch.Tensor) -> None:
+    """A restored picture is the oracle's."""
+    assert ours.shape == (1, 3, 64, 64) and ours.dtype == torch.float32
+    assert float((ours - expected).abs().max()) <= 1e-4
+    # Neither saturated nor flat, or the comparison would say little.
+    assert float(expected.std()) > 0.02 and float(latent.std()) > 0.1
+
+
+def test_a_whole_run_is_the_authors_and_the_default(files: Everything, pipeline: SDXLPipeline) -> None:
+    ours = pipeline.restore(picture())
+    agree(ours, *Oracle(files).run(picture(), 20, 5.0, 0, "epsilon", "lr"))
+    assert torch.equal(pipeline.restore(picture(), SampleOptions(steps=20, cfg=5.0, seed=0, start="lr")), ours)
+
+
+@pytest.mark.parametrize(("steps", "cfg", "start"), [(20, 5.0, "noise"), (3, None, "lr")], ids=["noise", "no cfg"])
+def test_another_run_is_the_authors(
+    steps: int, cfg: float | None, start: str, files: Everything, pipeline: SDXLPipeline
+) -> None:
+    ours = pipeline.restore(picture(), SampleOptions(steps=steps, cfg=cfg or 1.0, seed=7, start=start))
+    agree(ours, *Oracle(files).run(picture(), steps, cfg, 7, "epsilon", start))
+
+
+def test_guidance_matters(files: Everything, pipeline: SDXLPipeline) -> None:
+    _, without = Oracle(files, aligned=False).run(picture(), 2, 5.0, 3, "epsilon", "lr")
+    assert float((pipeline.restore(picture(), SHORT) - without).abs().max()) > 1e-3
+    assert float((pipeline.restore(picture(), replace(SHORT, strength=0.0)) - without).abs().max()) <= 1e-4
+
+
+def test_plain_sdxl_starts_from_the_latent_and_says_so(files: Everything) -> None:
+    said: list[str] = []
+    plain = SDXLPipeline.load(Files(sdxl=files.sdxl, prompt="a red house"), say=said.append)
+    assert plain.start == "lq" and len(said) == 1 and "guidance" in said[0]
+    _, expected = Oracle(files, aligned=False).run(picture(), 2, 5.0, 3, "epsilon", "noise")
+    assert float((plain.restore(picture(), replace(SHORT, start="noise")) - expected).abs().max()) <= 1e-4
+
+
+def test_v_prediction_works_and_is_said(files: Everything, tmp_path: Path) -> None:
+    _, expected = Oracle(files, aligned=False).run(picture(), 2, 5.0, 3, "v_prediction", "noise")
+    shutil.copytree(files.sdxl, tmp_path / "v")
+    (tmp_path / "v/scheduler/scheduler_config.json").write_text('{"prediction_type": "v_prediction"}')
+    marked = sdxl_files.checkpoint(tmp_path / "v.safetensors", files.unet, v_pred=torch.zeros(0))
+    for source in (tmp_path / "v", marked):
+        said: list[str] = []
+        pipeline = SDXLPipeline.load(Files(sdxl=source, **files.saved), say=said.append)
+        assert any("v_prediction" in line for line in said)
+        ours = pipeline.restore(picture(), replace(SHORT, start="noise"))
+        assert float((ours - expected).abs().max()) <= 1e-4
+
+
+def test_zero_snr_is_comfyuis_rescaled_schedule(files: Everything, tmp_path: Path) -> None:
+    """The square roots shifted to end in zero and scaled to keep the first (Lin et al., algorithm 1)."""
+    from diffusers import EulerDiscreteScheduler
+
+    marked = sdxl_files.checkpoint(tmp_path / "z.safetensors", files.unet, v_pred=torch.zeros(0), ztsnr=torch.zeros(0))
+    pipeline = SDXLPipeline.load(Files(sdxl=marked, **files.saved), say=str)
+    assert pipeline.zero_snr and pipeline.prediction == "v_prediction"
+    roots = schedule()[0] ** 0.5
+    roots = (roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])
+    sigma = ((1 - roots[501] ** 2) / roots[501] ** 2) ** 0.5
+    scheduler = EulerDiscreteScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", rescale_betas_zero_snr=True,
+        timestep_spacing="leading", steps_offset=1,
+    )  # fmt: skip
+    scheduler.set_timesteps(2)
+    assert float(scheduler.sigmas[0]) == pytest.approx(sigma, rel=1e-4)
+    assert torch.isfinite(pipeline.restore(picture(), replace(SHORT, start="noise"))).all()
