@@ -34,8 +34,8 @@ class PGPDiffSRTiling(io.ComfyNode):
                     min=0,
                     max=16384,
                     step=32,
-                    tooltip="Side of a tile in pixels. 0 is automatic: the whole picture if it fits in memory, else "
-                    "the largest tiles that do.",
+                    tooltip="Side of a tile in pixels. 0 is automatic: the whole picture if it fits in memory "
+                    "and is not so large that tiles are faster, else the largest tiles that fit and are not slower.",
                 ),
                 io.Int.Input(
                     "overlap",

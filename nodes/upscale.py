@@ -88,7 +88,7 @@ class PGPDiffSRUpscale(io.ComfyNode):
                     max=canvas.MAX_SIDE,
                     step=32,
                     tooltip="Side of the tiles that are sampled at a time, in pixels of the result. 0: the whole "
-                    "picture where it fits, else the largest tile that does.",
+                    "picture where it fits and tiles would not be faster, else tiles as large as fit and pay.",
                 ),
                 io.Combo.Input(
                     "color_fix",

@@ -99,7 +99,8 @@ class Denoiser:
         """The tile size to begin with."""
         wanted, factor, device = self.options.tiling, self.factor, x.device
         say, near = self.say, self._near
-        tile = wanted.tile // factor or first_tile(self.unet, x, self._copies())
+        overlap = -(-wanted.overlap // factor)
+        tile = wanted.tile // factor or first_tile(self.unet, x, self._copies(), overlap)
 
         # Neither of these may know the denoiser or the latent: in a ring of references, both, and the features, would
         # stay after a run until Python looks for rings, each as large as the canvas.
@@ -110,7 +111,7 @@ class Denoiser:
             near.clear()
             free_memory(device)
 
-        return Fitting(tile, -(-wanted.overlap // factor), halved, free)
+        return Fitting(tile, overlap, halved, free)
 
     def _copies(self) -> int:
         return 2 if self.options.cfg != 1 and self.negative is not None else 1

@@ -55,7 +55,11 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object a picture on stdout")
     tiles = parser.add_argument_group("large pictures", "what does not fit in memory at once is restored in tiles")
     tiles.add_argument(
-        "--tile", type=int, default=0, metavar="N", help="side in pixels (0: none as long as the picture fits)"
+        "--tile",
+        type=int,
+        default=0,
+        metavar="N",
+        help="side in pixels (0: by what fits and is fast)",
     )
     tiles.add_argument("--overlap", type=int, default=128, metavar="N", help="of neighbours, in pixels (128)")
     tiles.add_argument("--blend", choices=BLENDS, default="cosine", help="of what tiles share (cosine)")

@@ -1,5 +1,6 @@
 """A latent that is too large for one UNet call, in overlapping tiles that are blended at every step."""
 
+from .automatic import automatic
 from .blended import blended
 from .difficulty import difficulty
 from .fitting import Fitting, out_of_memory
@@ -19,6 +20,7 @@ __all__ = [
     "Split",
     "Tile",
     "Tiling",
+    "automatic",
     "blended",
     "check_blend",
     "difficulty",

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .grid import STEP
+from .automatic import automatic
 
 #: Bytes that a UNet call takes per latent position, by its first level's channels and the size of a number: skips,
 #: features and attention of SDXL's levels. An estimate: a process with full SDXL in float32 took about 70 KB a position
@@ -15,25 +15,23 @@ from .grid import STEP
 _PER_POSITION = 60
 
 
-def first_tile(unet: Any, x: torch.Tensor, copies: int) -> int | None:
-    """Side of the largest square tile that should fit, in latent positions; None where the whole latent should.
+def first_tile(unet: Any, x: torch.Tensor, copies: int, overlap: int) -> int | None:
+    """Side of the tiles to begin with, in latent positions; None where the whole latent should do.
 
     Args:
         unet: a diffusers UNet.
         x: ``(B, C, h, w)``, the latent.
         copies: how many times the batch the UNet is given (CFG).
+        overlap: what neighbours share, in latent positions.
     """
     free = available(x.device)
     channels = getattr(getattr(unet, "config", None), "block_out_channels", None)
     weight = next(iter(unet.parameters()), None)
     if free is None or not channels or weight is None:
-        return None
+        return automatic(x.shape[-2], x.shape[-1], overlap, None)
     each = _PER_POSITION * channels[0] * weight.element_size() * copies * x.shape[0]
     # A fifth is left to what else grows: the result, its weights, features of the guidance.
-    positions = int(0.8 * free / each)
-    if positions >= x.shape[-2] * x.shape[-1]:
-        return None
-    return max(STEP, int(positions**0.5) // STEP * STEP)
+    return automatic(x.shape[-2], x.shape[-1], overlap, 0.8 * free / each)
 
 
 def available(device: torch.device) -> int | None:

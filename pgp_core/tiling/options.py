@@ -17,7 +17,7 @@ class Tiling:
     """How to tile.
 
     Attributes:
-        tile: side of a tile in pixels; 0 for no tiles as long as the memory suffices, then the largest that fit.
+        tile: side of a tile in pixels; 0 for what :func:`.automatic.automatic` chooses.
         overlap: what neighbours share at least, in pixels.
         blend: one of :data:`.window.BLENDS`.
         phase: one of :data:`PHASES`.

@@ -20,7 +20,7 @@ def tile_model(
     """A copy of a MODEL that is called tile by tile; the MODEL itself is not touched.
 
     Args:
-        tile: side in pixels; 0 for no tiles as long as that fits in memory, else the largest that do.
+        tile: side in pixels; 0 for what :func:`pgp_core.tiling.automatic` chooses.
         overlap: what neighbours share, in pixels. Tiles of less than twice as much get half a tile.
         blend: one of :data:`pgp_core.tiling.BLENDS`.
         phase: one of :data:`pgp_core.tiling.PHASES`.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ import comfy.model_management as mm
 import torch
 
 from ....pgp_core.errors import PGPError
-from ....pgp_core.tiling import STEP, Fitting, Tile, blended, out_of_memory
+from ....pgp_core.tiling import Fitting, Tile, automatic, blended, out_of_memory
 from ....pgp_core.tiling.fitting import LEAST
 from ..guidance import GuidancePatch
 from . import micro_conditioning
@@ -31,7 +30,7 @@ class TiledCalls:
     which is called for each tile in place of the MODEL.
 
     Args:
-        tile: side in latent positions; None for the largest that fits.
+        tile: side in latent positions; None for what :func:`pgp_core.tiling.automatic` chooses.
         overlap: in latent positions.
         blend: see :func:`pgp_core.tiling.window.window`.
         whole_canvas: whether PEAM exchanges phases over the whole canvas.
@@ -108,7 +107,7 @@ class TiledCalls:
         if size not in self._run.fitting:
             sides = [self.tile, self.found.get(x.shape[0])]
             if sides == [None, None]:
-                sides = [_guessed(x, base)]
+                sides = [_guessed(x, self.overlap, base)]
             smallest = min((s for s in sides if s is not None), default=None)
             self._run.fitting[size] = Fitting(smallest, self.overlap, free=mm.soft_empty_cache)
         return self._run.fitting[size]
@@ -221,15 +220,14 @@ def _guidance_in(options: dict[str, Any]) -> GuidancePatch | None:
     return next((p for p in patches if isinstance(p, GuidancePatch)), None)
 
 
-def _guessed(x: torch.Tensor, base: Any) -> int | None:
-    """The side of the largest tile that the MODEL's own estimate has room for; None if there is room for all of x."""
+def _guessed(x: torch.Tensor, overlap: int, base: Any) -> int | None:
+    """The side of the tiles to begin with, by what the MODEL's own estimate has room for; None for all of x."""
+    height, width = x.shape[-2:]
     if base is None:
-        return None
+        return automatic(height, width, overlap, None)
     patcher = getattr(base, "current_patcher", None)
     # With dynamic VRAM that counts what the MODEL's weights would make room for.
     free = patcher.get_free_memory(x.device) if patcher is not None else mm.get_free_memory(x.device)
-    need = base.memory_required(list(x.shape))
-    if need <= free:
-        return None
-    side = math.isqrt(int(x.shape[-2] * x.shape[-1] * max(free, 0) / need))
-    return max(LEAST, side // STEP * STEP)
+    room = height * width * max(free, 0) / base.memory_required(list(x.shape))
+    tile = automatic(height, width, overlap, room)
+    return None if tile is None else max(LEAST, tile)
