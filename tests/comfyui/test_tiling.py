@@ -142,6 +142,13 @@ def test_automatic_tiles_begin_with_the_model_s_estimate(checks: Checks) -> None
     assert 0.7 * (72 * 52 / 2) ** 0.5 <= side <= (72 * 52 / 2) ** 0.5
 
 
+def test_automatic_tiles_of_a_large_picture_stay_small_where_memory_is_plenty(checks: Checks) -> None:
+    """Attention is quadratic; see pgp_core/tiling/automatic.py."""
+    assert checks["tiling_out_of_memory"]["plenty, 384"] == [[384, 384]]
+    ((height, width),) = checks["tiling_out_of_memory"]["plenty, 512"]
+    assert 128 <= height == width <= 192
+
+
 @pytest.mark.parametrize(
     ("case", "again"),
     [("tile 64, 0", [[8, 0]] * 2), ("tile 64, 1", [[8, 0]] * 2), ("tile 0, 0", [[0, 0]] * 2)],

@@ -65,6 +65,12 @@ def check_tiling_out_of_memory(_out: Path) -> Any:
     with replace.object(comfy.model_patcher.ModelPatcher, "get_free_memory", lambda self, device: need / 4):
         nano.sample(tile_model(wrapped(nano.model, other), 0, OVERLAP), noise, steps=1)
     results["estimated"] = sorted({tuple(s) for s in other.shapes})
+    # Memory for anything.
+    for side in (384, 512):
+        other = Wrapper(neighbours)
+        with replace.object(comfy.model_patcher.ModelPatcher, "get_free_memory", lambda self, device: 1e15):
+            nano.sample(tile_model(wrapped(nano.model, other), 0, OVERLAP), scene.noise(1, side, side), steps=1)
+        results[f"plenty, {side}"] = sorted({tuple(s[2:]) for s in other.shapes})
     return results
 
 
