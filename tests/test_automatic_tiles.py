@@ -51,6 +51,12 @@ def test_what_fits_and_pays_is_whole() -> None:
     assert automatic(8, 8, 16, 64) is None
 
 
+@pytest.mark.parametrize("side", [388, 400, 450, 1024])
+def test_a_large_overlap_is_kept(side: int) -> None:
+    tile = automatic(side, side, 128, None)
+    assert tile is not None and Fitting(tile, 128).overlap == 128
+
+
 @pytest.mark.parametrize("size", [(384, 384), (380, 52), (1024, 1000)])
 @pytest.mark.parametrize("room", [0, 1, 20**2, 64**2, 100**2, 10**4 + 1, 120**2, 200**2])
 def test_tiles_fit_and_lie_on_the_grid_and_none_is_more_than_with_the_largest(room: int, size: tuple[int, int]) -> None:

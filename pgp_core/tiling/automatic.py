@@ -29,9 +29,12 @@ def automatic(height: int, width: int, overlap: int, room: float | None) -> int 
     area = height * width
     if area <= WHOLE**2 and (room is None or area <= room):
         return None
-    side = MOST if room is None else min(MOST, math.isqrt(max(0, int(room))))
+    # Who asks for much overlap gets it.
+    most = max(MOST, 2 * overlap)
+    side = most if room is None else min(most, math.isqrt(max(0, int(room))))
     side = max(STEP, side // STEP * STEP)
     shared = min(overlap, side // 2)
     tiles = [max(1, -(-(n - shared) // (side - shared))) for n in (height, width)]
     needed = max(-(-(n - shared) // k) + shared for n, k in zip((height, width), tiles, strict=True))
-    return min(side, -(-needed // STEP) * STEP)
+    # Smaller ones would share less.
+    return min(side, -(-max(needed, 2 * shared) // STEP) * STEP)
