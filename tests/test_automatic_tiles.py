@@ -66,7 +66,7 @@ def test_tiles_fit_and_lie_on_the_grid_and_none_is_more_than_with_the_largest(ro
         return
     assert tile % STEP == 0
     assert tile == STEP or tile**2 <= room
-    largest = max(STEP, min(math.isqrt(room), 192) // STEP * STEP)
+    largest = max(STEP, min(math.isqrt(room), 160) // STEP * STEP)
     assert len(Fitting(tile, 16).tiles(*size)) == len(Fitting(largest, 16).tiles(*size))
 
 
@@ -80,6 +80,6 @@ def test_the_command_lines_first_tile_is_by_what_is_free(monkeypatch: pytest.Mon
 
     assert first(10**12, 384) is None
     assert first(None, 384) is None
-    assert first(None, 512) == first(10**12, 512) == 192
+    assert first(None, 512) == first(10**12, 512) == 152
     small = first(10**8, 384)
-    assert small is not None and 4 < small < 192
+    assert small is not None and 4 < small < 152

@@ -8,12 +8,12 @@ from .grid import STEP
 
 #: Latent positions along a side up to which a latent that fits is taken whole: 3072 pixels of SDXL.
 #:
-#: Attention costs the square of the positions. By multiply-accumulates a whole latent of SDXL costs what tiles of
-#: :data:`MOST` cost at about this size, and five times as much at 1024 positions (8192 pixels).
+#: Attention costs the square of the positions. By multiply-accumulates a whole latent of SDXL costs 1.5 times what
+#: tiles of :data:`MOST` cost at this size, and nearly six times as much at 1024 positions (8192 pixels).
 WHOLE = 384
-#: Positions along a side of the largest tile: 1536 pixels of SDXL. Larger ones share less of themselves, but attend to
-#: more: one of 512 costs two to three times as much as this.
-MOST = 192
+#: Positions along a side of the largest tile: 1280 pixels of SDXL. Larger ones share less of themselves, but attend to
+#: more. By the same count this is SDXL's cheapest, a tenth above nano's, and 512 costs three times as much.
+MOST = 160
 
 
 def automatic(height: int, width: int, overlap: int, room: float | None) -> int | None:

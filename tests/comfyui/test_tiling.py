@@ -146,7 +146,7 @@ def test_automatic_tiles_of_a_large_picture_stay_small_where_memory_is_plenty(ch
     """Attention is quadratic; see pgp_core/tiling/automatic.py."""
     assert checks["tiling_out_of_memory"]["plenty, 384"] == [[384, 384]]
     ((height, width),) = checks["tiling_out_of_memory"]["plenty, 512"]
-    assert 128 <= height == width <= 192
+    assert 96 <= height == width <= 160
 
 
 @pytest.mark.parametrize(
