@@ -178,6 +178,12 @@ def _bytecode() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="pgp-bytecode-")
 
 
+def remove_bytecode() -> None:
+    """At the end of the tests: a process of pytest-xdist's may be stopped before it would by itself."""
+    if _bytecode.cache_info().currsize:
+        _bytecode().cleanup()
+
+
 def _wait(server: Server, process: subprocess.Popen[bytes]) -> None:
     end = time.monotonic() + START_SECONDS
     while True:

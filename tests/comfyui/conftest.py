@@ -12,13 +12,18 @@ import pytest
 import trained_lora
 
 from . import diffusers_side
-from .comfy_server import Server, running
+from .comfy_server import Server, remove_bytecode, running
 from .full_size_files import write_files
 from .in_process import Checks, Driver, driving
 from .locate import FULL_SIZE_WORKFLOWS, NANO_WORKFLOWS, PACK, UPSCALE_WORKFLOWS, WORKFLOWS, Comfy, NotFound, locate
 
 #: Far more than the checks take.
 CHECKS_SECONDS = 500
+
+
+def pytest_sessionfinish() -> None:
+    """Whatever this folder's tests have left elsewhere."""
+    remove_bytecode()
 
 
 @pytest.fixture(scope="session")
