@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from .boundary import first_line
 from .errors import CheckpointError, name_some
 
 #: Bytes of a mapped file that may be in memory beside what they become.
@@ -77,11 +78,6 @@ def check_file(path: Path) -> None:
         raise CheckpointError(
             f"{path.name} is quantised (GGUF): take the unquantised file and choose weight_dtype fp8 to save memory"
         )
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of what another library says, or the name of its error."""
-    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
 
 
 def count_numbered(names: Iterable[str], pattern: str) -> int:

@@ -11,8 +11,9 @@ import comfy.memory_management
 import comfy.utils
 import torch
 
+from ...pgp_core.boundary import first_line
 from ...pgp_core.errors import CheckpointError
-from ...pgp_core.weights_file import FLOATS, WeightsFile, check_file, first_line, open_weights
+from ...pgp_core.weights_file import FLOATS, WeightsFile, check_file, open_weights
 
 
 def read(path: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
