@@ -8,6 +8,7 @@ from typing import Any
 
 import faithdiff_file
 import numpy as np
+import rounding
 import sdxl_files
 import torch
 from safetensors.torch import save_file
@@ -60,31 +61,33 @@ def schedule() -> tuple[np.ndarray, np.ndarray]:
 class Oracle:
     """FaithDiff's inference from the facts: authors' modules, diffusers' UNet and VAE, Euler by hand."""
 
-    def __init__(self, files: Everything, aligned: bool = True):
+    def __init__(self, files: Everything, aligned: bool = True, dtype: torch.dtype = torch.float64):
+        self.dtype = dtype
         self.unet: Any = build_unet(faithdiff_file.NARROW)
         self.unet.load_state_dict(files.unet)
-        self.unet.double().eval()
-        self.authors, self.vae, self.aligned = faithdiff_file.authors(), sdxl_files.vae().double(), aligned
+        self.unet.to(dtype).eval()
+        self.authors, self.vae = faithdiff_file.authors().to(dtype), sdxl_files.vae().to(dtype)
+        self.aligned = aligned
         entries = [conditioning.load(p).entries[0] for p in (files.negative, files.positive)]
-        self.context = torch.cat([c for c, _ in entries]).double()
-        self.pooled = torch.cat([o["pooled_output"] for _, o in entries]).double()
+        self.context = torch.cat([c for c, _ in entries]).to(dtype)
+        self.pooled = torch.cat([o["pooled_output"] for _, o in entries]).to(dtype)
 
     def latent(self, lq: torch.Tensor) -> torch.Tensor:
-        return self.vae.encode(lq.double() * 2 - 1).latent_dist.mode() * 0.13025
+        return self.vae.encode(lq.to(self.dtype) * 2 - 1).latent_dist.mode() * 0.13025
 
     def predict(self, x: torch.Tensor, t: int, lq: torch.Tensor, cfg: float | None) -> torch.Tensor:
         """Of [uncond, cond], or of cond alone."""
         n = 1 if cfg is None else 2
         height, width = lq.shape[-2:]
-        ids = torch.tensor([[height, width, 0, 0, height, width]] * n, dtype=torch.float64)
-        c = self.authors.encode(lq.double() * 2 - 1).repeat(n, 1, 1, 1)
+        ids = torch.tensor([[height, width, 0, 0, height, width]] * n, dtype=self.dtype)
+        c = self.authors.encode(lq.to(self.dtype) * 2 - 1).repeat(n, 1, 1, 1)
         handles = []
         if self.aligned:
             conv_in = self.unet.get_submodule("conv_in")
             handles = [conv_in.register_forward_hook(lambda _m, _i, h: self.authors.align(h, c))]
         out = self.unet(
             x.repeat(n, 1, 1, 1),
-            torch.tensor([float(t)] * n),
+            torch.tensor([float(t)] * n, dtype=self.dtype),
             encoder_hidden_states=self.context[-n:],
             added_cond_kwargs={"text_embeds": self.pooled[-n:], "time_ids": ids},
         ).sample
@@ -97,7 +100,7 @@ class Oracle:
         alphas, sigmas = schedule()
         times = [1000 // steps * i + 1 for i in reversed(range(steps))]
         z_l = self.latent(lq)
-        noise = torch.randn(tuple(z_l.shape), generator=torch.Generator().manual_seed(seed)).double()
+        noise = torch.randn(tuple(z_l.shape), generator=torch.Generator().manual_seed(seed)).to(self.dtype)
         if start == "lr":
             scale = (sigmas[times[0]] ** 2 + 1) ** 0.5
             x = alphas[999] ** 0.5 * z_l + (1 - alphas[999]) ** 0.5 * scale * noise
@@ -111,6 +114,13 @@ class Oracle:
                 out = (x - x0) / sigma
             x = x + (following - sigma) * out
         return x, (self.vae.decode(x / 0.13025).sample / 2 + 0.5).clamp(0, 1)
+
+
+def exact(files: Everything, *run: Any, aligned: bool = True) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """:meth:`Oracle.run`: latent and picture in float64, and how far from the picture float32 may end."""
+    latent, expected = Oracle(files, aligned).run(*run)
+    _, rounded = Oracle(files, aligned, torch.float32).run(*run)
+    return latent, expected, rounding.allowed(rounded, expected)
 
 
 def peam_file(path: Path, loud: bool = False, aligned: bool = False) -> Path:
