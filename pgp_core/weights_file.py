@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from .boundary import first_line
 from .errors import CheckpointError, name_some
+from .torch_file import load_torch_file
 
 #: Bytes of a mapped file that may be in memory beside what they become.
 _GROUP = 1 << 28
@@ -113,7 +111,8 @@ def _open_safetensors(path: Path) -> Iterator[WeightsFile]:
             named = {name: dtype for dtype, name in FLOATS.items()}
             dtypes = {k: named[s.get_dtype()] for k, s in slices.items() if s.get_dtype() in named}
             metadata = dict(f.metadata() or {})
-    except (SafetensorError, OSError, ValueError) as e:
+    # The library lets errors of other kinds through too, and more with every release.
+    except Exception as e:
         raise CheckpointError(
             f"{path.name} is damaged or no safetensors file ({first_line(e)}): get it again"
         ) from None
@@ -131,30 +130,7 @@ def _open_safetensors(path: Path) -> Iterator[WeightsFile]:
 
 
 def _open_torch(path: Path) -> WeightsFile:
-    def load(mmap: bool) -> Any:
-        with warnings.catch_warnings():
-            # About kinds of tensors that are refused below.
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-
-    mapped = True
-    try:
-        try:
-            data = load(True)
-        except RuntimeError as e:
-            if "mmap" not in str(e):
-                raise
-            mapped = False
-            data = load(False)
-    # torch.load lets errors of every kind through where a file is damaged.
-    except Exception as e:
-        if isinstance(e, UnpicklingError) and "global" in str(e).lower():
-            raise CheckpointError(
-                f"{path.name} holds more than weights, so it is not opened: unpickling could run anything"
-            ) from None
-        # Its UnpicklingError begins with advice to load the file unsafely.
-        why = "its pickle is wrong" if isinstance(e, UnpicklingError) else first_line(e)
-        raise CheckpointError(f"{path.name} is damaged or no PyTorch file ({why}): get it again") from None
+    data, mapped = load_torch_file(path)
     for wrapper in _WRAPPERS:
         if isinstance(data, dict) and isinstance(data.get(wrapper), dict):
             data = data[wrapper]

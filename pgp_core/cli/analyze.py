@@ -8,8 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..visible import visible
 from . import full_size, plot
 from .device import choose_device
+from .numbers import SEED, whole
 from .output import emit, say, table
 
 
@@ -25,9 +27,9 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--scale", type=float, default=4.0, metavar="F", help="as for upscale (4)")
     parser.add_argument("--steps", type=int, default=20, metavar="N", help="Euler steps (20)")
     parser.add_argument("--cfg", type=float, metavar="F", help="classifier-free guidance (the model's own)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (0)")
+    parser.add_argument("--seed", type=SEED, default=0, metavar="N", help="of the noise (0)")
     parser.add_argument("--start", choices=("noise", "lq", "lr"), help="what sampling starts from (the model's own)")
-    parser.add_argument("--limit", type=int, metavar="N", help="take the first N pictures only")
+    parser.add_argument("--limit", type=whole("pictures", 1, 10**9), metavar="N", help="take the first N pictures only")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (auto)")
     parser.add_argument("--overwrite", action="store_true", help="replace a report that is there already")
     parser.add_argument("--json", action="store_true", help="a summary as one JSON object on stdout")
@@ -62,13 +64,14 @@ def _run(args: argparse.Namespace) -> int:
     with tqdm(total=args.steps * len(pictures), unit="step", disable=None, leave=False) as bar:
 
         def progress(name: str, _done: int, _total: int) -> None:
-            bar.set_description(name)
+            bar.set_description(visible(name))
             bar.update()
 
         report = analyze(
             pipeline,
             getattr(pipeline, "name", "pgp-nano"),
-            [(str(p), partial(lq, p)) for p in pictures],
+            # Reports are shared: names, not where they lie.
+            [(p.name, partial(lq, p)) for p in pictures],
             SampleOptions(**options),
             progress,
         )

@@ -19,7 +19,11 @@ def whole(what: str, low: int, high: int) -> Callable[[str], int]:
         except ValueError:
             value = low - 1
         if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{what}: {low} to {high} is possible, not {text}")
+            raise argparse.ArgumentTypeError(f"{what}: {low} to {high} is possible, not {text[:40]}")
         return value
 
     return parse
+
+
+#: Up to the largest that PyTorch takes, and ComfyUI gives.
+SEED = whole("a seed", 0, 2**64 - 1)

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from .numbers import whole
 from .output import emit, say
 
 KINDS = ("heat-map", "boxes", "over-time", "feature-maps")
@@ -25,7 +26,7 @@ def add_to(commands: Any) -> None:
     report.set_defaults(run=_report)
     phase = actions.add_parser("phase", help="pictures beside what their phase alone holds (the paper's Figure 1)")
     phase.add_argument("pictures", nargs="+", type=Path, metavar="PATH", help="pictures, or folders of pictures")
-    phase.add_argument("--limit", type=int, default=4, metavar="N", help="take the first N (4)")
+    phase.add_argument("--limit", type=whole("pictures", 1, 10**6), default=4, metavar="N", help="take the first N (4)")
     phase.set_defaults(run=_phase)
     for action in (report, phase):
         action.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="a PNG")
