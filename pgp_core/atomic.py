@@ -36,5 +36,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         # Some writers, safetensors among them, put a file of their own in its place.
         temporary.chmod(mode)
         os.replace(temporary, path)
+    except OSError as e:
+        # Messages name the file that was asked for.
+        if e.filename is not None and os.fsdecode(e.filename) == str(temporary):
+            e.filename = str(path)
+            if e.filename2 is not None:
+                del e.filename2
+        raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -41,8 +41,8 @@ def config(folder: Path, name: str = "config.json") -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        data = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as e:
+        data = json.loads(path.read_text("utf-8-sig"))
+    except Exception as e:
         raise CheckpointError(f"{path} cannot be read: {e}") from None
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} is no JSON object")

@@ -14,6 +14,7 @@ import torch
 from . import diffusers_folder
 from .conditioning import Entry
 from .errors import CheckpointError, name_some
+from .torch_file import check_torch
 
 _log = logging.getLogger(__name__)
 _COMPONENTS = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
@@ -124,6 +125,8 @@ class _Encoder:
         # A folder may hold weights in half precision alone.
         half = not any(where.glob("model.safetensors*")) and not any(where.glob("pytorch_model.bin*"))
         half = half and any(where.glob("model.fp16*"))
+        if not any(where.glob("model*.safetensors*")) and any(where.glob("*.bin*")):
+            check_torch(where.name)
         try:
             with _without_progress_bar():
                 self.tokenizer = CLIPTokenizer.from_pretrained(folder / tokenizer_name, local_files_only=True)

@@ -61,6 +61,8 @@ def check_file(path: Path) -> None:
     Raises:
         CheckpointError: if there is no file, or it is a folder, empty, or GGUF.
     """
+    if "\0" in str(path):
+        raise CheckpointError(f"there is no file {path}: no name holds a null character")
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder: choose a file")
     if not path.is_file():

@@ -59,8 +59,11 @@ def read(path: Path, frames: int = 1) -> Picture:
         raise PictureError(f"{path} cannot be read as a picture ({_line(e)})") from None
 
 
-def write(picture: Picture, path: Path) -> None:
+def write(picture: Picture, path: Path, name: str) -> None:
     """Write a PNG or TIFF of 16 bits.
+
+    Args:
+        name: of the format, "png" or "tiff", whatever the path ends in.
 
     Raises:
         OSError: if it cannot be written.
@@ -75,13 +78,13 @@ def write(picture: Picture, path: Path) -> None:
         image = vips.Image.new_from_array(np.ascontiguousarray(array)).copy(interpretation=space)
         if meta.dpi:
             image = image.copy(xres=meta.dpi[0] / 25.4, yres=meta.dpi[1] / 25.4)
-        for name, field in _FIELDS.items():
-            value = getattr(meta, name)
+        for kind, field in _FIELDS.items():
+            value = getattr(meta, kind)
             if value:
                 image.set_type(vips.GValue.blob_type, field, value)
         for i, (key, value) in enumerate(meta.text.items()):
             image.set_type(vips.GValue.gstr_type, f"{_PNG_COMMENT}{i}-{key}", value)
-        if path.suffix.lower() == ".png":
+        if name == "png":
             image.pngsave(str(path), keep="all")
         else:
             image.tiffsave(str(path), compression="deflate", predictor="horizontal", bigtiff=array.nbytes > 2**31)

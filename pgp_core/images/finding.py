@@ -7,6 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..errors import PictureError
+from ..leftovers import is_leftover
 
 
 def known_extensions() -> set[str]:
@@ -24,7 +25,9 @@ def find_pictures(inputs: list[Path]) -> list[Path]:
     found: list[Path] = []
     for path in inputs:
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.is_file() and p.suffix.lower() in known)
+            inside = sorted(
+                p for p in path.iterdir() if p.suffix.lower() in known and not is_leftover(p.name) and p.is_file()
+            )
             if not inside:
                 raise PictureError(f"there is no picture in the folder {path}")
             found += inside

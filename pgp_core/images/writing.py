@@ -40,7 +40,7 @@ def save_picture(picture: Picture, path: Path, quality: int = 95, lossless: bool
     try:
         with replacing(path) as temporary:
             if picture.pixels.dtype == np.uint16 and name in ("png", "tiff"):
-                deep.write(picture, temporary)
+                deep.write(picture, temporary, name)
             else:
                 _image(picture, name).save(temporary, name.upper(), **_options(picture, name, quality, lossless))
     except (OSError, ValueError) as e:

@@ -99,7 +99,7 @@ def _missing_for_s1(config: RunConfig) -> list[Path]:
     if settings.csd:
         wanted.append(score_file(config) if full else beside(config, s1.score_model or "full", WEIGHTS))
     if settings.perceptual and "lpips" in (settings.measure or ""):
-        wanted.append(Path(settings.vgg).expanduser() if settings.vgg else default_vgg())
+        wanted.append(Path(os.path.expanduser(settings.vgg)) if settings.vgg else default_vgg())
     known = _missing(config)
     return [p for p in wanted if p is not None and not p.exists() and p not in known]
 

@@ -7,6 +7,7 @@ normalisation has no gradient where all features are zero, as they are on some f
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ def find_vgg(file: str = "") -> Path:
     Raises:
         CheckpointError: if they are not there. Nothing is downloaded.
     """
-    path = Path(file).expanduser() if file else default_vgg()
+    path = Path(os.path.expanduser(file)) if file else default_vgg()
     if not path.is_file():
         raise CheckpointError(
             f"the measure lpips needs VGG-16's weights and nothing is downloaded: put torchvision's {VGG_FILE} "
