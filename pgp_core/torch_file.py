@@ -24,7 +24,7 @@ from .errors import CheckpointError
 #: Before it ``weights_only`` could be made to run code or write where it should not.
 SAFE_TORCH = (2, 10)
 #: SDXL's UNet has 1,680 tensors, and its pickle 0.3 MB.
-_RECORDS, _PICKLE, _OPCODES = 200_000, 64 << 20, 20_000_000
+_RECORDS, _PICKLE, _OPCODES = 50_000, 64 << 20, 20_000_000
 #: What stands one after the other in a file of the older format: magic number, version, system, data, storages' names.
 _OLDER_PICKLES = 5
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
