@@ -20,7 +20,8 @@ from pgp_core.images import find_pictures, known_extensions
 from pgp_core.locks import BusyError, lock_file, locked
 from pgp_core.training.samples.scanning import scan
 
-HOLD = "import sys, time; from pgp_core.locks import locked\nwith locked(sys.argv[1]): print(1, flush=True); time.sleep(60)"
+HOLD = """import sys, time; from pgp_core.locks import locked
+with locked(sys.argv[1]): print(1, flush=True); time.sleep(60)"""
 WRITE = """import sys, time; from pgp_core.atomic import replacing
 with replacing(sys.argv[1]) as t: t.write_bytes(b"half"); print(1, flush=True); time.sleep(60)"""
 

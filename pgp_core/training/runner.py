@@ -23,7 +23,7 @@ from .journal import Journal, read_rows
 from .optimizer import build_optimizer, learning_rate, take_up
 from .precision import autocast
 from .processes import agree, as_one
-from .state import load_state, save_state
+from .state import check_kinds, load_state, save_state
 from .stopping import asked_to_stop
 from .subject import Batch, Subject
 
@@ -261,6 +261,7 @@ class Runner:
             return False
         own = self.trained()
         try:
+            check_kinds(state)
             if own.keys() != state["weights"].keys():
                 raise KeyError("it has other trained weights")
             for name, p in own.items():
@@ -277,8 +278,8 @@ class Runner:
             raise CheckpointError(
                 f"{path} is not from this run ({first_line(e)}): choose another run.folder, or delete it to start again"
             ) from None
-        self.step, self.seconds, self.skipped = state["step"], state["seconds"], state["skipped"]
-        self.window = list(state["window"])
+        self.step, self.seconds, self.skipped = state["step"], float(state["seconds"]), state["skipped"]
+        self.window = list(map(float, state["window"]))
         return True
 
     # -- what people see -----------------------------------------------------------------------------------------

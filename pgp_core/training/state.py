@@ -51,7 +51,9 @@ def load_state(path: Path, signature: Mapping[str, Any]) -> dict[str, Any] | Non
     advice = "delete it to start this run again"
     state, _ = load_torch_file(path, advice)
     with parsing(path, CheckpointError, advice):
-        theirs = _check(state)
+        if not isinstance(state, dict) or state.get("format") != FORMAT:
+            raise TypeError("it has another format")
+        theirs = dict(json.loads(state["signature"]))
         # The file is mapped, and the next checkpoint takes its name.
         state = _copied(state)
     check_signature(theirs, signature, path)
@@ -75,11 +77,12 @@ def _copied(value: Any) -> Any:
     return type(value)(map(_copied, value)) if isinstance(value, (list, tuple)) else value
 
 
-def _check(state: Any) -> dict[str, Any]:
-    """Whether a checkpoint has what a run takes from it, each of its kind; gives its signature."""
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise TypeError("it has another format")
-    signature = json.loads(state["signature"])
+def check_kinds(state: Mapping[str, Any]) -> None:
+    """Whether a checkpoint has what a run takes from it, each of its kind.
+
+    Raises:
+        KeyError, TypeError, ValueError: if not.
+    """
     kinds: dict[str, Any] = {"step": int, "seconds": (int, float), "skipped": int, "window": list, "weights": dict}
     kinds["optimizer"] = dict
     if "ema" in state:
@@ -88,14 +91,13 @@ def _check(state: Any) -> dict[str, Any]:
         if not isinstance(state[key], kind) or isinstance(state[key], bool):
             raise TypeError(f"its {key} is a {type(state[key]).__name__}")
     numbers = [state["step"], state["seconds"], state["skipped"], *state["window"]]
-    if not isinstance(signature, dict) or not all(isinstance(x, (int, float)) for x in numbers):
-        raise TypeError("its signature or its losses are of another kind")
+    if not all(isinstance(x, (int, float)) for x in numbers):
+        raise TypeError("its losses are no numbers")
     if not all(math.isfinite(x) and x >= 0 for x in numbers[:3]):
         raise ValueError("it counts wrong")
     for name in {"weights", "ema"} & state.keys():
         if not all(isinstance(v, torch.Tensor) for v in state[name].values()):
             raise TypeError(f"its {name} are no tensors")
-    return signature
 
 
 def check_signature(theirs: Mapping[str, Any], ours: Mapping[str, Any], path: Path) -> None:

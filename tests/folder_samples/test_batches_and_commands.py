@@ -112,11 +112,13 @@ def test_the_sheet_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureF
         (["-o", str(tmp_path / "sheet.txt")], "written as"),
         (["--count", "0"], "1 to"),
         (["--patch", "500"], "no picture"),
-        (["--seed", "-1"], "seed"),
     ):
         assert main([*words, *more]) == 1
         error = capsys.readouterr().err
         assert wrong in error and error.count("\n") == 1
+    with pytest.raises(SystemExit) as stop:
+        main([*words, "--seed", "-1"])
+    assert stop.value.code == 2 and "a seed: 0 to" in capsys.readouterr().err
 
 
 def test_the_speed_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
