@@ -12,7 +12,7 @@ from ..boundary import first_line
 from ..errors import Cancelled, PGPError
 from ..visible import visible
 from . import analyze, bench, convert, evaluate, export, guidance, plan, plot, train, upscale
-from .output import finish_streams, plain, prepare_streams, say, write_out
+from .output import finish_streams, lines_of_others, plain, prepare_streams, say, write_out
 
 #: Characters of one argument that a message about wrong usage repeats.
 _SHOWN = 200
@@ -54,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run. Exit status 0 done, 1 failed, 2 wrong usage, 130 interrupted, 141 nobody reads the output any more."""
     prepare_streams()
+    lines_of_others()
     parser = build_parser()
     given = sys.argv[1:] if argv is None else list(argv)
     for text in given:

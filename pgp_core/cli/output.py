@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import sys
+import warnings
 from contextlib import suppress
 from typing import Any, TextIO
 
@@ -113,6 +115,23 @@ def prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, ValueError, OSError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def lines_of_others() -> None:
+    """Let what libraries log and warn of reach stderr in one harmless line each.
+
+    A program that this one is a part of, and has handlers of its own, keeps them.
+    """
+    root = logging.getLogger()
+    if root.handlers:
+        return
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            say(record.getMessage())
+
+    root.addHandler(Lines(logging.WARNING))
+    warnings.showwarning = lambda message, *_args, **_more: say(str(message))
 
 
 def finish_streams() -> None:

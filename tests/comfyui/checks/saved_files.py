@@ -62,7 +62,7 @@ def check_saved_files(out: Path) -> Any:
 def check_names_that_no_list_offers(out: Path) -> Any:
     """Core's lists of models and pictures, with what a killed process leaves in their folders."""
     folder = out / "listed"
-    folder.mkdir()
+    folder.mkdir(parents=True)
     left = [temporary_name(), lock_file(folder / "model.safetensors").name, lock_file(folder, folder=True).name]
     for name in left:
         (folder / name).write_bytes(b"half")

@@ -64,6 +64,8 @@ def argv(rng: random.Random, folder: Path, prepared: Prepared) -> str:
 
 
 def _number(rng: random.Random) -> str:
+    if rng.randrange(4):
+        return rng.choice(("1", "2", "2", "3", "64", "0.5"))
     return rng.choice(("1", "2", "0", "-1", "3", "1.5", "nan", "inf", "-inf", "1e999", "9" * 5000, str(2**64), "",
                        str(2**63), "x", "\u0663", "1_0", " 4 ", "0x10", "1e-320", "4.0"))  # fmt: skip
 
@@ -73,7 +75,7 @@ def _path(rng: random.Random, folder: Path, safe: Path) -> str:
                                     "some.bin", "none.png")]  # fmt: skip
     odd = [str(safe), "", ".", "/", "/dev/null", "/proc/self/mem", "x" * 300, "a\0b", "-", "--", "~", "a\x1b[31m.png",
            "\udcff.png", "\u202egnp.exe", "a/b/c", str(folder / "new")]  # fmt: skip
-    return rng.choice((*good, *good, *odd))
+    return rng.choice(odd) if rng.randrange(6) == 0 else rng.choice(good)
 
 
 #: Command: words that follow, and options with what they take ("n": number, "p": path, None: nothing, or words).
@@ -107,12 +109,20 @@ _COMMANDS: dict[tuple[str, ...], tuple[str, dict[str, Any]]] = {
 _ALWAYS = {("train", "finetune"): ["--dry-run"], ("analyze",): ["--model", "none.bin", "--sdxl", "none"]}
 
 
+#: What fits most often: a case in which all is wrong sees the first thing alone.
+_FITS = {
+    ("upscale",): "a.png", ("plan", "show"): "plan.json", ("plan", "apply"): "plan.json", ("plot", "phase"): "a.png",
+    ("plot", "report"): "report.json", ("train", "finetune"): "run.toml", ("guidance", "show"): "some.safetensors",
+}  # fmt: skip
+
+
 def _arguments(rng: random.Random, folder: Path, safe: Path) -> list[str]:
     command = rng.choice(list(_COMMANDS))
     positional, options = _COMMANDS[command]
     result = [*command, *_ALWAYS.get(command, [])]
     for kind in positional:
-        result.append(_value(rng, kind, folder, safe))
+        fits = command in _FITS and rng.randrange(3)
+        result.append(str(safe / _FITS[command]) if fits else _value(rng, kind, folder, safe))
     for option, kind in options.items():
         needed = option in ("-o", "--method", "--images", "--folder", "--renumber")
         if rng.randrange(10) < (9 if needed else 3):
@@ -137,6 +147,8 @@ def _value(rng: random.Random, kind: Any, folder: Path, safe: Path) -> str:
     if kind == "p":
         return _path(rng, folder, safe)
     if kind == "w":
+        if rng.randrange(4):
+            return str(folder / rng.choice(("out", "out.json", "out.png", "out.safetensors")))
         names = (
             "out",
             "out.json",

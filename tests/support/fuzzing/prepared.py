@@ -10,8 +10,6 @@ from typing import Any
 
 import archives
 import conditionings
-import faithdiff_file
-import mutations
 import reports
 import torch
 from mutations.files import Raw
@@ -51,9 +49,8 @@ class Prepared:
 
     @functools.cached_property
     def unet(self) -> Raw:
-        """A whole UNet, narrow."""
-        faithdiff_file.write_bases(self.folder / "bases")
-        return Raw.read(self.folder / "bases" / mutations.UNET)
+        """A whole UNet."""
+        return Raw.read(nano.FOLDER / nano.UNET_FILE)
 
     @functools.cached_property
     def guidance(self) -> Raw:

@@ -51,11 +51,9 @@ def safetensors(rng: random.Random, folder: Path, prepared: Prepared) -> None:
     if whole:
         # The header is right, and what our own metadata says is not.
         raw = Raw(raw.entries, dict(raw.metadata))
-        plan = json.loads(raw.metadata[PLAN_KEY]) if PLAN_KEY in raw.metadata else prepared.plan
-        about = {"prediction": "epsilon", "latent_std": 0}
-        for key, data in ((PLAN_KEY, plan), (MODEL_KEY, about)):
+        for key in (PLAN_KEY, MODEL_KEY):
             if rng.randrange(2):
-                raw.metadata[key] = hostile.text_of(rng, hostile.changed(rng, data, 1))
+                raw.metadata[key] = hostile.text_of(rng, hostile.changed(rng, json.loads(raw.metadata[key]), 1))
         raw.write(path)
     else:
         _write(path, raw, rng)
