@@ -6,12 +6,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .numbers import SEED, whole
+from .numbers import count, seed, whole
 
 if TYPE_CHECKING:
     from ..training.samples import FolderSamples
 
-SIDE, CROPS = whole("a crop's side", 1, 65536), whole("crops", 1, 10**6)
 DEGRADATIONS = ("second-order", "nano")
 ENLARGEMENTS = ("canvas", "faithdiff")
 
@@ -20,12 +19,12 @@ def add_samples(parser: argparse.ArgumentParser) -> None:
     """The arguments of :func:`folder_samples` beside the folder."""
     parser.add_argument(
         "--patch",
-        type=whole("a crop's side", 1, 65536),
+        type=whole("a crop's side", 8, 16384),
         default=512,
         metavar="N",
         help="a crop's side in HQ pixels (512)",
     )
-    parser.add_argument("--seed", type=SEED, default=0, metavar="N", help="of crops and degradations (0)")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of crops and degradations (0)")
     parser.add_argument("--degradation", choices=DEGRADATIONS, default="second-order", help="HQ to LQ (second-order)")
     parser.add_argument(
         "--enlarge",
@@ -35,7 +34,7 @@ def add_samples(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--crops-per-picture",
-        type=whole("crops", 1, 10**6),
+        type=count,
         default=1,
         metavar="N",
         help="crops in a row from one picture (1)",
