@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from .atomic import replacing
 from .boundary import first_line
 from .errors import CheckpointError, PGPError, name_some
+from .safetensors_header import check_header
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -26,6 +27,7 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tens
     if "\0" in str(path) or not path.is_file():
         raise CheckpointError(f"there is no file {path}")
     try:
+        check_header(path)
         with safe_open(path, framework="pt") as f:
             return {k: f.get_tensor(k) for k in f.keys()}, dict(f.metadata() or {})  # noqa: SIM118
     # The library lets errors of other kinds through too, and more with every release.

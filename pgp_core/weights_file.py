@@ -14,6 +14,7 @@ from safetensors import safe_open
 
 from .boundary import first_line
 from .errors import CheckpointError, name_some
+from .safetensors_header import check_header
 from .torch_file import load_torch_file
 
 #: Bytes of a mapped file that may be in memory beside what they become.
@@ -107,6 +108,7 @@ def open_weights(path: str | os.PathLike[str]) -> Iterator[WeightsFile]:
 @contextmanager
 def _open_safetensors(path: Path) -> Iterator[WeightsFile]:
     try:
+        check_header(path)
         with safe_open(path, framework="pt") as f:
             slices = {k: f.get_slice(k) for k in f.keys()}  # noqa: SIM118
             shapes = {k: tuple(s.get_shape()) for k, s in slices.items()}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import math
 import os
 import sys
 import warnings
@@ -28,7 +29,16 @@ def emit(data: dict[str, Any]) -> None:
         SystemExit: if stdout is closed, full, or nobody reads it any more.
     """
     # JSON escapes all of C0 and what is not ASCII; this is what is left.
-    write_out(json.dumps(data).replace("\x7f", "\\u007f") + "\n")
+    write_out(json.dumps(_finite(data), allow_nan=False).replace("\x7f", "\\u007f") + "\n")
+
+
+def _finite(data: Any) -> Any:
+    """Data of which any reader of JSON takes every number: Python's own writer would write NaN."""
+    if isinstance(data, dict):
+        return {k: _finite(v) for k, v in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_finite(v) for v in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def table(rows: list[tuple[str, str]]) -> None:
