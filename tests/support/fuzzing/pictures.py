@@ -25,6 +25,7 @@ _MODES = {
     "PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"), "JPEG": ("L", "RGB", "CMYK"), "WEBP": ("RGB", "RGBA"),
     "TIFF": ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "LAB", "F"), "GIF": ("P", "L"), "BMP": ("RGB", "L"),
 }  # fmt: skip
+_MAGIC = {".png": b"\x89PNG", ".tif": (b"II", b"MM"), ".jpg": b"\xff\xd8\xff", ".webp": b"RIFF"}
 
 
 def _image(rng: random.Random, kind: str) -> Image.Image:
@@ -46,6 +47,7 @@ def _through(rng: random.Random, path: Path, folder: Path) -> None:
     rgb = torch.nn.functional.interpolate(picture.rgb(), scale_factor=2)
     result = folder / f"result{rng.choice(('.png', '.tif', '.jpg', '.webp'))}"
     save_picture(picture.enlarged(rgb[0]), result, rng.choice((1, 95, 100)), rng.random() < 0.2)
+    assert result.read_bytes().startswith(_MAGIC[result.suffix]), "it is of another format than its name says"
     again = open_picture(result)
     assert again.pixels.shape[:2] == tuple(rgb.shape[-2:])
 
