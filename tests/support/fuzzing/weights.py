@@ -14,7 +14,6 @@ from pgp_core import lora as loras
 from pgp_core.checkpoints import read_safetensors
 from pgp_core.guidance import METADATA_KEY, Guidance
 from pgp_core.guidance_spec import GuidanceSpec
-from pgp_core.sdxl_loading import S1_KEY, _s1_timestep
 from pgp_core.unet_file import MODEL_KEY, PLAN_KEY, inspect_unet
 from pgp_core.weights_file import open_weights
 
@@ -96,11 +95,9 @@ def conditioning(rng: random.Random, folder: Path, prepared: Prepared) -> None:
 
 
 def lora(rng: random.Random, folder: Path, prepared: Prepared) -> None:
-    """A LoRA's names and metadata."""
+    """A LoRA's names."""
     raw = _small(prepared.lora, rng)
-    about = json.loads(raw.metadata.get(S1_KEY, '{"timestep": 1}'))
-    raw.metadata[S1_KEY] = hostile.text_of(rng, hostile.changed(rng, about))
-    if rng.randrange(2):
+    if rng.randrange(4):
         keys = list(raw.entries)
         odd = rng.choice(keys)
         raw.entries[rng.choice(hostile.TEXTS).replace("\ud800", "") + rng.choice(("", ".alpha", ".lora_up.weight"))] = (
@@ -108,6 +105,5 @@ def lora(rng: random.Random, folder: Path, prepared: Prepared) -> None:
         )
     path = folder / "lora.safetensors"
     raw.write(path)
-    weights, metadata = read_safetensors(path)
+    weights, _ = read_safetensors(path)
     loras.diffusers_names(weights, path.name)
-    _s1_timestep(metadata[S1_KEY], path.name)
