@@ -18,6 +18,8 @@ from .locks import LOCK_SUFFIX, remove_if_free
 _OURS = re.compile(r"\.pgp-([0-9a-f]{8})-([0-9]{1,10})-([0-9]{1,20})-[0-9a-f]{12}\.tmp")
 #: What releases before this one called theirs.
 _OLD = re.compile(r"\.[0-9a-f]{12}\.tmp(\.\w+)?")
+#: What the writer of safetensors calls the file that it puts in the place of ours.
+_LIBRARYS = re.compile(r"\.tmp[A-Za-z0-9]{6}")
 #: Seconds after which a file is nobody's, where it cannot be asked whether its writer lives.
 _FORGOTTEN = 3 * 24 * 3600.0
 #: Seconds between two looks at one folder.
@@ -33,7 +35,8 @@ def temporary_name() -> str:
 
 def is_leftover(name: str) -> bool:
     """Whether a file of this name is temporary, a lock's, or of the kind that earlier releases left: no result."""
-    return bool(_OURS.fullmatch(name) or _OLD.fullmatch(name)) or name.endswith(LOCK_SUFFIX)
+    patterns = (_OURS, _OLD, _LIBRARYS)
+    return any(p.fullmatch(name) for p in patterns) or name.endswith(LOCK_SUFFIX)
 
 
 def sweep(folder: Path) -> None:
@@ -57,7 +60,9 @@ def sweep(folder: Path) -> None:
 
 def _is_nobodys(entry: os.DirEntry[str]) -> bool:
     found = _OURS.fullmatch(entry.name)
-    if found is None and not _OLD.fullmatch(entry.name):
+    # Other programs' files may be called as the library calls its own.
+    librarys = bool(_LIBRARYS.fullmatch(entry.name)) and _begins_as_safetensors(entry.path)
+    if not (found or librarys or _OLD.fullmatch(entry.name)):
         return False
     if found is not None and found[1] == _host():
         started = _started(int(found[2]))
@@ -65,6 +70,12 @@ def _is_nobodys(entry: os.DirEntry[str]) -> bool:
             return started != found[3]
     with suppress(OSError):
         return time.time() - entry.stat(follow_symlinks=False).st_mtime > _FORGOTTEN
+    return False
+
+
+def _begins_as_safetensors(path: str) -> bool:
+    with suppress(OSError), open(path, "rb") as file:
+        return file.read(9)[6:] == b"\0\0{"
     return False
 
 

@@ -147,8 +147,15 @@ def test_files_of_other_machines_stay_until_they_are_old(tmp_path: Path) -> None
     past = time.time() - 30 * 24 * 3600
     for path in (theirs, mine, alike):
         os.utime(path, (past, past))
+    # What safetensors' own writer leaves, and what another program calls so.
+    library, other = tmp_path / ".tmpA1b2C3", tmp_path / ".tmpZ9y8X7"
+    library.write_bytes((80).to_bytes(8, "little") + b'{"a":{"dty')
+    other.write_text("some other program's")
+    for path in (library, other):
+        os.utime(path, (past, past))
     leftovers.sweep(tmp_path)
     assert not theirs.exists() and mine.exists() and alike.exists()
+    assert not library.exists() and other.exists()
 
 
 def test_what_earlier_releases_left_is_no_picture(tmp_path: Path) -> None:
