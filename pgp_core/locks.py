@@ -70,7 +70,8 @@ def locked(
 def lock_file(path: Path, folder: bool = False) -> Path:
     """Where the lock of a file, or of a folder, lies."""
     if folder:
-        return path / LOCK_SUFFIX
+        # With a name before it: a file that is all ending has none, and some of ComfyUI's lists take those.
+        return path / f".run{LOCK_SUFFIX}"
     name = path.name
     while len(os.fsencode(name)) > _LONGEST:
         name = name[: len(name) // 2]
