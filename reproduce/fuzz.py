@@ -23,6 +23,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "tests" / "support"))
 
 
+#: Of computing, that no case may take: it would keep a batch waiting. The first of a kind also makes what it needs.
+SECONDS = 40.0
+
+
 def main() -> int:
     """Run the cases; exit status 1 if one failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -51,7 +55,7 @@ def main() -> int:
             target = targets[number % len(targets)]
             rng = random.Random(f"{args.seed}/{target}/{number}")
             try:
-                ended[target][run_case(target, rng, Path(folder) / "case", prepared)] += 1
+                ended[target][run_case(target, rng, Path(folder) / "case", prepared, SECONDS)] += 1
             except Failure as e:
                 ended[target]["failed"] += 1
                 failures.append({"target": target, "case": number, "error": str(e)})
