@@ -63,7 +63,8 @@ def color_fix(
         )
     if alpha is not None and (alpha.shape[-2:] != pictures.shape[-2:] or len(alpha) not in (1, len(pictures))):
         raise PGPError(
-            f"the colour fix needs an alpha of the picture's size: {tuple(pictures.shape)} and {tuple(alpha.shape)} differ"
+            f"the colour fix needs an alpha of the picture's size: {tuple(pictures.shape)} and {tuple(alpha.shape)} "
+            "(batch, channels, height, width) differ"
         )
     out = torch.empty(pictures.shape, dtype=torch.float32, device=pictures.device)
     for i, picture in enumerate(pictures):

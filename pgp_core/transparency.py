@@ -9,20 +9,18 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-#: Levels of the coarsest files. The colour under an alpha is known to half a level of what is seen of it, no better,
-#: where a program stored it multiplied by alpha.
-_LEVELS = 255
 
-
-def bleed(pictures: torch.Tensor) -> torch.Tensor:
+def bleed(pictures: torch.Tensor, white: int = 255) -> torch.Tensor:
     """Carry the visible colours under the transparent part.
 
-    Opaque pixels keep their colours exactly. Those half transparent move towards their neighbours' by as much as the
-    rounding of 8 bits hides of them, half a level of what is seen. Those under alpha 0 get what a pyramid of
-    means, weighed by alpha, says of their surroundings. A picture without anything visible stays as it is.
+    Opaque pixels keep their colours exactly. Those half transparent move towards their neighbours' by as much as
+    rounding hides of them where a program had multiplied them by alpha: half a level of what is seen. Those under
+    alpha 0 get what a pyramid of means, weighed by alpha, says of their surroundings. A picture without anything
+    visible stays as it is.
 
     Args:
         pictures: ``(B, 4, H, W)`` RGB and alpha in [0, 1], colours not multiplied by alpha.
+        white: the largest level of the file that they are from.
 
     Returns:
         ``(B, 4, H, W)`` float32; the pictures themselves where all is opaque.
@@ -34,7 +32,7 @@ def bleed(pictures: torch.Tensor) -> torch.Tensor:
     # where, not a product: nothing times NaN is NaN.
     colours = torch.where(alpha > 0, pictures[:, :3], 0)
     filled = _pull(colours, alpha)
-    reach = (0.5 / alpha.clamp(min=1e-6) + 0.5) / _LEVELS
+    reach = (0.5 / alpha.clamp(min=1e-6) + 0.5) / white
     near = torch.minimum(torch.maximum(filled, colours - reach), colours + reach).clamp(0, 1)
     colours = torch.where(alpha == 1, colours, torch.where(alpha > 0, near, filled))
     seen = (alpha > 0).flatten(1).any(1)[:, None, None, None]
