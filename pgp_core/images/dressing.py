@@ -137,7 +137,7 @@ class Dressing:
             for name, value in pieces.items():
                 alone = dict.fromkeys(pieces) | {name: value}
                 if value:
-                    self._tried(names[name], partial(tiff.described, path, **alone))  # type: ignore[arg-type]
+                    self._tried(names[name], partial(tiff.described, path, **alone))
 
 
 def _has_note(block: bytes | None) -> bool:

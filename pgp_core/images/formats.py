@@ -160,8 +160,8 @@ def _load(path: Path, name: str) -> None:
     if name not in Image.OPEN:
         newer = ' (or a newer Pillow: pip install -U "pillow>=11.3")' if name == "AVIF" else ""
         raise PictureError(
-            f"{path} is {_CALLED[name]}, which needs a package that reads it: pip install {package}{newer}; or convert it "
-            "to PNG, TIFF or JPEG"
+            f"{path} is {_CALLED[name]}, which needs a package that reads it: pip install {package}{newer}; or convert "
+            "it to PNG, TIFF or JPEG"
         )
 
 
@@ -170,6 +170,6 @@ def raw(path: Path, name: str = "") -> PictureError:
     ending = path.suffix.lower()
     name = name or (ending[1:].upper() if ending in RAW else "")
     return PictureError(
-        f"{path} is a camera's raw file{f' ({name})' if name else ''}: develop it first (with darktable, RawTherapee or "
-        "the camera's own program) and save it as TIFF, PNG or JPEG"
+        f"{path} is a camera's raw file{f' ({name})' if name else ''}: develop it first (with darktable, RawTherapee "
+        "or the camera's own program) and save it as TIFF, PNG or JPEG"
     )
