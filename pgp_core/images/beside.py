@@ -13,6 +13,8 @@ from .picture import Metadata
 _MOST_XMP = 2**24
 #: Pixels per inch that every format can say.
 _LEAST_DPI, _MOST_DPI = 0.01, 60000.0
+#: What libvips writes where it knows none: a pixel a millimetre.
+_UNKNOWN = 25.4
 
 
 @dataclass
@@ -80,6 +82,8 @@ def _resolution(
         except (TypeError, ValueError, IndexError, ZeroDivisionError, OverflowError):
             along = (math.nan, math.nan)
         if along is None:
+            continue
+        if all(abs(d - _UNKNOWN) < 1e-3 for d in along):
             continue
         if all(math.isfinite(d) and _LEAST_DPI <= d <= _MOST_DPI for d in along):
             return along

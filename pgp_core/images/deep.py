@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ..errors import PGPError, PictureError
+from .ifd import Tag, laid_out
 from .picture import Picture
 
 Levels = npt.NDArray[Any]
@@ -20,6 +23,8 @@ def _vips() -> Any:
         import pyvips
     except (ImportError, OSError):
         raise PGPError('pictures of 16 bits need pyvips: pip install "pgp-diffsr[cli]"') from None
+    # It would give a file's former picture where another has taken its name.
+    pyvips.cache_set_max(0)
     return pyvips
 
 
@@ -57,6 +62,18 @@ def read(source: Path | bytes, name: object, page: int = 0, colours: int = 0) ->
     else:
         image = image[0] if colours == 1 else image[0:3]
     return _array(image, deep), [_array(channel, deep)[..., 0] for channel in extra]
+
+
+@lru_cache(maxsize=1)
+def divides() -> bool:
+    """Whether this libvips divides colours by an alpha that they are multiplied by; older ones leave that to others."""
+    tags = {0x100: 1, 0x101: 1, 0x102: 16, 0x103: 1, 0x106: 1, 0x111: 0, 0x115: 2, 0x116: 1, 0x117: 4, 0x152: 1}
+    rows = {tag: Tag(3, struct.pack("<H", value)) for tag, value in tags.items()}
+    rows[0x102] = Tag(3, struct.pack("<2H", 16, 16))
+    directory = laid_out(rows, "<", 8)
+    rows[0x111] = Tag(3, struct.pack("<H", 8 + len(directory)))
+    one = b"II*\0\x08\0\0\0" + laid_out(rows, "<", 8) + struct.pack("<2H", 100, 32768)
+    return int(_vips().Image.new_from_buffer(one, "").numpy().ravel()[0]) > 150
 
 
 def _from_cmyk(image: Any, deep: bool) -> Any:

@@ -125,8 +125,6 @@ class Dressing:
             self.lost.append("EXIF: the maker's note (TIFF would move it, and it says where it lies)")
         packet = self._xmp.encode() if self._xmp else None
         pieces = {"block": self._exif, "xmp": packet, "icc": meta.icc, "iptc": meta.iptc, "dpi": meta.dpi}
-        if not any(pieces.values()):
-            return
         names = {"block": "EXIF", "xmp": "XMP", "icc": "the ICC profile", "iptc": "IPTC", "dpi": "the resolution"}
         try:
             tiff.described(path, **pieces)  # type: ignore[arg-type]

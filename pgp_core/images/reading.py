@@ -171,7 +171,7 @@ def _deep_tiff(path: Path, found: Found, page: tiff.Page, count: int) -> Picture
     for kind, channel in zip(page.extra, extra, strict=False):
         if kind == 0:
             continue
-        if kind == 1:
+        if kind == 1 and not deep.divides():
             pixels = _divided(pixels, channel)
         return _picture(found, pixels, channel, None if page.photometric == 5 else found.icc, count)
     return _picture(found, pixels, None, None if page.photometric == 5 else found.icc, count)

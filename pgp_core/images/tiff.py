@@ -179,6 +179,9 @@ def described(
         first = structure.directory(structure.first)
         step = 20 if structure.big else 12
         rows = {tag: structure.read(entry.at, step) for tag, entry in first.entries.items()}
+        for tag in (_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT):
+            # An encoder's own idea.
+            rows.pop(tag, None)
         tags = _described(structure.order, block, xmp, icc, iptc, dpi)
         start = structure.size + structure.size % 2
         directory = laid_out(
