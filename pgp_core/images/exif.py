@@ -81,8 +81,11 @@ def sized(block: bytes, width: int, height: int) -> bytes:
     data = bytearray(block)
     for name, directory in _directories(structure):
         for tag, value in zip(_SIZES.get(name, ()), (width, height), strict=False):
-            if tag in directory.entries:
-                struct.pack_into(f"{structure.order}HHII", data, directory.entries[tag].at, tag, 4, 1, value)
+            entry = directory.entries.get(tag)
+            if entry is not None:
+                short = entry.type == 3 and value < 2**16
+                form = "HHIHxx" if short else "HHII"
+                struct.pack_into(structure.order + form, data, entry.at, tag, 3 if short else 4, 1, value)
     return bytes(data)
 
 
