@@ -67,15 +67,16 @@ def settled(found: Found) -> tuple[Metadata, int]:
         iptc=found.iptc or None,
         comment=found.comment or None,
         text=found.text,
-        dpi=_resolution(found.dpi, block.dpi, lost),
+        dpi=resolution(found.dpi, block.dpi, lost),
         chunks=found.chunks,
     )
     return metadata, 1 if found.turned else orientation
 
 
-def _resolution(
+def resolution(
     said: tuple[float, ...] | None, in_exif: tuple[float, float] | None, lost: list[str]
 ) -> tuple[float, float] | None:
+    """The first of both, pixels per inch, that every format can say; one that makes no sense is added to ``lost``."""
     for dpi in (said, in_exif):
         try:
             along = (float(dpi[0]), float(dpi[1])) if dpi else None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..boundary import first_line
 from ..errors import name_some
-from . import exif, jpeg, png, tiff, xmp
+from . import beside, exif, jpeg, png, tiff, xmp
 from .ifd import EXIF
 from .picture import Metadata
 
@@ -29,7 +30,7 @@ class Dressing:
 
     def __init__(self, metadata: Metadata, width: int, height: int):
         self.lost: list[str] = []
-        self._of = metadata
+        self._of = metadata = replace(metadata, dpi=beside.resolution(metadata.dpi, None, self.lost))
         block, text = metadata.exif, metadata.xmp
         self._exif = self._tried("EXIF", lambda: exif.sized(block, width, height)) if block else None
         self._xmp = self._tried("XMP", lambda: xmp.sized(text.decode(), width, height)) if text else None
