@@ -153,7 +153,7 @@ def _upscale(
 ) -> None:
     from tqdm import tqdm
 
-    from ..images import open_picture, save_picture
+    from ..images import check_size, open_picture, save_picture
     from ..sampling import SampleOptions
     from ..upscale import upscale
 
@@ -161,6 +161,8 @@ def _upscale(
     picture = open_picture(source)
     for note in picture.notes:
         print(f"{source}: {note}", file=sys.stderr)  # noqa: T201
+    # Not after minutes.
+    check_size(target, *size.of(picture.pixels.shape[1], picture.pixels.shape[0]))
     steps = args.steps or 1
     start = args.start or pipeline.start
     denoise = args.denoise if start == "lq" else 1.0

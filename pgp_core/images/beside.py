@@ -76,7 +76,10 @@ def settled(found: Found) -> tuple[Metadata, int]:
 def resolution(
     said: tuple[float, ...] | None, in_exif: tuple[float, float] | None, lost: list[str]
 ) -> tuple[float, float] | None:
-    """The first of both, pixels per inch, that every format can say; one that makes no sense is added to ``lost``."""
+    """The first of both, pixels per inch, that every format can say.
+
+    One that makes no sense is added to ``lost``; but EXIF's own, which stays in EXIF.
+    """
     for dpi in (said, in_exif):
         try:
             along = (float(dpi[0]), float(dpi[1])) if dpi else None
@@ -89,7 +92,7 @@ def resolution(
         if all(math.isfinite(d) and _LEAST_DPI <= d <= _MOST_DPI for d in along):
             return along
         # Pillow and cameras write 0, or 1 pixel an inch, where they mean that nobody knows.
-        if any(d != 0 for d in along):
+        if dpi is said and any(d != 0 for d in along):
             lost.append(f"the resolution ({along[0]:g} x {along[1]:g} dpi)")
     return None
 

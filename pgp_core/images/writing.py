@@ -46,10 +46,8 @@ def save_picture(picture: Picture, path: Path, quality: int = 95, lossless: bool
         PictureError: if it cannot be written; nothing half-written stays.
         PGPError: if there is no such format.
     """
-    name = _format(path)
     height, width = picture.pixels.shape[:2]
-    if max(height, width) > _LIMIT.get(name, 2**31):
-        raise PictureError(f"{path} cannot be written: {name} holds {_LIMIT[name]} pixels a side, not {width}x{height}")
+    name = check_size(path, width, height)
     dressing = Dressing(picture.metadata, width, height)
     try:
         with replacing(path) as temporary:
@@ -60,6 +58,19 @@ def save_picture(picture: Picture, path: Path, quality: int = 95, lossless: bool
         # Whatever an encoder ran into.
         raise PictureError(f"{path} cannot be written: {e if isinstance(e, OSError) else first_line(e)}") from e
     return [f"left out: {'; '.join(dressing.lost)}"] if dressing.lost else []
+
+
+def check_size(path: Path, width: int, height: int) -> str:
+    """The format of a result, before it is computed.
+
+    Raises:
+        PictureError: if the format holds no picture of this size.
+        PGPError: if there is no such format.
+    """
+    name = _format(path)
+    if max(height, width) > _LIMIT.get(name, 2**31):
+        raise PictureError(f"{path} cannot be written: {name} holds {_LIMIT[name]} pixels a side, not {width}x{height}")
+    return name
 
 
 def _write(picture: Picture, path: Path, name: str, dressing: Dressing, quality: int, lossless: bool) -> None:

@@ -63,7 +63,7 @@ def test_no_other_program_is_started(
 
 def test_formats_that_nobody_means(tmp_path: Path) -> None:
     image = Image.fromarray(levels(8, 8, 3))
-    for fmt in ("ICNS", "SPIDER", "IM", "MSP", "XBM"):
+    for fmt in ("ICNS", "SPIDER", "MSP", "XBM"):
         buffer = io.BytesIO()
         picture = {"MSP": image.convert("1"), "XBM": image.convert("1"), "SPIDER": image.convert("F")}.get(fmt, image)
         picture.resize((16, 16)).save(buffer, fmt)
