@@ -31,7 +31,7 @@ class Dressing:
     def __init__(self, metadata: Metadata, width: int, height: int):
         self.lost: list[str] = []
         self._of = metadata = replace(metadata, dpi=beside.resolution(metadata.dpi, None, self.lost))
-        block, text = metadata.exif, metadata.xmp
+        block, text = (metadata.exif or b"").removeprefix(jpeg.EXIF), metadata.xmp
         self._exif = self._tried("EXIF", lambda: exif.sized(block, width, height)) if block else None
         self._xmp = self._tried("XMP", lambda: xmp.sized(text.decode(), width, height)) if text else None
 

@@ -28,7 +28,7 @@ from found_pictures import (
 )
 from PIL import ExifTags, Image, ImageCms
 
-from pgp_core.images import FORMATS, open_picture, save_picture
+from pgp_core.images import FORMATS, Metadata, Picture, open_picture, save_picture
 
 tifffile = pytest.importorskip("tifffile")
 pytest.importorskip("pyvips")
@@ -238,6 +238,17 @@ def test_metadata_of_imagemagick_s_kind(tmp_path: Path) -> None:
     with Image.open(tmp_path / "b.png") as result:
         assert result.size == (80, 120) and result.getexif().get_ifd(0x8769)[0xA002] == 80
         assert not any(key.startswith("Raw profile") for key in result.text)
+
+
+@pytest.mark.parametrize("name", [b"", b"Exif\0\0"])
+@pytest.mark.parametrize("suffix", sorted(FORMATS.values()))
+def test_exif_with_its_name_in_front(suffix: str, name: bytes, tmp_path: Path) -> None:
+    """Both ways to write it down are usual."""
+    block = b"II*\0\x08\0\0\0" + directory("<", 8, {0x000B: (ASCII, b"A program\0")})
+    assert save_picture(Picture(levels(8, 8, 3), metadata=Metadata(exif=name + block)), tmp_path / f"b{suffix}") == []
+    with Image.open(tmp_path / f"b{suffix}") as result:
+        assert result.getexif()[0x000B] == "A program"
+    assert b"A program" in (open_picture(tmp_path / f"b{suffix}").metadata.exif or b"")
 
 
 def test_a_result_says_no_resolution_that_nobody_said(tmp_path: Path) -> None:
