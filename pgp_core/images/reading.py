@@ -195,7 +195,8 @@ def _deep(source: Path | bytes, path: Path, page: int = 0, colours: int = 0) -> 
 
 def _other(path: Path, file: BinaryIO, kind: formats.Kind) -> Picture:
     with shallow.opened(file, kind.formats) as image:
-        count, info = shallow.frames(image), image.info
+        # Photoshop's layers are no pictures; what they make together is opened.
+        count, info = 1 if image.format == "PSD" else shallow.frames(image), image.info
         image.load()
         packet = info.get("xmp") or b""
         found = Found(

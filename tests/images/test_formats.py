@@ -81,6 +81,19 @@ def test_formats_that_are_read(fmt: str, tmp_path: Path) -> None:
     assert ending in known_extensions() and find_pictures([tmp_path]) == [tmp_path / f"a{ending}"]
 
 
+def test_photoshop_s_layers_are_one_picture(tmp_path: Path) -> None:
+    array = levels(6, 5, 3)
+    channels = b"".join(struct.pack(">hI", i, 2 + 30) for i in range(3))
+    layer = struct.pack(">4iH", 0, 0, 6, 5, 3) + channels + b"8BIMnorm" + struct.pack(">4BI", 255, 0, 0, 0, 12)
+    layer += struct.pack(">II", 0, 0) + b"\1x\0\0"
+    both = struct.pack(">h", 2) + 2 * layer + 6 * (b"\0\0" + bytes(30))
+    section = struct.pack(">I", len(both)) + both
+    data = b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, 6, 5, 8, 3) + struct.pack(">III", 0, 0, len(section)) + section
+    (tmp_path / "a.psd").write_bytes(data + b"\0\0" + array.transpose(2, 0, 1).tobytes())
+    picture = open_picture(tmp_path / "a.psd")
+    assert np.array_equal(picture.pixels, array) and picture.notes == ()
+
+
 def test_names_do_not_matter(tmp_path: Path) -> None:
     array = levels(8, 8, 3)
     for fmt in ("PNG", "TIFF", "BMP"):
@@ -93,7 +106,8 @@ def test_every_opening_says_which_formats_it_means() -> None:
     root = Path(pgp_core.__file__).parent
     for folder in (root, root.parent / "nodes"):
         for path in folder.rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            text = path.read_text(encoding="utf-8")
+            for node in ast.walk(ast.parse(text)) if "Image.open" in text else ():
                 if isinstance(node, ast.Call) and ast.unparse(node.func) == "Image.open":
                     assert any(k.arg == "formats" for k in node.keywords), f"{path}:{node.lineno}"
 
