@@ -111,11 +111,12 @@ class Dressing:
     def webp(self) -> dict[str, bytes]:
         """Options for Pillow, with all that WebP holds."""
         self._not_held("WebP", "text", "comment", "iptc", "chunks", "dpi")
-        found = {
-            "exif": self._exif,
-            "xmp": self._xmp.encode() if self._xmp else None,
-            "icc_profile": self._of.icc,
-        }
+        icc = self._of.icc
+        if icc and icc[16:20] == b"GRAY":
+            # Its pixels become RGB.
+            self.lost.append("the ICC profile (WebP has no grey)")
+            icc = None
+        found = {"exif": self._exif, "xmp": self._xmp.encode() if self._xmp else None, "icc_profile": icc}
         return {name: value for name, value in found.items() if value}
 
     def tiff(self, path: Path) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -34,35 +36,30 @@ def open_picture(path: Path) -> Picture:
             point, or a camera's raw file; if its format needs a package that is not installed.
         PGPError: if it has 16 bits and libvips is not installed.
     """
-    if not path.is_file():
-        raise PictureError(f"there is no file {path}" if not path.exists() else f"{path} is no file")
     try:
+        if not path.is_file():
+            raise PictureError(f"there is no file {path}" if not path.exists() else f"{path} is no file")
         with path.open("rb") as file:
             kind = formats.kind_of(path, file.read(64))
             read = {"PNG": _png, "JPEG": _jpeg, "TIFF": _tiff}.get(kind.name)
-            with parsing(path, PictureError), _said(path):
+            with parsing(path, PictureError), _better_names(path):
                 file.seek(0)
                 return read(path, file) if read else _other(path, file, kind)
     except OSError as e:
         raise PictureError(f"{path} cannot be read ({e.strerror or first_line(e)})") from None
 
 
-class _said:  # noqa: N801 - a context manager
-    """What libraries raise that has a better name than damage."""
-
-    def __init__(self, path: Path):
-        self._path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
-        if isinstance(error, UnidentifiedImageError):
-            raise PictureError(f"{self._path} cannot be read as a picture: it is none, or damaged") from error
-        if isinstance(error, Image.DecompressionBombError):
-            raise PictureError(f"{self._path} is too large to be opened ({first_line(error)})") from error
-        if isinstance(error, MemoryError):
-            raise PictureError(f"{self._path} takes more memory than there is") from error
+@contextmanager
+def _better_names(path: Path) -> Iterator[None]:
+    """For what libraries raise that is no damage."""
+    try:
+        yield
+    except UnidentifiedImageError as e:
+        raise PictureError(f"{path} cannot be read as a picture: it is none, or damaged") from e
+    except Image.DecompressionBombError as e:
+        raise PictureError(f"{path} is too large to be opened ({first_line(e)})") from e
+    except MemoryError as e:
+        raise PictureError(f"{path} takes more memory than there is") from e
 
 
 def _png(path: Path, file: BinaryIO) -> Picture:

@@ -30,7 +30,7 @@ _ORIENTATION, _SAMPLES, _SUB_DIRECTORIES, _EXTRA, _SAMPLE_FORMAT, _DNG_VERSION =
 _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 0x11A, 0x11B, 0x128
 #: Photometric interpretations of what comes straight from a sensor.
 _SENSOR = (32803, 34892)
-_MOST_PAGES = 10000
+_MOST_PAGES, _MOST_ENTRIES, _MOST_INSIDE = 10000, 1000000, 32
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ def pages(structure: Structure) -> list[Page]:
         PictureError: if there is none.
     """
     found: list[Page] = []
-    at, seen = structure.first, set[int]()
-    while at and at not in seen and len(found) < _MOST_PAGES:
+    at, seen, entries = structure.first, set[int](), 0
+    while at and at not in seen and len(found) < _MOST_PAGES and entries < _MOST_ENTRIES:
         seen.add(at)
         try:
             directory = structure.directory(at)
@@ -71,6 +71,7 @@ def pages(structure: Structure) -> list[Page]:
             if not found:
                 raise
             break
+        entries += len(directory.entries) + len(directory.wrong)
         found.append(_page(structure, directory, len(found)))
         at = directory.next
     return found
@@ -111,8 +112,8 @@ def is_raw(structure: Structure, found: list[Page]) -> bool:
     """Whether a sensor's values are in the file, beside whatever else."""
     if any(_DNG_VERSION in page.directory.entries or page.photometric in _SENSOR for page in found):
         return True
-    for page in found:
-        for at in structure.numbers(page.directory, _SUB_DIRECTORIES):
+    for page in found[:_MOST_INSIDE]:
+        for at in structure.numbers(page.directory, _SUB_DIRECTORIES, most=_MOST_INSIDE):
             try:
                 inside = structure.directory(at)
             except PictureError:
@@ -157,7 +158,7 @@ def beside(structure: Structure, page: Page) -> Beside:
 
 
 def _data(structure: Structure, entry: Entry | None) -> bytes:
-    return structure.data(entry) if entry is not None and entry.size <= 2**28 else b""
+    return structure.data(entry) if entry is not None and entry.size <= 2**26 else b""
 
 
 def described(

@@ -152,6 +152,9 @@ def test_grey_with_a_profile_of_grey(tmp_path: Path) -> None:
         save_picture(same(picture), tmp_path / f"b{suffix}")
         with Image.open(tmp_path / f"b{suffix}") as result:
             assert result.mode == "L" and result.info["icc_profile"] == icc
+    # There it is RGB, of which the profile says nothing.
+    assert save_picture(same(picture), tmp_path / "b.webp") == ["left out: the ICC profile (WebP has no grey)"]
+    assert open_picture(tmp_path / "b.webp").notes == ()
 
 
 def test_transparent_palettes_and_colours(tmp_path: Path) -> None:
