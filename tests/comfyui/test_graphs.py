@@ -66,7 +66,7 @@ def test_an_area_as_large_as_the_picture_is_the_picture(checks: Checks) -> None:
     assert checks["area_of_all"]["difference"] * nano.SCALE <= 1e-5
 
 
-@pytest.mark.parametrize("case", ["tile", "canvas", "in front"])
+@pytest.mark.parametrize("case", ["tile", "canvas"])
 def test_areas_are_cut_into_tiles_of_their_own(case: str, checks: Checks) -> None:
     off, places = checks["areas_in_tiles"][case]
     assert off <= AVERAGES
@@ -81,7 +81,9 @@ def test_phases_are_exchanged_over_an_area(checks: Checks) -> None:
 
 
 def test_areas_in_parts_of_a_batch(checks: Checks) -> None:
-    assert checks["areas_in_tiles"]["frames"] == []
+    off, places = checks["areas_in_tiles"]["in parts"]
+    assert off <= AVERAGES
+    assert len({p[0] for p in places}) == 2 and len(places) > 2
 
 
 # -- context windows -----------------------------------------------------------------------------------------

@@ -8,14 +8,13 @@ from unittest.mock import patch as replace
 
 import comfy.model_patcher
 import torch
-from pgp_pack.nodes import comfy_backbone
 from pgp_pack.nodes.comfy_backbone import tile_model
 from pgp_pack.nodes.comfy_backbone.tiling import canvas_phase
 
 import nodes
 
 from .. import scene
-from .averages import Averages, refused, seen
+from .averages import Averages, seen
 
 #: Pixels of core's own reckoning, 8 to a latent position.
 PIXELS = 8
@@ -75,8 +74,8 @@ HEIGHT, WIDTH = 33, 29
 
 
 def check_areas_in_tiles(_out: Path) -> Any:
-    nano, noise = Averages(), scene.noise(2, HEIGHT, WIDTH)
-    image = scene.pictures(1, 2, HEIGHT, WIDTH)
+    nano, noise = Averages(), scene.noise(1, HEIGHT, WIDTH)
+    image = scene.pictures(1, 1, HEIGHT, WIDTH)
     plain = nano.positive
     nano.positive = plain + _area(plain, 24, 20, 5, 7) + _area(plain, 24, 20, 6, 2)
     results: dict[str, Any] = {}
@@ -86,10 +85,9 @@ def check_areas_in_tiles(_out: Path) -> Any:
             found = seen(nano, tile_model(nano.guided(image), TILE, OVERLAP, phase=phase), image, noise)
         results[phase] = [found.off, sorted(set(found.places))]
         results[f"{phase}, sizes exchanged"] = sorted(canvas.sizes)
-    model = comfy_backbone.apply_guidance(tile_model(nano.model, TILE, OVERLAP), nano.patch, image, 1.0, 0.0, 1.0)
-    found = seen(nano, model, image, noise)
-    results["in front"] = [found.off, sorted(set(found.places))]
-    results["frames"] = refused(lambda: nano.sample(tile_model(nano.guided(image), TILE, OVERLAP, frames=1), noise, 1))
+    two, noise = scene.pictures(1, 2), scene.noise(2)
+    in_parts = seen(nano, tile_model(nano.guided(two), frames=1), two, noise)
+    results["in parts"] = [in_parts.off, sorted(set(in_parts.places))]
     return results
 
 
