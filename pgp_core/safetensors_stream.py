@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from .errors import CheckpointError
+from .finite import is_finite, not_finite
 from .weights_file import FLOATS
 
 
@@ -29,6 +31,7 @@ def write_streaming(
 
     Raises:
         OSError: if it cannot be written.
+        CheckpointError: if a tensor holds NaN or infinity, or too large numbers for its type.
     """
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     offset = 0
@@ -44,8 +47,11 @@ def write_streaming(
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
         for name, shape in shapes.items():
-            tensor = read(name).to(dtypes[name]).contiguous()
+            before = read(name)
+            tensor = before.to(dtypes[name]).contiguous()
             if tuple(tensor.shape) != tuple(shape):
                 raise ValueError(f"{name} has shape {tuple(tensor.shape)}, {tuple(shape)} was promised")
+            if not is_finite(tensor):
+                raise CheckpointError(not_finite("this model", name, before, dtypes[name]))
             if tensor.numel():
                 file.write(tensor.flatten().view(torch.uint8).numpy().data)
