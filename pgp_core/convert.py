@@ -70,7 +70,9 @@ def convert(
         def write(target: Path, keys: dict[str, str], metadata: dict[str, str], *markers: str) -> None:
             shapes = {k: value_shape(s, file.shapes[s]) for k, s in keys.items()} | dict.fromkeys(markers, (0,))
             empty = torch.zeros(0)
-            write_streaming(target, shapes, dtype, lambda k: empty if k in markers else read(keys[k]), metadata)
+            write_streaming(
+                target, shapes, dtype, lambda k: empty if k in markers else read(keys[k]), metadata, file.name
+            )
 
         try:
             with replacing(unet_path) as unet_file, replacing(guidance_path) as guidance_file:

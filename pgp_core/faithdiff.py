@@ -66,7 +66,7 @@ def find_extras(file: WeightsFile) -> Extras:
             f"{file.name} is no FaithDiff file{f': it holds {what}' if what else ''}; it has none of "
             f"{', '.join(g.rstrip('.') for g in GROUPS)}: choose FaithDiff.bin"
         )
-    file, prefix = beneath(file, home.prefix), home.prefix
+    file, prefix = beneath(file, home), home.prefix
     groups = {g: {k for k in file.shapes if k.startswith(g)} for g in GROUPS}
     missing = [g.rstrip(".") for g, keys in groups.items() if not keys]
     if missing:

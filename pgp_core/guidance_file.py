@@ -7,7 +7,7 @@ import torch
 from .errors import GuidanceError
 from .faithdiff import is_faithdiff, load_extras
 from .guidance import KEY_PREFIX, METADATA_KEY, GuidanceSpec
-from .prefixes import beneath, find_home
+from .prefixes import Home, beneath, find_home
 from .weights_file import WeightsFile
 from .what_it_is import described
 
@@ -27,6 +27,6 @@ def read_guidance(file: WeightsFile) -> tuple[GuidanceSpec, dict[str, torch.Tens
         )
     spec = GuidanceSpec.from_metadata(file.metadata, file.name)
     home = find_home(file.shapes, (KEY_PREFIX,))
-    file = beneath(file, home.prefix if home else "")
+    file = beneath(file, home or Home())
     # Copies: views would hold the whole file.
     return spec, {k: file.read(k).clone() for k in file.shapes}

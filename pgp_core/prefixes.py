@@ -21,7 +21,7 @@ _AVERAGES = ("ema_model", "model_ema", "unet_ema", "ema_unet", "ema")
 _WORDS = (
     *("module", "model", "diffusion_model", "unet", "net", "network", "denoiser", "online_model", "base_model"),
     *("state_dict", "model_state_dict", "params", "weights", "pipeline", "pipe", "student", "generator", "backbone"),
-    *("first_stage_model", "vae", "autoencoder"),
+    *("first_stage_model", "vae", "autoencoder", "text_encoder", "text_encoder_2"),
     *_AVERAGES,
 )
 _BEFORE = "(?:(?:" + "|".join(_WORDS) + r")\.)*"
@@ -35,11 +35,17 @@ class Home:
 
     Attributes:
         prefix: what its names begin with; may be empty.
+        others: prefixes of what is not taken, though it is of the same kind.
         note: what is to be said of the choice, or empty.
     """
 
-    prefix: str
+    prefix: str = ""
+    others: tuple[str, ...] = ()
     note: str = ""
+
+    def holds(self, name: str) -> bool:
+        """Whether one of the file's names is in this part."""
+        return name.startswith(self.prefix) and not (self.others and name.startswith(self.others))
 
 
 def unwrapped(name: str) -> str:
@@ -93,22 +99,23 @@ def find_home(names: Iterable[str], heads: tuple[str, ...]) -> Home | None:
     elif len(order) > 1:
         also = ", ".join(repr(p) for p in order[1:4])
         note = f"it holds several models of this kind: the one under {chosen!r} is taken, not {also}"
-    return Home(chosen, note)
+    # Where this part stands inside another, that one's prefix is no sign of a foreign name.
+    return Home(chosen, tuple(p for p in order if p.startswith(chosen) and p != chosen), note)
 
 
 def _is_average(prefix: str) -> bool:
     return any(word in _AVERAGES for word in prefix.split("."))
 
 
-def beneath(file: WeightsFile, prefix: str) -> WeightsFile:
-    """What stands under a prefix in a file, by the names without it."""
-    if not prefix:
+def beneath(file: WeightsFile, home: Home) -> WeightsFile:
+    """A part of a file, by the names without its prefix."""
+    names = {name.removeprefix(home.prefix): name for name in file.shapes if home.holds(name)}
+    if all(bare == name for bare, name in names.items()) and len(names) == len(file.shapes):
         return file
-    names = {name.removeprefix(prefix): name for name in file.shapes if name.startswith(prefix)}
     return replace(
         file,
         shapes={bare: file.shapes[name] for bare, name in names.items()},
         floating=frozenset(bare for bare, name in names.items() if name in file.floating),
-        read=lambda bare: file.read(prefix + bare),
+        read=lambda bare: file.read(names[bare]),
         dtypes={bare: file.dtypes[name] for bare, name in names.items() if name in file.dtypes},
     )

@@ -126,6 +126,7 @@ def _write(
                 {**dtypes, **dict.fromkeys(markers, torch.float32)},
                 read,
                 metadata,
+                file.name,
             )
     except OSError as e:
         raise CheckpointError(f"{target} cannot be written: {e}") from None

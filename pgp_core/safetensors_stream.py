@@ -20,6 +20,7 @@ def write_streaming(
     dtype: torch.dtype | Mapping[str, torch.dtype],
     read: Callable[[str], torch.Tensor],
     metadata: Mapping[str, str],
+    source: str = "this model",
 ) -> None:
     """Write a file whose tensors are asked for one at a time and need never be together in memory.
 
@@ -28,6 +29,7 @@ def write_streaming(
         shapes: names in the order in which they are written.
         dtype: of all tensors, or of each; one of :data:`pgp_core.weights_file.FLOATS`.
         read: gives a tensor of the shape promised; it is converted.
+        source: what to call what is read, in errors.
 
     Raises:
         OSError: if it cannot be written.
@@ -52,6 +54,6 @@ def write_streaming(
             if tuple(tensor.shape) != tuple(shape):
                 raise ValueError(f"{name} has shape {tuple(tensor.shape)}, {tuple(shape)} was promised")
             if not is_finite(tensor):
-                raise CheckpointError(not_finite("this model", name, before, dtypes[name]))
+                raise CheckpointError(not_finite(source, name, before, dtypes[name]))
             if tensor.numel():
                 file.write(tensor.flatten().view(torch.uint8).numpy().data)

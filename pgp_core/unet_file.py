@@ -12,14 +12,16 @@ from .faithdiff import GROUPS
 from .json_format import parse_metadata
 from .plan import PrunePlan, StackPlan
 from .prediction import MARKERS, V_PREDICTION, ZERO_SNR, told
-from .prefixes import beneath, find_home
+from .prefixes import Home, beneath, find_home
 from .scaled_fp8 import name_quantised
 from .topology import SDXL, TOPOLOGIES, KeyMap, Scheme, scheme_of, split_block, stacks_of
 from .unet_shape import NANO_SHAPE, SDXL_SHAPE, UNetShape
 from .weights_file import WeightsFile
-from .what_it_is import UNET_HEADS, kind_of
+from .what_it_is import OTHER_PARTS, UNET_HEADS, kind_of
 
 PLAN_KEY, MODEL_KEY = "pgp.plan", "pgp.model"
+#: A UNet's first weight, in both schemes.
+_FIRST = {"conv_in.weight", "input_blocks.0.0.weight"}
 #: On files whose blocks do not bear their original numbers (``pgp-diffsr export --renumber``).
 RENUMBERED_KEY = "pgp.renumbered"
 
@@ -89,7 +91,10 @@ def _inspect(file: WeightsFile, plan: PrunePlan | None) -> UNetInfo:
         )
     home = find_home(file.shapes, UNET_HEADS)
     prefix = home.prefix if home else ""
-    bare = {k: v for k, v in beneath(file, prefix).shapes.items() if not k.startswith(GROUPS) and k not in MARKERS}
+    found = beneath(file, home or Home()).shapes
+    bare = {k: v for k, v in found.items() if not k.startswith((*GROUPS, *OTHER_PARTS)) and k not in MARKERS}
+    if not bare.keys() & _FIRST and (kind := kind_of(bare or file.shapes)):
+        raise CheckpointError(f"{file.name} holds {kind.what}, no UNet: {kind.advice}")
     if home and (quantised := name_quantised(bare)):
         raise CheckpointError(f"{file.name} {quantised}")
     scheme, names = scheme_of(bare), KeyMap.of(bare)

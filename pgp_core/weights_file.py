@@ -144,7 +144,10 @@ def _open_file(path: Path) -> Iterator[WeightsFile]:
     """One file, by what it begins with where that says it, else by its ending."""
     start = check_file(path)
     named = path.suffix.lower() in (".safetensors", ".sft")
-    if is_safetensors(start) or (named and not is_torch(start)):
+    if named and is_torch(start):
+        # PyTorch goes by the name.
+        raise CheckpointError(f"{path.name} is a PyTorch file under another name: rename it to {path.stem}.bin")
+    if named or is_safetensors(start):
         with _open_safetensors(path) as file:
             yield file
     else:

@@ -11,6 +11,11 @@ from .prefixes import find_home
 #: UNets' names begin with these, in both schemes.
 UNET_HEADS = ("input_blocks.", "down_blocks.")
 VAE_HEADS = ("decoder.conv_in.",)
+#: What may stand beside a UNet that has no prefix.
+OTHER_PARTS = (
+    *("first_stage_model.", "vae.", "conditioner.", "cond_stage_model.", "text_encoder.", "text_encoder_2."),
+    *("text_encoders.", "clip_l.", "clip_g."),
+)
 
 _BLOCKS = r"(?:.*\.)?(?:double_blocks|joint_blocks|transformer_blocks|single_transformer_blocks|single_blocks)\.\d"
 
@@ -75,6 +80,10 @@ _KINDS = (
 )
 
 
+#: What stands beside the UNet in a whole checkpoint.
+_IN_CHECKPOINTS = ("a VAE", "a vision encoder (CLIP)", "a text encoder", "guidance")
+
+
 def kind_of(names: Iterable[str]) -> Kind | None:
     """The kind of file that has these names; None for an UNet, or where nothing is known of them."""
     names = sorted(names)
@@ -89,8 +98,7 @@ def described(names: Iterable[str]) -> str | None:
     """What a file holds, in words, for where neither of its kinds was wanted; a UNet and a whole checkpoint too."""
     names = list(names)
     kind = kind_of(names)
-    if kind is not None and kind.what in ("a LoRA", "a ControlNet", "an IP-Adapter", "a T2I-Adapter"):
-        return kind.what
-    if find_home(names, UNET_HEADS):
+    # Some of the others have names of a UNet too.
+    if find_home(names, UNET_HEADS) and (kind is None or kind.what in _IN_CHECKPOINTS):
         return "a whole checkpoint" if find_home(names, VAE_HEADS) else "a UNet"
     return kind.what if kind else None
