@@ -45,9 +45,10 @@ def convert(
         CheckpointError, GuidanceError: if the file does not fit, or nothing can be written.
     """
     with open_weights(path) as file:
+        # First, so that no other file is asked for than this one takes.
+        extras = find_extras(file)
         info = inspect_unet(file)
         check_whole(info, file)
-        extras = find_extras(file)
         for note in info.notes:
             say(f"{file.name}: {note}")
         unet_path, guidance_path = _places(path, folder)

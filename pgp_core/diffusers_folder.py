@@ -94,7 +94,7 @@ def find_weights(path: Path, part: str = "unet") -> Found:
         if folder != path and not folder.is_dir():
             raise CheckpointError(f"{path} has no folder {part}: give another folder or file")
         files = tuple(weight_files(folder))
-        return Found(f"{folder.parent.name}/{folder.name}", files, _scheduler(folder))
+        return Found("/".join(folder.parts[-2:]), files, _scheduler(folder))
     folder = path.parent
     if path.name == "model_index.json":
         return find_weights(folder, part)
@@ -102,7 +102,7 @@ def find_weights(path: Path, part: str = "unet") -> Found:
         return Found(path.name, tuple(_indexed(path)), _scheduler(folder))
     shard = _SHARD.fullmatch(path.name)
     if shard is not None and path.is_file() and int(shard["count"]) > 1:
-        note = f"{path.name} is one of {int(shard['count'])} files of one model: all are taken"
+        note = f"it is one of {int(shard['count'])} files of one model: all are taken"
         return Found(path.name, tuple(_beside(path, shard)), _scheduler(folder), note)
     return Found(path.name, (path,), _scheduler(folder))
 

@@ -22,7 +22,7 @@ _SUFFIXES = {
     ".crdownload": "is a download that has not ended: get it again",
 }
 _STARTS = (
-    (b"GGUF", "is quantised (GGUF): take the unquantised file and choose weight_dtype fp8 to save memory"),
+    (b"GGUF", "is quantised (GGUF): take the unquantised file, or one in fp8 to save memory"),
     (b"version https://git-lfs", "is Git LFS's pointer to the file, not the file: run git lfs pull, or download it"),
     (b"\x89PNG", "is a picture, no model: choose another file"),
     (b"\xff\xd8\xff", "is a picture, no model: choose another file"),

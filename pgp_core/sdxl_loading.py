@@ -242,7 +242,7 @@ def read_vae(files: Files, device: torch.device | str) -> VAE:
         raise CheckpointError("there is no VAE: give --vae FILE, or --sdxl DIR or CHECKPOINT")
     if files.vae is None and diffusers_folder.is_pipeline(path):
         diffusers_folder.component(path, "vae", "give one with --vae")
-    return load_vae(path, device)
+    return load_vae(path, device, *(("give one with --vae",) if files.vae is None else ()))
 
 
 def read_prompts(
@@ -302,5 +302,7 @@ def check_together(files: Files) -> None:
             raise PGPError(f"there is no {path}: nothing is downloaded, give a file on this machine")
     sdxl = files.sdxl
     if sdxl is not None and sdxl.is_dir() and not diffusers_folder.is_pipeline(sdxl):
-        whole = sdxl.parent if diffusers_folder.is_pipeline(sdxl.parent) else "a whole one, or a checkpoint,"
-        raise PGPError(f"{sdxl} is one component's folder: give {whole} as --sdxl, or this one as --model or --vae")
+        # Says what is wrong with one that holds no weights at all.
+        diffusers_folder.find_weights(sdxl)
+        whole = sdxl.parent if diffusers_folder.is_pipeline(sdxl.parent) else "a whole diffusers folder or a checkpoint"
+        raise PGPError(f"{sdxl} holds one component: give {whole} as --sdxl, or this one as --model or --vae")

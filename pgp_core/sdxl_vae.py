@@ -82,11 +82,16 @@ def _finite(x: torch.Tensor, does: str) -> torch.Tensor:
     return x
 
 
-def load_vae(path: Path, device: torch.device | str = "cpu") -> VAE:
+def load_vae(
+    path: Path, device: torch.device | str = "cpu", instead: str = "give SDXL's VAE, or a whole checkpoint"
+) -> VAE:
     """A VAE from one file (its own, or a whole checkpoint) or from a folder (diffusers' ``vae``).
 
     Its sizes are read from the weights. A folder's ``config.json`` says how latents are scaled; a file is taken to be
     SDXL's.
+
+    Args:
+        instead: what to do where there is none, for the error.
 
     Raises:
         CheckpointError: if there is no VAE of SDXL's kind in it.
@@ -95,7 +100,7 @@ def load_vae(path: Path, device: torch.device | str = "cpu") -> VAE:
     # A file's configuration lies beside it in a diffusers folder, and nowhere else.
     settings = diffusers_folder.config(folder) if path.is_dir() or folder.name == "vae" else {}
     with open_weights(path, "vae") as file:
-        weights = _diffusers_names(_read(file), file.name)
+        weights = _diffusers_names(_read(file, instead), file.name)
         module = _build(weights, file.name)
         check_same({k: tuple(v.shape) for k, v in module.state_dict().items()}, weights, file.name)
     module.load_state_dict(weights, assign=True)
@@ -107,12 +112,12 @@ def load_vae(path: Path, device: torch.device | str = "cpu") -> VAE:
     return VAE(module.to(device), scaling, shift)
 
 
-def _read(file: WeightsFile) -> dict[str, torch.Tensor]:
+def _read(file: WeightsFile, instead: str) -> dict[str, torch.Tensor]:
     """The VAE's tensors without prefix, float32."""
     home = find_home(file.shapes, VAE_HEADS)
     if home is None:
         what = described(file.shapes)
-        raise CheckpointError(f"{file.name} holds {f'{what}, ' if what else ''}no VAE: give one with --vae")
+        raise CheckpointError(f"{file.name} holds {f'{what}, ' if what else ''}no VAE: {instead}")
     parts = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
     keys = [k for k in file.shapes if k.startswith(tuple(home.prefix + p for p in parts))]
     if quantised := name_quantised(keys):

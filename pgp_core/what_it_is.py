@@ -17,7 +17,10 @@ OTHER_PARTS = (
     *("text_encoders.", "clip_l.", "clip_g."),
 )
 
-_BLOCKS = r"(?:.*\.)?(?:double_blocks|joint_blocks|transformer_blocks|single_transformer_blocks|single_blocks)\.\d"
+_BLOCKS = (
+    r"(?:(?:model|diffusion_model|transformer|module|net)\.)*"
+    r"(?:double_blocks|joint_blocks|transformer_blocks|single_transformer_blocks|single_blocks)\.\d"
+)
 
 
 @dataclass(frozen=True)
@@ -47,20 +50,25 @@ _KINDS = (
     ),
     Kind("guidance", _UNET + "; this one is for Load PGP-DiffSR Guidance or --guidance", r"pgp\."),
     Kind(
+        "saved CONDITIONING",
+        _UNET + "; this one is for Load PGP-DiffSR Conditioning or --conditioning",
+        r"\d+\.(?:context$|options\.)",
+    ),
+    Kind(
         "a ControlNet",
-        "load it with ControlNet's loader, beside a model; " + _UNET,
+        _UNET + "; this one works beside a model, by its own loader",
         r"control_model\.|(?:.*\.)?controlnet_|(?:.*\.)?input_hint_block\.|(?:.*\.)?zero_convs\.|lllite_|"
         r"(?:.*\.)?task_embedding$",
     ),
-    Kind("an IP-Adapter", "load it with its own loader, beside a model; " + _UNET, r"ip_adapter|image_proj"),
+    Kind("an IP-Adapter", _UNET + "; this one works beside a model, by its own loader", r"ip_adapter|image_proj"),
     Kind("a motion module of AnimateDiff", _UNET, r".*motion_modules\."),
     Kind(
         "an upscaler of ESRGAN's kind",
-        "load it with Load Upscale Model; " + _UNET,
+        _UNET + "; this one is for ComfyUI's Load Upscale Model",
         r"(?:params_ema\.|params\.|module\.)*(?:conv_first\.|model\.0\.weight$|model\.1\.sub\.|body\.0\.(?:rdb\d|weight$)"
         r"|conv_up1\.|RRDB_trunk|layers\.0\.residual_group)",
     ),
-    Kind("a T2I-Adapter", "load it with ControlNet's loader, beside a model; " + _UNET, r"(?:adapter\.)?body\.\d+\."),
+    Kind("a T2I-Adapter", _UNET + "; this one works beside a model, by its own loader", r"(?:adapter\.)?body\.\d+\."),
     Kind("a diffusion transformer (Flux, SD3 or the like)", "PGP-DiffSR needs an SDXL-shaped UNet", _BLOCKS),
     Kind(
         "a diffusion transformer",

@@ -363,7 +363,7 @@ def test_every_loader_says_what_a_wrong_file_is(name: str, tmp_path: Path) -> No
         assert "found.bin" in str(other.value)
     if name != "VAE":
         save_file({k: v.clone() for k, v in weights.items()}, tmp_path / "wrong.safetensors")
-        with pytest.raises(CheckpointError, match=rf"wrong\.safetensors holds {what}.*no VAE: give one with --vae"):
+        with pytest.raises(CheckpointError, match=rf"wrong\.safetensors holds {what}.*no VAE: give SDXL's VAE"):
             load_vae(tmp_path / "wrong.safetensors")
 
 
