@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from .alignment import Alignment
-from .checkpoints import check_same
+from .checkpoints import check_finite, check_same
 from .errors import GuidanceError
 from .guidance_spec import CONVOLVED, METADATA_KEY, GuidanceSpec, Site
 from .lq_adapter import LQAdapter
@@ -171,12 +171,13 @@ class Guidance(torch.nn.Module):
         """Load weights as they stand in a file, keys prefixed ``pgp.``.
 
         Raises:
-            GuidanceError: naming the first few missing, foreign or misshapen keys.
+            GuidanceError: naming the first few missing, foreign, misshapen or not finite keys.
         """
         # Expected names come from a plain twin: ComfyUI's layers may have no weights before they are loaded.
         twin = Guidance(self.spec, device="meta")
         expected = {KEY_PREFIX + k: tuple(v.shape) for k, v in twin.state_dict().items()}
         check_same(expected, state_dict, source, GuidanceError)
+        check_finite(state_dict, source, GuidanceError)
         self.load_state_dict({k[len(KEY_PREFIX) :]: v for k, v in state_dict.items()}, assign=True)
         return self
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from ...errors import PGPError, PictureError, name_some
 from ...images import known_extensions, open_picture
+from ...text_files import read_text
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def _size(path: Path) -> tuple[int, int]:
 
 def _caption(path: Path) -> str:
     try:
-        return " ".join(path.read_text(encoding="utf-8-sig").split())
+        return " ".join(read_text(path).split())
     except FileNotFoundError:
         return ""
     except UnicodeDecodeError as e:
