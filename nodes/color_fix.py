@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from ..pgp_core.canvas import MAX_SIDE, crop, resample
+from ..pgp_core.canvas import MAX_SIDE, crop, enlarge
 from ..pgp_core.color_fix import METHODS, color_fix
 
 
@@ -57,11 +57,11 @@ class PGPDiffSRColorFix(io.ComfyNode):
     ) -> io.NodeOutput:
         pictures, references = image.movedim(-1, 1), reference.movedim(-1, 1)
         if references.shape[-2:] != pictures.shape[-2:]:
-            references = resample(references, pictures.shape[-1], pictures.shape[-2])
-        fixed = color_fix(pictures[:, :3], references[:, :3], method)
+            references = enlarge(references, pictures.shape[-1], pictures.shape[-2])
         source = references if references.shape[1] == 4 else pictures
-        if source.shape[1] == 4:
-            alpha = source[:, 3:].to(fixed).expand(len(fixed), -1, -1, -1)
-            fixed = torch.cat([fixed, alpha], 1)
+        alpha = source[:, 3:] if source.shape[1] == 4 else None
+        fixed = color_fix(pictures[:, :3], references[:, :3], method, alpha=alpha)
+        if alpha is not None:
+            fixed = torch.cat([fixed, alpha.to(fixed).expand(len(fixed), -1, -1, -1)], 1)
         fixed = crop(fixed, width or fixed.shape[-1], height or fixed.shape[-2])
         return io.NodeOutput(fixed.movedim(1, -1).contiguous())

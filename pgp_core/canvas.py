@@ -12,6 +12,7 @@ from PIL import Image
 
 from .errors import PGPError
 from .tiling.memory import with_swap
+from .transparency import bleed, without_ringing
 
 #: A canvas is padded to a multiple of this many pixels: latents of 1/4 (nano) or 1/8, halved twice by the UNet.
 MULTIPLE = {"pgp-nano": 16, "sdxl": 32}
@@ -109,6 +110,23 @@ def resample(pictures: torch.Tensor, width: int, height: int) -> torch.Tensor:
     return out.clamp_(0, 1).to(pictures.device)
 
 
+def enlarge(pictures: torch.Tensor, width: int, height: int) -> torch.Tensor:
+    """:func:`resample` for pictures that may have an alpha channel.
+
+    The visible colours are carried under what is transparent first, so that none that was hidden comes into view.
+
+    Args:
+        pictures: ``(B, C, H, W)`` in [0, 1]; the fourth of four channels is alpha, which no colour is multiplied by.
+
+    Returns:
+        ``(B, C, height, width)`` float32 in [0, 1] on the same device.
+    """
+    if pictures.shape[1] != 4:
+        return resample(pictures, width, height)
+    large = resample(bleed(pictures), width, height)
+    return torch.cat([large[:, :3], without_ringing(pictures[:, 3:], large[:, 3:])], 1)
+
+
 def pad(rgb: torch.Tensor, multiple: int) -> torch.Tensor:
     """Pad ``(B, C, H, W)`` at the right and lower border to multiples: reflection where the picture is
     large enough, repetition of the edge where it is not. Crop with ``[..., :H, :W]``."""
@@ -152,7 +170,7 @@ def canvas(pictures: torch.Tensor, size: Size, model: str) -> tuple[torch.Tensor
     """Enlarge pictures to their final size and put the frame around them that a model needs.
 
     Args:
-        pictures: ``(B, C, H, W)`` in [0, 1].
+        pictures: ``(B, C, H, W)`` in [0, 1], see :func:`enlarge`.
         model: a key of :data:`MULTIPLE`.
 
     Returns:
@@ -163,7 +181,7 @@ def canvas(pictures: torch.Tensor, size: Size, model: str) -> tuple[torch.Tensor
     """
     width, height = size.of(pictures.shape[-1], pictures.shape[-2])
     _check_memory(len(pictures), width, height)
-    return frame(resample(pictures, width, height), MULTIPLE[model], BORDER[model]), width, height
+    return frame(enlarge(pictures, width, height), MULTIPLE[model], BORDER[model]), width, height
 
 
 def _check_memory(count: int, width: int, height: int) -> None:

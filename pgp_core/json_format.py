@@ -8,6 +8,7 @@ from typing import Any
 
 from .boundary import first_line
 from .errors import PGPError
+from .text_files import read_text
 
 
 def parse_metadata(text: Any, key: str, source: str, error: type[PGPError]) -> Any:
@@ -24,7 +25,7 @@ def parse_metadata(text: Any, key: str, source: str, error: type[PGPError]) -> A
 
 
 def read_json(path: Path, kind: str, error: type[PGPError]) -> Any:
-    """A file's JSON. A byte order mark, which Windows' editors write, is no part of it.
+    """A file's JSON; see :func:`pgp_core.text_files.read_text`.
 
     Args:
         kind: what the file should be, for errors: "a plan".
@@ -34,7 +35,7 @@ def read_json(path: Path, kind: str, error: type[PGPError]) -> Any:
         PGPError: of the class given, if it cannot be read or is not valid JSON.
     """
     try:
-        raw = path.read_text(encoding="utf-8-sig")
+        raw = read_text(path)
     except FileNotFoundError:
         raise
     # ValueError where a path holds a null character, or the file is no UTF-8.

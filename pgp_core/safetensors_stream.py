@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from .errors import CheckpointError
+from .finite import is_finite, not_finite
 from .weights_file import FLOATS
 
 #: Bytes; the library's own limit, beyond which it refuses a file.
@@ -31,6 +32,7 @@ def write_streaming(
     dtype: torch.dtype | Mapping[str, torch.dtype],
     read: Callable[[str], torch.Tensor],
     metadata: Mapping[str, str],
+    source: str = "this model",
 ) -> None:
     """Write a file whose tensors are asked for one at a time and need never be together in memory.
 
@@ -39,10 +41,12 @@ def write_streaming(
         shapes: names in the order in which they are written.
         dtype: of all tensors, or of each; one of :data:`pgp_core.weights_file.FLOATS`.
         read: gives a tensor of the shape promised; it is converted.
+        source: what to call what is read, in errors.
 
     Raises:
         OSError: if it cannot be written.
-        CheckpointError: if metadata and names are no text, or more than readers take.
+        CheckpointError: if metadata and names are no text, or more than readers take; if a tensor holds NaN or
+            infinity, or too large numbers for its type.
     """
     texts = [*shapes, *metadata, *metadata.values()]
     if not all(isinstance(t, str) and storable(t) for t in texts):
@@ -63,8 +67,11 @@ def write_streaming(
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
         for name, shape in shapes.items():
-            tensor = read(name).to(dtypes[name]).contiguous()
+            before = read(name)
+            tensor = before.to(dtypes[name]).contiguous()
             if tuple(tensor.shape) != tuple(shape):
                 raise ValueError(f"{name} has shape {tuple(tensor.shape)}, {tuple(shape)} was promised")
+            if not is_finite(tensor):
+                raise CheckpointError(not_finite(source, name, before, dtypes[name]))
             if tensor.numel():
                 file.write(tensor.flatten().view(torch.uint8).numpy().data)

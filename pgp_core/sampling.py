@@ -75,6 +75,7 @@ def euler(
     progress: Progress | None = None,
     latent_std: float = 0.0,
     zero_snr: bool = False,
+    spacing: str = "leading",
 ) -> torch.Tensor:
     """Sample a latent with diffusers' Euler scheduler and FaithDiff's schedule.
 
@@ -92,6 +93,7 @@ def euler(
         progress: called after each step.
         latent_std: see :func:`pgp_core.schedule.start_gain`.
         zero_snr: the model's noise schedule ends in pure noise.
+        spacing: of the timesteps, by diffusers' names.
 
     Raises:
         Cancelled: when ``progress`` returned False.
@@ -103,7 +105,7 @@ def euler(
         beta_end=schedule.BETA_END,
         beta_schedule="scaled_linear",
         prediction_type=prediction,
-        timestep_spacing="leading",
+        timestep_spacing=spacing,
         steps_offset=1,
         rescale_betas_zero_snr=zero_snr,
     )

@@ -35,15 +35,16 @@ def upscale(
     """Enlarge and restore pictures; ComfyUI's shipped workflows do the same with their nodes.
 
     Args:
-        pictures: ``(B, 3, H, W)`` RGB in [0, 1]. Each is restored by itself, with the same seed: what it becomes
-            does not depend on the others.
+        pictures: ``(B, 3, H, W)`` RGB in [0, 1], or ``(B, 4, H, W)`` with alpha, which no colour is multiplied by. Each
+            is restored by itself, with the same seed: what it becomes does not depend on the others.
         size: of the result.
         options, progress: see :meth:`pgp_core.nano_pipeline.NanoPipeline.restore` and
             :meth:`pgp_core.sdxl_pipeline.SDXLPipeline.restore`.
         fix: one of :data:`pgp_core.color_fix.METHODS`.
 
     Returns:
-        ``(B, 3, height, width)`` float32 on the CPU, in [0, 1], of exactly the size asked for.
+        ``(B, C, height, width)`` float32 on the CPU, in [0, 1], of exactly the size asked for; alpha is enlarged, and
+        what is seen does not depend on the colours under what is transparent.
 
     Raises:
         PGPError: if the size is out of range.
@@ -52,7 +53,9 @@ def upscale(
     results = []
     for picture in pictures:
         lq, width, height = canvas.canvas(picture[None], size, pipeline.canvas_kind)
-        restored = pipeline.restore(lq, options, progress)
+        rgb, alpha = lq[:, :3], lq[:, 3:].cpu() if lq.shape[1] == 4 else None
+        restored = pipeline.restore(rgb, options, progress)
         # Before the frame is cut off, as the nodes do it: both look at the same pixels.
-        results.append(canvas.crop(color_fix(restored, lq.cpu(), fix), width, height))
+        fixed = color_fix(restored, rgb.cpu(), fix, alpha=alpha)
+        results.append(canvas.crop(fixed if alpha is None else torch.cat([fixed, alpha], 1), width, height))
     return torch.cat(results)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..visible import visible
-from .output import emit, plain
+from .output import emit, plain, say
 
 DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
 
@@ -38,7 +38,7 @@ def _run(args: argparse.Namespace) -> int:
             bar.total = total
             bar.update(done - bar.n)
 
-        unet, guidance = convert(args.file, args.output, getattr(torch, DTYPES[args.dtype]), progress)
+        unet, guidance = convert(args.file, args.output, getattr(torch, DTYPES[args.dtype]), progress, say)
     if args.json:
         emit({"input": str(args.file), "unet": str(unet), "guidance": str(guidance), "dtype": args.dtype})
     for path in (unet, guidance):

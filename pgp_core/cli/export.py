@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .output import emit, plain
+from .output import emit, plain, say
 
 
 def add_to(commands: Any) -> None:
@@ -32,6 +32,8 @@ def _run(args: argparse.Namespace) -> int:
 
     with file_progress(args.output.name) as progress:
         info = renumber_file(args.model, args.output, progress)
+    for note in info.notes:
+        say(f"{info.name}: {note}")
     if args.json:
         depths = {s: len(e.keep) for s, e in info.plan.stacks.items()}
         size = args.output.stat().st_size

@@ -15,6 +15,7 @@ from ..checkpoints import read_safetensors, sha256, write_safetensors
 from ..errors import PGPError
 from ..guidance import KEY_PREFIX, METADATA_KEY
 from ..plan import PRESET_DIR, load_plan
+from ..text_files import read_text
 from ..topology import KeyMap, stacks_of
 from .config import named_paths
 from .journal import read_rows
@@ -114,7 +115,7 @@ def _figures(stage: Path) -> dict[str, Any]:
     """A stage's figures."""
     path = stage / "figures.json"
     with parsing(path, PGPError, "run the stage again"):
-        figures: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        figures: dict[str, Any] = json.loads(read_text(path))
         figures["config"] = named_paths(figures["config"])
     return figures
 

@@ -91,6 +91,8 @@ def test_faithdiff_s_micro_conditioning_says_where_the_tile_lies(checks: Checks)
     assert result["tiles"] == 9
     # Against core's own embedding of those numbers.
     assert result["difference"] <= 1e-6
+    assert result["tiles of an area"] == 4
+    assert result["in an area"] <= 1e-6
     assert result["PEAM alone"] <= 1e-6
     assert result["whole"] and result["too short"]
 
@@ -182,9 +184,9 @@ def test_layers_of_8_bits_are_taken_out_of_their_range(checks: Checks) -> None:
 
 
 def test_a_batch_in_parts_is_the_batch(checks: Checks) -> None:
-    """With a mask and a latent per picture, and with as many pictures for the guidance, fewer, or one."""
+    """With a mask and a latent per picture, and with as many pictures for the guidance, or one."""
     result = checks["tiling_frames"]
-    assert len(result["from the whole"]) == 9
+    assert len(result["from the whole"]) == 6
     for case, differences in result["from the whole"].items():
         assert max(differences) <= ROUNDING, case
     assert result["unguided"] <= ROUNDING
@@ -240,7 +242,6 @@ def test_the_dial_works_in_tiles(checks: Checks) -> None:
         ("tiling_refusals", "twice, another between", ["already"]),
         ("tiling_refusals", "video", ["video"]),
         ("tiling_refusals", "phase", ["tile or canvas", "none"]),
-        ("tiling_refusals", "area", ["area", "mask"]),
         ("tiling_refusals", "tiles within tiles", ["8 x 16", "16 x 16"]),
         ("tiling_crops", "refused", ["ControlNet", "29 x 33"]),
         ("tiling_not_finite", "never", ["float32"]),
@@ -255,7 +256,9 @@ def test_what_does_not_fit_is_refused_in_one_line(check: str, case: str, words: 
         assert word in message
 
 
-def test_an_area_without_guidance_is_tiled_by_itself(checks: Checks) -> None:
+def test_an_area_is_tiled_by_itself(checks: Checks) -> None:
+    """What its tiles meet is tested in test_graphs.py."""
+    assert checks["tiling_refusals"]["area"] == []
     assert checks["tiling_refusals"]["area, unguided"]
 
 

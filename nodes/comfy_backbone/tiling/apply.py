@@ -8,6 +8,7 @@ from comfy.patcher_extension import WrappersMP
 
 from ....pgp_core.errors import PGPError
 from ....pgp_core.tiling import PHASES, STEP, check_blend
+from .. import places
 from .calls import TiledCalls
 from .frames import Runs
 
@@ -51,6 +52,7 @@ def tile_model(
     # In front of the guidance's wrapper, which makes features for what is sampled at a time.
     others = tiled.wrappers.get(WrappersMP.OUTER_SAMPLE, {})
     tiled.wrappers[WrappersMP.OUTER_SAMPLE] = {KEY: [Runs(calls, frames)], **others}
+    places.watch(tiled)
     return tiled
 
 
