@@ -24,6 +24,7 @@ from ...pgp_core.unet_shape import SDXL_SHAPE, UNetShape
 from .files import opened
 from .missing_blocks import reporting
 from .nano_latent import NanoLatent
+from .removed import watch
 
 log = logging.getLogger(__name__)
 
@@ -149,6 +150,7 @@ def load_unet(path: str, options: dict[str, Any] | None = None, disable_dynamic:
     patcher = cls(model, load_device=load_device, offload_device=offload)
     if info.plan.removed:
         patcher = reporting(patcher)
+        watch(patcher)
     if not patcher.is_dynamic():
         # One by one, so that only one tensor is there twice; those of the right dtype stay pages of the file.
         for key, before in sd.items():

@@ -88,7 +88,9 @@ class TileStates:
                     yield self._known[i], k
 
     def close(self) -> None:
-        """The end of a run: patches have plain numbers again."""
+        """The end of a run: patches remember nothing of a tile, and have plain numbers again."""
+        for i in self._storing & self._first.keys():
+            self._known[i].write(self._first[i])
         for i, left in self._left.items():
             now = self._known[i].read()
             if any(isinstance(v, _Mark) and left.get(k) is v for k, v in now.items()):
