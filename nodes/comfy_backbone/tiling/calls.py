@@ -15,8 +15,9 @@ from ....pgp_core.errors import PGPError
 from ....pgp_core.tiling import Fitting, Tile, automatic, blended, out_of_memory
 from ....pgp_core.tiling.fitting import LEAST
 from .. import left_behind
+from ..current_tile import calling
 from ..guidance import GuidancePatch
-from ..places import call_of
+from ..places import current_call
 from . import micro_conditioning
 from .canvas_phase import CanvasPhase, Reached
 from .cropping import cropped
@@ -158,7 +159,7 @@ class _Call:
             PGPError: where the result is not finite, not even in float32; where something knows of the whole picture
                 only.
         """
-        call, states = call_of(self._options), self._run.states
+        call, states = current_call(), self._run.states
         if call is not None and call.gligen and len(tiles) > 1:
             raise PGPError(
                 "PGP-DiffSR Tiling: GLIGEN's boxes lie in the whole picture, and tiles cannot follow them; leave "
@@ -184,7 +185,7 @@ class _Call:
         """What stands for tiles for which the MODEL need not be called."""
         if (groups := self._options.get("pgp_groups")) is None:
             return {}
-        x, call = self._args["input"], call_of(self._options)
+        x, call = self._args["input"], current_call()
         if self._run.latent not in (None, tuple(x.shape[-2:])):
             raise PGPError(
                 "PGP-DiffSR Adaptive: a conditioning or a context window is for an area of the picture, which its "
@@ -243,8 +244,6 @@ class _Call:
     def _model(self, tile: Tile) -> torch.Tensor:
         mm.throw_exception_if_processing_interrupted()
         c = cropped(self._args["c"], tile)
-        if self._phase is not None:
-            c["transformer_options"]["pgp_phase"] = self._phase
         if self._guidance is not None and self._guidance.has_alignment and "y" in c:
             embedder = getattr(self.base, "embedder", None)
             areas = self._guidance.areas(self._options)
@@ -252,7 +251,8 @@ class _Call:
         try:
             # Copies, as core's own input is one: some patches add to it in place, and tiles share their edges.
             x = tile.crop(self._args["input"]).clone()
-            return self._tiled.model(self._apply_model, {**self._args, "input": x, "c": c})
+            with calling(tile, self._phase):
+                return self._tiled.model(self._apply_model, {**self._args, "input": x, "c": c})
         except RuntimeError as error:
             # Core knows more of what drivers say.
             if mm.is_oom(error) and not out_of_memory(error):

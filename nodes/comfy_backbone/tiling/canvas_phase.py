@@ -26,7 +26,7 @@ class Reached(Exception):  # noqa: N818 - no error: the way out of a UNet
 
 
 class CanvasPhase:
-    """One call's exchanges; the guidance finds it in its options as ``pgp_phase``.
+    """One call's exchanges; the guidance finds it by :func:`..current_tile.current_phase`.
 
     The UNet's features at a site are gathered from all tiles, exchanged at once, and handed out tile by tile.
 
@@ -95,8 +95,8 @@ class CanvasPhase:
             if tuple(h.shape[-2:]) != (tile.height, tile.width):
                 raise GuidanceError(
                     f"PGP-DiffSR Tiling: the model's features are {h.shape[-1]} x {h.shape[-2]} where the tile's are "
-                    f"{tile.width} x {tile.height}, so phases cannot be exchanged over the whole canvas; leave out what "
-                    "cuts or scales them (Deep Shrink does), or guide without tiles"
+                    f"{tile.width} x {tile.height}, so phases cannot be exchanged over the whole canvas; leave out "
+                    "what cuts or scales them (Deep Shrink does), or guide without tiles"
                 )
             device = h.device
             # The canvas of a large picture is larger than what a card holds beside its tiles.
