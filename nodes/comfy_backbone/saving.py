@@ -62,7 +62,7 @@ def save_unet(model: Any, filename_prefix: str, prompt: Any = None, extra_pnginf
     packed = sorted({str(p.dtype).removeprefix("torch.") for p in model.model.diffusion_model.parameters()} - _WEIGHTS)
     if packed:
         raise CheckpointError(
-            f"this MODEL's weights are quantised (they are packed as {', '.join(packed)}, as GGUF files have them), and "
+            f"this MODEL's weights are quantised (packed as {', '.join(packed)}, as GGUF files have them), and "
             "cannot be written as they are: save a MODEL that was loaded from a file in float16, bfloat16 or float8"
         )
     mm.load_models_gpu([model])

@@ -20,6 +20,7 @@ import comfy_extras.nodes_nag
 import comfy_extras.nodes_pag
 import comfy_extras.nodes_tcfg
 import torch
+from comfy.patcher_extension import WrappersMP
 from pgp_pack.nodes import comfy_backbone
 from pgp_pack.nodes.comfy_backbone import tile_model
 from pgp_pack.pgp_core.tiling import Tile
@@ -72,6 +73,7 @@ OUTSIDE: dict[str, Callable[[Any], Any]] = {
     "TCFG": _node(comfy_extras.nodes_tcfg.TCFG),
     "FreSca": _node(comfy_extras.nodes_fresca.FreSca, 1.0, 1.25, 20),
     "Mahiro": _node(comfy_extras.nodes_mahiro.Mahiro),
+    "TemporalScoreRescaling": _node(comfy_extras.nodes_eps.TemporalScoreRescaling, 0.9, 0.9),
     "CFGZeroStar": _node(comfy_extras.nodes_cfg.CFGZeroStar),
     "RescaleCFG": lambda model: comfy_extras.nodes_model_advanced.RescaleCFG().patch(model, 0.7)[0],
 }
@@ -122,6 +124,26 @@ def check_tiling_remembering_guided(_out: Path) -> Any:
         got = nano.sample(tile_model(act(pruned), SIDE, OVERLAP), noise, STEPS)
         results[name] = [scene.difference(got, expected), scene.difference(got, plain)]
     return results
+
+
+def check_tiling_afterwards(_out: Path) -> Any:
+    """What a patch holds when a run has ended, and a batch in parts, each of which begins anew."""
+    nano, noise = scene.Nano(), scene.noise(2, alone.HEIGHT, alone.WIDTH)
+    model = stand_ins.instance(nano.model)
+    (distance,) = model.wrappers[WrappersMP.DIFFUSION_MODEL]["distance"]
+    closure = stand_ins.closure(nano.model)
+    wrapper = closure.model_options["model_function_wrapper"]
+    first, again = (nano.sample(tile_model(model, SIDE, OVERLAP), noise[:1], STEPS) for _ in range(2))
+    nano.sample(tile_model(closure, SIDE, OVERLAP), noise[:1], STEPS)
+    held = [*vars(distance).values(), *distance.state.values(), *(c.cell_contents for c in wrapper.__closure__)]
+    parts = nano.sample(tile_model(model, SIDE, OVERLAP, frames=1), noise, STEPS)
+    each = torch.cat([nano.sample(tile_model(model, SIDE, OVERLAP), n[None], STEPS) for n in noise])
+    return {
+        "plain numbers": all(type(v) in (bool, int, float, dict, type(None)) for v in held),
+        "nothing of a tile": not any(isinstance(v, torch.Tensor) for v in held),
+        "the same again": torch.equal(first, again),
+        "in parts": scene.difference(parts, each),
+    }
 
 
 def check_tiling_outside(_out: Path) -> Any:
