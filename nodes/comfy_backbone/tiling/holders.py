@@ -149,9 +149,18 @@ def _parts(value: Any) -> Iterator[Any]:
         yield from (f for f in vars(kind).values() if isinstance(f, types.FunctionType))
 
 
+def is_ours(value: Any) -> bool:
+    """Whether a function or an object is this pack's."""
+    function = getattr(value, "__func__", value)
+    return _is_in_pack(function.__module__ if isinstance(function, types.FunctionType) else type(value).__module__)
+
+
+def _is_in_pack(module: Any) -> bool:
+    return f"{module}.".startswith(f"{_PACK}.")
+
+
 def _is_skipped(module: Any) -> bool:
-    name = str(module)
-    return name.partition(".")[0] in _SKIPPED or name == _PACK or name.startswith(f"{_PACK}.")
+    return str(module).partition(".")[0] in _SKIPPED or _is_in_pack(module)
 
 
 def _of_function(function: types.FunctionType) -> Iterator[Any]:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from comfy.patcher_extension import WrappersMP
 
+from .holders import is_ours
+
 #: Wrappers that are called for a tile; the others are called for the whole picture.
 _WITHIN = (WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL)
 #: Entries of a call's options that are core's.
@@ -15,7 +17,7 @@ _CORE_S = {"wrappers", "callbacks", "sigmas", "uuids", "cond_or_uncond"}
 
 
 def patches_on(base: Any, options: dict[str, Any], wrapper: Any) -> list[Any]:
-    """Callables and objects that act within a call of a MODEL, whoever made them.
+    """The network, and callables and objects of other packs that act within a call of a MODEL.
 
     Args:
         base: a ``BaseModel``, or None.
@@ -31,7 +33,7 @@ def patches_on(base: Any, options: dict[str, Any], wrapper: Any) -> list[Any]:
         found += [unet, *_on_modules(unet)]
     patcher = getattr(base, "current_patcher", None)
     found += [p for p in getattr(patcher, "object_patches", {}).values() if callable(p)]
-    return found
+    return [p for p in found if not is_ours(p)]
 
 
 def _leaves(value: Any) -> Iterator[Any]:

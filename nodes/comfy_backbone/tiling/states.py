@@ -7,6 +7,7 @@ tiles it would remember one tile and answer with that for the next.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -35,6 +36,8 @@ class TileStates:
         self._left: dict[int, dict[Any, Any]] = {}
         #: Holders of patches that store something of a tile.
         self._storing: set[int] = set()
+        #: With core's multi-GPU a MODEL is called from several threads, but a patch has one memory.
+        self._lock = threading.RLock()
 
     @property
     def used(self) -> bool:
@@ -46,8 +49,12 @@ class TileStates:
         """One call for the whole picture; in it, :meth:`of` for each tile.
 
         Args:
-            roots: what patches there are: callables and objects.
+            roots: what there is: the network, and callables and objects of other packs.
         """
+        with self._lock if len(roots) > 1 else contextlib.nullcontext():
+            yield from self._called(roots)
+
+    def _called(self, roots: Sequence[Any]) -> Iterator[None]:
         self._discover(roots)
         for i, before in self._left.items():
             self._take(self._known[i], before)
