@@ -1,0 +1,122 @@
+"""What results are called.
+
+``a/b.jpg`` becomes ``OUT/b.png``. Three things stand in the way of that name, and each has its own way out:
+
+* In one folder several pictures share a stem (``b.jpg``, ``b.png``). One keeps the plain name: that with the
+  result's own ending, else the first by name; the others keep their ending too: ``OUT/b.jpg.png``. This follows from
+  what lies in the folder, not from which of it is meant.
+* The pictures lie in the folder that the results go to: ``OUT/b_upscaled.png``, for all of them.
+* The name belongs to a picture of another folder: ``OUT/a_b.png``, and if that is no better, a digest of the whole
+  path.
+
+Names that differ by case or by Unicode's normal form only are the same name: on some file systems they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import unicodedata
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ..images import known_extensions
+
+#: Put behind the stem of results that lie beside their pictures.
+BESIDE = "_upscaled"
+_LONGEST = 255
+
+
+def key(name: str) -> str:
+    """The same for names that some file system takes for one."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def stems(folder: Path, pictures: Iterable[Path], suffix: str) -> dict[str, str]:
+    """What distinguishes each picture of one folder: its stem, or more where others have that stem too.
+
+    Args:
+        folder: its other pictures count too, as far as it can be listed.
+        pictures: in it.
+        suffix: of the results.
+
+    Returns:
+        a stem for each file name.
+    """
+    names = {p.name for p in pictures}
+    try:
+        known = known_extensions()
+        with os.scandir(folder) as entries:
+            names |= {
+                e.name for e in entries if os.path.splitext(e.name)[1].lower() in known and not e.name.startswith(".")
+            }
+    except OSError:
+        pass
+
+    def rank(name: str) -> tuple[bool, str, str]:
+        return Path(name).suffix.lower() != suffix, key(name), name
+
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    ranked = sorted(names, key=rank)
+    # All plain stems first: a file may be called as another's way out (b.jpg.png beside b.jpg and b.png).
+    for name in ranked:
+        if key(Path(name).stem) not in taken:
+            found[name] = Path(name).stem
+            taken.add(key(Path(name).stem))
+    for name in ranked:
+        if name not in found:
+            stem = name if key(name) not in taken else f"{name}_{_digest(os.fsencode(name))}"
+            found[name] = stem
+            taken.add(key(stem))
+    return found
+
+
+def candidates(source: Path, stem: str, folder: Path, suffix: str, beside: bool) -> list[Path]:
+    """Names for the result of ``source``, the best first.
+
+    Args:
+        stem: see :func:`stems`.
+        folder: for the results.
+        beside: whether ``source`` lies in it.
+    """
+    end = (BESIDE if beside else "") + suffix
+    where = Path(os.path.realpath(source.parent))
+    digest = _digest(os.fsencode(where / source.name))
+    bodies: Sequence[str] = [stem, *([f"{where.name}_{stem}"] if where.name else []), f"{stem}_{digest}"]
+    longest = _longest_name(folder)
+    return [folder / _fitting(body, end, longest) for body in bodies]
+
+
+def is_beside_name(name: str, others: Iterable[str]) -> bool:
+    """Whether a file name is that of a result that lies beside its picture, and the picture is there too.
+
+    Args:
+        others: all names in the folder.
+    """
+    stem = Path(name).stem
+    if not stem.endswith(BESIDE):
+        return False
+    source = key(stem.removesuffix(BESIDE))
+    return any(source in (key(Path(other).stem), key(other)) for other in others if other != name)
+
+
+def _fitting(body: str, end: str, longest: int) -> str:
+    """``body + end``, the body cut where a file name cannot be as long."""
+    if len(os.fsencode(body + end)) <= longest:
+        return body + end
+    end = f"_{_digest(os.fsencode(body))}{end}"
+    while body and len(os.fsencode(body + end)) > longest:
+        body = body[:-1]
+    return body + end
+
+
+def _longest_name(folder: Path) -> int:
+    try:
+        return min(_LONGEST, os.pathconf(folder, "PC_NAME_MAX"))
+    except (AttributeError, OSError, ValueError):
+        return _LONGEST
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:8]
