@@ -17,7 +17,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
-def one_picture(path: Path) -> Iterator[None]:
+def one_picture(path: str | Path) -> Iterator[None]:
     """A block that works on one picture.
 
     Raises:
@@ -32,13 +32,13 @@ def one_picture(path: Path) -> Iterator[None]:
         raise picture_error(path, e) from e
 
 
-def picture_error(path: Path, error: Exception) -> PictureError:
+def picture_error(path: str | Path, error: Exception) -> PictureError:
     """The error of one picture: which, and why."""
     if lacks_memory(error):
         cause = "there is not enough memory for it: a smaller result, or a smaller --tile, takes less"
     elif _fills_disk(error):
         cause = "its result cannot be written: the disk is full"
-    elif isinstance(error, PictureError) and str(PGPError(path.name)) in str(error):
+    elif isinstance(error, PictureError) and str(PGPError(Path(path).name)) in str(error):
         return error
     elif isinstance(error, PGPError):
         cause = str(error)
