@@ -43,7 +43,10 @@ def picture_error(path: str | Path, error: Exception) -> PictureError:
     elif isinstance(error, PGPError):
         cause = str(error)
     else:
-        cause = f"{type(error).__name__}: {first_line(error)}"
+        kind = type(error)
+        # struct.error, zlib.error: the module is what names them.
+        name = f"{kind.__module__}.{kind.__name__}" if kind.__name__ == "error" else kind.__name__
+        cause = f"{name}: {first_line(error)}"
     return PictureError(f"{path}: {cause}")
 
 

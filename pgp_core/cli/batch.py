@@ -18,9 +18,15 @@ if TYPE_CHECKING:
     from ..images.finding import Found
 
 
-def readable(path: Path) -> str:
-    """A path as text that any reader of JSON takes: bytes that are no UTF-8 are written as ``\\xff``."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+def paths(**named: Path) -> dict[str, Any]:
+    """Paths as any reader of JSON takes them: bytes that are no UTF-8 are written as ``\\xff``, and the whole name
+    stands under ``…_base64`` too, as it could not be had back."""
+    row = {}
+    for name, path in named.items():
+        row[name] = os.fsencode(path).decode("utf-8", "backslashreplace")
+        if row[name] != str(path):
+            row[f"{name}_base64"] = base64.b64encode(os.fsencode(path)).decode()
+    return row
 
 
 def printable(text: str) -> str:
@@ -30,11 +36,7 @@ def printable(text: str) -> str:
 
 def failure(source: Path, error: Exception) -> dict[str, Any]:
     """The JSON line of a picture that failed."""
-    row = {"input": readable(source), "error": str(error)}
-    if row["input"] != str(source):
-        # The name cannot be had back from what is readable.
-        row["input_base64"] = base64.b64encode(os.fsencode(source)).decode()
-    return row
+    return {**paths(input=source), "error": str(error)}
 
 
 class Batch:
@@ -115,9 +117,9 @@ class Batch:
         jobs = self.jobs
         if self.json:
             for job in jobs.done:
-                emit({"input": readable(job.source), "output": readable(job.target), "skipped": True})
+                emit({**paths(input=job.source, output=job.target), "skipped": True})
             for path in jobs.results:
-                emit({"input": readable(path), "output": readable(path), "skipped": True, "is_result": True})
+                emit({**paths(input=path, output=path), "skipped": True, "is_result": True})
         if jobs.unsaid:
             say(f"there already, and taken for results by their names: {_names(jobs.unsaid)}")
         for job in jobs.changed:

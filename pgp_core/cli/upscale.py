@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import PGPError, PictureError
 from . import full_size
-from .batch import Batch, failure, printable, readable
+from .batch import Batch, failure, paths, printable
 from .destination import FORMATS, check_room, destination, make_folder
 from .device import choose_device
+from .noise import attributed
 from .output import emit, say
 
 if TYPE_CHECKING:

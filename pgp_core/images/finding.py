@@ -112,8 +112,9 @@ def folder_id(folder: Path) -> str:
 def _inside(folder: Path) -> list[Path]:
     known = known_extensions()
     with os.scandir(folder) as entries:
-        names = [e.name for e in entries if not e.name.startswith(".") and not e.is_dir()]
-    return [folder / name for name in sorted(names) if os.path.splitext(name)[1].lower() in known]
+        names = sorted(e.name for e in entries if not e.name.startswith("."))
+    meant = [folder / name for name in names if os.path.splitext(name)[1].lower() in known]
+    return [path for path in meant if not _is_folder(path)]
 
 
 def _is_folder(path: Path) -> bool:
