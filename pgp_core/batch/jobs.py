@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import PictureError
 from ..images.finding import folder_id, place
 from .marks import origin_of, said_by
-from .names import candidates, is_beside_name, key, stems
+from .names import beside, candidates, key, stems
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class _Wish:
     """A picture, and names for its result, the best first."""
 
     source: Path
-    beside: bool
+    within: bool
     targets: list[Path]
 
 
@@ -85,16 +85,17 @@ def plan_jobs(sources: Sequence[Path], folder: Path, suffix: str, overwrite: boo
     for source in sources:
         groups.setdefault(folder_id(source.parent), []).append(source)
     names = {where: stems(group[0].parent, group, suffix) for where, group in groups.items()}
+    called = beside(names.get(here, {}))
     for where, group in groups.items():
         for source in group:
-            known = _is_result(source, names[where]) if where == here and not lone else ""
+            known = _is_result(source, called) if where == here and not lone else ""
             if known:
                 jobs.results.append(source)
                 jobs.maybe_results += [source] if known == "name" else []
             else:
                 targets = candidates(source, names[where][source.name], folder, suffix, where == here)
                 wishes.append(_Wish(source, where == here, targets))
-    taken = {key(w.source.name) for w in wishes if w.beside}
+    taken = {key(w.source.name) for w in wishes if w.within}
     # What is there already first, so that its name is given to no other picture of this run.
     waiting: list[_Wish] = []
     for wish in wishes:
@@ -117,10 +118,10 @@ def _choose(jobs: Jobs, wish: _Wish, taken: set[str], overwrite: bool) -> None:
     """Take the first name that is free."""
     for target in wish.targets:
         state = _state(target, wish.source)
-        if key(target.name) in taken or (state == "foreign" and (wish.beside or not overwrite)):
+        if key(target.name) in taken or (state == "foreign" and (wish.within or not overwrite)):
             continue
         taken.add(key(target.name))
-        if overwrite and wish.beside and state == "unsaid":
+        if overwrite and wish.within and state == "unsaid":
             wrong = f"{target} is there already and does not say that it is the result of {wish.source}: move it away"
             jobs.failed.append((wish.source, PictureError(wrong)))
         else:
@@ -159,11 +160,11 @@ def _state(target: Path, source: Path) -> str:
     return "changed" if said.path == origin.path else "foreign"
 
 
-def _is_result(path: Path, names: dict[str, str]) -> str:
+def _is_result(path: Path, called: set[str]) -> str:
     """How a picture in the folder for results is known to be one: "mark", "name" or not at all, ""."""
     if said_by(path) is not None:
         return "mark"
-    return "name" if is_beside_name(path.name, names) else ""
+    return "name" if path.name in called else ""
 
 
 def _exists(path: Path) -> bool:

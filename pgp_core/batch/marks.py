@@ -25,7 +25,7 @@ _MOST = 65_500
 _KEY = "pgp-diffsr"
 _SAID = re.compile(rb"PGP-DiffSR [0-9A-Za-z.+-]{1,40} of ([0-9a-f]{12})-([0-9a-f]{8})")
 #: So much of both ends of a file is looked at.
-_ENDS = 1 << 18
+_ENDS = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,10 @@ def said_by(result: Path) -> Origin | None:
         _, head, tail = _ends(result)
         found = _SAID.search(head) or _SAID.search(tail)
         if found is None and head.startswith(b"\x89PNG"):
-            # libvips compresses texts.
+            # Behind long texts, or compressed, as libvips writes texts.
             with Image.open(result, formats=["PNG"]) as file:
-                found = _SAID.search(str(getattr(file, "text", {}).get(_KEY, "")).encode())
+                texts: dict[str, str] = getattr(file, "text", {})
+                found = _SAID.search(bytes(file.info.get("exif", b"")) + str(texts.get(_KEY)).encode())
     except Exception:
         # A file of that name that is no picture at all says nothing either.
         return None

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import os
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from ..images import known_extensions
@@ -32,7 +32,7 @@ def key(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
-def stems(folder: Path, pictures: Iterable[Path], suffix: str) -> dict[str, str]:
+def stems(folder: Path, pictures: Sequence[Path], suffix: str) -> dict[str, str]:
     """What distinguishes each picture of one folder: its stem, or more where others have that stem too.
 
     Args:
@@ -72,15 +72,15 @@ def stems(folder: Path, pictures: Iterable[Path], suffix: str) -> dict[str, str]
     return found
 
 
-def candidates(source: Path, stem: str, folder: Path, suffix: str, beside: bool) -> list[Path]:
+def candidates(source: Path, stem: str, folder: Path, suffix: str, within: bool) -> list[Path]:
     """Names for the result of ``source``, the best first.
 
     Args:
         stem: see :func:`stems`.
         folder: for the results.
-        beside: whether ``source`` lies in it.
+        within: whether ``source`` lies in it.
     """
-    end = (BESIDE if beside else "") + suffix
+    end = (BESIDE if within else "") + suffix
     where = Path(os.path.realpath(source.parent))
     digest = _digest(os.fsencode(where / source.name))
     bodies: Sequence[str] = [stem, *([f"{where.name}_{stem}"] if where.name else []), f"{stem}_{digest}"]
@@ -88,17 +88,11 @@ def candidates(source: Path, stem: str, folder: Path, suffix: str, beside: bool)
     return [folder / _fitting(body, end, longest) for body in bodies]
 
 
-def is_beside_name(name: str, others: Iterable[str]) -> bool:
-    """Whether a file name is that of a result that lies beside its picture, and the picture is there too.
-
-    Args:
-        others: all names in the folder.
-    """
-    stem = Path(name).stem
-    if not stem.endswith(BESIDE):
-        return False
-    source = key(stem.removesuffix(BESIDE))
-    return any(source in (key(Path(other).stem), key(other)) for other in others if other != name)
+def beside(names: Collection[str]) -> set[str]:
+    """Of a folder's file names, those of results that lie beside their picture, and the picture is there too."""
+    called = [name for name in names if Path(name).stem.endswith(BESIDE)]
+    known = {key(text) for name in names for text in (name, Path(name).stem)} if called else set()
+    return {name for name in called if key(Path(name).stem.removesuffix(BESIDE)) in known}
 
 
 def _fitting(body: str, end: str, longest: int) -> str:

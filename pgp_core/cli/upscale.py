@@ -115,8 +115,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _jobs(args: argparse.Namespace, found: Found, target: Path | None) -> Jobs:
     """What is to be done; the folder is made, and tried, before anything slow begins."""
-    from ..batch.jobs import one_job, plan_jobs
+    from ..batch.jobs import Jobs, one_job, plan_jobs
 
+    if not found.pictures:
+        return Jobs()
     folder = Path(args.output) if target is None else target.parent
     make_folder(folder)
     if target is not None:
