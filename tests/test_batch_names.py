@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from odd_pictures.exif import camera
+from PIL import Image, ImageCms
 
 from pgp_core.batch.jobs import Jobs, one_job, plan_jobs
 from pgp_core.batch.marks import marked, origin_of, said_by
@@ -28,7 +29,7 @@ def result(of: Path, at: Path) -> Path:
     """As the program writes it."""
     at.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.zeros((2, 2, 3), np.uint8)
-    save_picture(Picture(pixels, metadata=marked(Metadata(), origin_of(of), False)), at)
+    save_picture(Picture(pixels, metadata=marked(Metadata(), origin_of(of))), at)
     return at
 
 
@@ -160,18 +161,18 @@ def test_names_that_are_too_long(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
 @pytest.mark.parametrize("deep", [False, True])
 def test_a_result_says_of_what_it_was_made(suffix: str, deep: bool, tmp_path: Path) -> None:
-    of = source(tmp_path / "a.png")
+    """And a picture that says nothing of its own does not lose anything by it."""
+    of, at = source(tmp_path / "a.png"), tmp_path / f"r{suffix}"
     pixels = np.full((3, 5, 3), 200, np.uint16 if deep else np.uint8)
-    at = tmp_path / f"r{suffix}"
-    exif = Image.Exif()
-    exif[0x010F] = "Maker"
-    exif[0x8769] = {0x829D: 2.8}
-    for metadata in (Metadata(), Metadata(exif=exif.tobytes(), text={"a": "b"}), Metadata(exif=b"Exif\0\0nonsense")):
-        save_picture(Picture(pixels, metadata=marked(metadata, origin_of(of), deep)), at)
-        if metadata.exif is None or metadata.text:
-            assert said_by(at) == origin_of(of)
+    text = {"prompt": "much " * 60_000}
+    kept = Metadata(
+        exif=camera()[6:], icc=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(), text=text
+    )
+    for metadata in (Metadata(), kept):
+        save_picture(Picture(pixels, metadata=marked(metadata, origin_of(of))), at)
+        assert said_by(at) == origin_of(of)
     with Image.open(at) as image:
-        assert image.size == (5, 3)
+        assert image.getexif()[0x010F] == "Maker" and image.info["icc_profile"] == kept.icc
     assert said_by(of) is None and said_by(tmp_path / "gone.png") is None
     os.mkfifo(tmp_path / "pipe.png")
     assert said_by(tmp_path / "pipe.png") is None
@@ -179,7 +180,6 @@ def test_a_result_says_of_what_it_was_made(suffix: str, deep: bool, tmp_path: Pa
 
 def test_everything_else_in_exif_stays() -> None:
     """Read by Pillow: all tags, those of the Exif directory, GPS and the maker's note are as they were."""
-    from odd_pictures.exif import camera
 
     def read(block: bytes | None) -> list[dict[int, object]]:
         exif = Image.Exif()
@@ -188,13 +188,14 @@ def test_everything_else_in_exif_stays() -> None:
         first = {k: v for k, v in exif.items() if k not in (0x8769, 0x8825)}
         return [first, dict(exif.get_ifd(0x8769)), dict(exif.get_ifd(0x8825))]
 
-    block = camera(6)
+    block = camera(6)[6:]
     origin = origin_of(Path(__file__))
-    changed = marked(Metadata(exif=block), origin, False).exif
+    changed = marked(Metadata(exif=block), origin).exif
     before, after = read(block), read(changed)
     assert after[0].pop(0x000B) == str(origin)
     assert after == before and before[1][0x927C] and before[2]
-    twice = marked(Metadata(exif=changed), origin, False).exif
-    assert read(twice) == read(changed)
-    large = b"Exif\0\0" + block[6:] + b"\0" * (65_500 - len(block))
-    assert marked(Metadata(exif=large), origin, False).exif == large, "a JPEG would lose it all"
+    assert read(marked(Metadata(exif=changed), origin).exif) == read(changed)
+    large = block + b"\0" * (65_500 - len(block))
+    assert marked(Metadata(exif=large), origin).exif == large, "a JPEG would lose it all"
+    for nonsense in (b"", b"nonsense", block[:7], block[:20]):
+        assert marked(Metadata(exif=nonsense), origin).exif in (nonsense, marked(Metadata(), origin).exif)

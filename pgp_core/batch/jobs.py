@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import PictureError
 from ..images.finding import folder_id, place
 from .marks import origin_of, said_by
-from .names import beside, candidates, key, stems
+from .names import Names, beside, key
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ def plan_jobs(sources: Sequence[Path], folder: Path, suffix: str, overwrite: boo
     groups: dict[str, list[Path]] = {}
     for source in sources:
         groups.setdefault(folder_id(source.parent), []).append(source)
-    names = {where: stems(group[0].parent, group, suffix) for where, group in groups.items()}
-    called = beside(names.get(here, {}))
+    names = {where: Names.of(group, folder, suffix, where == here) for where, group in groups.items()}
+    called = beside(names[here].stems) if here in names else set()
     for where, group in groups.items():
         for source in group:
             known = _is_result(source, called) if where == here and not lone else ""
@@ -93,8 +93,7 @@ def plan_jobs(sources: Sequence[Path], folder: Path, suffix: str, overwrite: boo
                 jobs.results.append(source)
                 jobs.maybe_results += [source] if known == "name" else []
             else:
-                targets = candidates(source, names[where][source.name], folder, suffix, where == here)
-                wishes.append(_Wish(source, where == here, targets))
+                wishes.append(_Wish(source, where == here, names[where].candidates(source)))
     taken = {key(w.source.name) for w in wishes if w.within}
     # What is there already first, so that its name is given to no other picture of this run.
     waiting: list[_Wish] = []

@@ -19,10 +19,9 @@ from .. import __version__
 from ..images import Metadata
 
 _TAG, _ASCII = 0x000B, 2
-_PREFIX = b"Exif\0\0"
+_NAME = b"Exif\0\0"
 #: What a JPEG holds of EXIF; more than this would cost it all of it.
 _MOST = 65_500
-_KEY = "pgp-diffsr"
 _SAID = re.compile(rb"PGP-DiffSR [0-9A-Za-z.+-]{1,40} of ([0-9a-f]{12})-([0-9a-f]{8})")
 #: So much of both ends of a file is looked at.
 _ENDS = 1 << 17
@@ -63,34 +62,24 @@ def said_by(result: Path) -> Origin | None:
         _, head, tail = _ends(result)
         found = _SAID.search(head) or _SAID.search(tail)
         if found is None and head.startswith(b"\x89PNG"):
-            # Behind long texts, or compressed, as libvips writes texts.
+            # It may stand behind a large profile, or long texts.
             with Image.open(result, formats=["PNG"]) as file:
-                texts: dict[str, str] = getattr(file, "text", {})
-                found = _SAID.search(bytes(file.info.get("exif", b"")) + str(texts.get(_KEY)).encode())
+                found = _SAID.search(bytes(file.info.get("exif", b"")))
     except Exception:
         # A file of that name that is no picture at all says nothing either.
         return None
     return None if found is None else Origin(*(part.decode() for part in found.groups()))
 
 
-def marked(metadata: Metadata, origin: Origin, deep: bool) -> Metadata:
-    """``metadata`` that says of which file the result was made; as it was where its EXIF has no room for it.
-
-    Args:
-        deep: of 16 bits a channel. libvips keeps of EXIF what it knows, so it also goes into PNG's texts and, where
-            there is no XMP, there.
-    """
-    text = str(origin)
-    changed = replace(metadata, exif=_with_entry(metadata.exif, text.encode()))
-    if deep:
-        changed = replace(changed, text={_KEY: text, **metadata.text}, xmp=metadata.xmp or _xmp(text))
-    return changed
+def marked(metadata: Metadata, origin: Origin) -> Metadata:
+    """``metadata`` that says of which file the result was made; as it was where its EXIF has no room for it."""
+    return replace(metadata, exif=_with_entry(metadata.exif, str(origin).encode()))
 
 
 def _with_entry(exif: bytes | None, text: bytes) -> bytes | None:
     """EXIF with one more entry in its first directory, all others as they are, byte for byte: the directory is
     written again behind everything that has a place already."""
-    body = exif.removeprefix(_PREFIX) if exif else b"II*\0" + struct.pack("<IHI", 8, 0, 0)
+    body = exif.removeprefix(_NAME) if exif else b"II*\0" + struct.pack("<IHI", 8, 0, 0)
     try:
         order = {b"II*\0": "<", b"MM\0*": ">"}[body[:4]]
         (first,) = struct.unpack_from(f"{order}I", body, 4)
@@ -107,17 +96,8 @@ def _with_entry(exif: bytes | None, text: bytes) -> bytes | None:
     others = [e for e in entries if struct.unpack(f"{order}H", e[:2]) != (_TAG,)]
     entries = sorted([own, *others], key=lambda e: struct.unpack(f"{order}H", e[:2]))
     directory = struct.pack(f"{order}H", len(entries)) + b"".join(entries) + struct.pack(f"{order}I", following)
-    changed = _PREFIX + body[:4] + struct.pack(f"{order}I", len(body)) + body[8:] + directory
+    changed = _NAME + body[:4] + struct.pack(f"{order}I", len(body)) + body[8:] + directory
     return exif if exif and len(changed) > _MOST >= len(exif) else changed
-
-
-def _xmp(text: str) -> bytes:
-    return (
-        '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
-        '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" '
-        f'xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:CreatorTool="{text}"/></rdf:RDF></x:xmpmeta>'
-        '<?xpacket end="w"?>'
-    ).encode()
 
 
 def _ends(path: Path) -> tuple[int, bytes, bytes]:

@@ -14,10 +14,12 @@ Names that differ by case or by Unicode's normal form only are the same name: on
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import unicodedata
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..images import known_extensions
@@ -27,6 +29,7 @@ BESIDE = "_upscaled"
 _LONGEST = 255
 
 
+@functools.lru_cache(1 << 16)
 def key(name: str) -> str:
     """The same for names that some file system takes for one."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
@@ -72,20 +75,37 @@ def stems(folder: Path, pictures: Sequence[Path], suffix: str) -> dict[str, str]
     return found
 
 
-def candidates(source: Path, stem: str, folder: Path, suffix: str, within: bool) -> list[Path]:
-    """Names for the result of ``source``, the best first.
+@dataclass(frozen=True)
+class Names:
+    """What results of one folder's pictures may be called.
 
-    Args:
-        stem: see :func:`stems`.
+    Attributes:
+        stems: see :func:`stems`.
+        where: the folder's whole path.
         folder: for the results.
-        within: whether ``source`` lies in it.
+        end: of every name.
+        longest: bytes of a name in ``folder``.
     """
-    end = (BESIDE if within else "") + suffix
-    where = Path(os.path.realpath(source.parent))
-    digest = _digest(os.fsencode(where / source.name))
-    bodies: Sequence[str] = [stem, *([f"{where.name}_{stem}"] if where.name else []), f"{stem}_{digest}"]
-    longest = _longest_name(folder)
-    return [folder / _fitting(body, end, longest) for body in bodies]
+
+    stems: dict[str, str]
+    where: str
+    folder: Path
+    end: str
+    longest: int
+
+    @classmethod
+    def of(cls, pictures: Sequence[Path], folder: Path, suffix: str, within: bool) -> Names:
+        """Of the pictures of one folder; ``within`` says whether it is ``folder``."""
+        parent = pictures[0].parent
+        end = (BESIDE if within else "") + suffix
+        return cls(stems(parent, pictures, suffix), os.path.realpath(parent), folder, end, _longest_name(folder))
+
+    def candidates(self, picture: Path) -> list[Path]:
+        """Names for the result of a picture, the best first."""
+        stem, above = self.stems[picture.name], os.path.basename(self.where)
+        digest = _digest(os.fsencode(os.path.join(self.where, picture.name)))
+        bodies = [stem, *([f"{above}_{stem}"] if above else []), f"{stem}_{digest}"]
+        return [self.folder / _fitting(body, self.end, self.longest) for body in bodies]
 
 
 def beside(names: Collection[str]) -> set[str]:

@@ -141,7 +141,7 @@ def analyze(
     recorder = Recorder(unet)
     measured = Measured(pictures=[], steps=options.steps, sampler="euler", seed=options.seed, cfg=options.cfg)
     partial = False
-    broken: dict[str, PGPError] = {}
+    broken: list[tuple[str, PGPError]] = []
     with recorded(pipeline, recorder, measured):
         for picture, canvas in canvases:
             recorder.forget()
@@ -154,7 +154,7 @@ def analyze(
                 partial = True
                 break
             except PGPError as e:
-                broken[picture] = e
+                broken.append((picture, e))
                 if failed is not None:
                     failed(picture, e)
                 if e.__cause__ is not None and lacks_memory(e.__cause__):
@@ -163,10 +163,10 @@ def analyze(
                 continue
             measured.pictures.append(picture)
     if broken and not recorder.calls:
-        first = next(iter(broken.values()))
+        first = broken[0][1]
         raise first if len(broken) == 1 else ReportError(f"none of {len(broken)} pictures could be sampled; {first}")
     if broken:
-        measured.extra["failed"] = list(broken)
+        measured.extra["failed"] = [picture for picture, _ in broken]
     return make_report(recorder, shape, measured, {"name": name, "fingerprint": fingerprint(weights)}, partial)
 
 

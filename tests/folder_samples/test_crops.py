@@ -8,6 +8,7 @@ import logging
 import os
 import pickle
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ from pgp_core.training.samples import (
     FAITHDIFF_ENLARGEMENTS,
     FolderSamples,
     SyntheticSamples,
+    decoding,
     loader,
+    scanning,
 )
 from pgp_core.training.samples.cutting import draw_span
 from pgp_core.training.subject import Sample
@@ -186,15 +189,19 @@ def test_whatever_a_reader_raises_is_that_pictures_error(
     error: Exception, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of every reader: headers when the folder is looked through, pixels when a crop is cut."""
-    opened = Image.open
 
-    def broken(path: Any, *args: Any, **kwargs: Any) -> Any:
-        if Path(path).name == "b.png":
-            raise error
-        return opened(path, *args, **kwargs)
+    def breaking(reader: Callable[..., Any]) -> Callable[..., Any]:
+        def read(path: Any, *args: Any, **kwargs: Any) -> Any:
+            if Path(path).name == "b.png":
+                raise error
+            return reader(path, *args, **kwargs)
+
+        return read
 
     before = FolderSamples(folder, PATCH, 0)
-    monkeypatch.setattr(Image, "open", broken)
+    for module in (scanning, decoding):
+        monkeypatch.setattr(module, "open_picture", breaking(module.open_picture))
+    monkeypatch.setattr(Image, "open", breaking(Image.open))
     assert [p.name for p in FolderSamples(folder, PATCH, 0).summary().broken] == ["b.png"]
     assert {before[i].caption for i in range(12)} == {"eine Brücke im Nebel", "third"}
     assert [p.name for p in before.summary().broken] == ["b.png"]

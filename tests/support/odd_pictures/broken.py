@@ -82,9 +82,9 @@ def _claims(path: Path, width: int, height: int) -> None:
 
 
 def _no_files(folder: Path) -> Iterator[Odd]:
-    (folder / "leads nowhere.png").symlink_to(folder / "gone.png")
+    (folder / "leads nowhere.png").symlink_to("gone.png")
     yield Odd("leads nowhere.png", None, "leads nowhere")
-    (folder / "circle.png").symlink_to(folder / "circle.png")
+    (folder / "circle.png").symlink_to("circle.png")
     yield Odd("circle.png", None, "circle")
     os.mkfifo(folder / "pipe.png")
     yield Odd("pipe.png", None, "pipe")
