@@ -5,8 +5,12 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from ..pgp_core.canvas import MAX_SIDE, crop, enlarge
+from ..pgp_core.canvas import MAX_SIDE, crop, enlarge, same_proportions
 from ..pgp_core.color_fix import METHODS, color_fix
+from ..pgp_core.errors import PGPError
+
+#: Pixels by which sides may be off that were rounded to positions of a latent.
+CELL = 8
 
 
 class PGPDiffSRColorFix(io.ComfyNode):
@@ -57,6 +61,12 @@ class PGPDiffSRColorFix(io.ComfyNode):
     ) -> io.NodeOutput:
         pictures, references = image.movedim(-1, 1), reference.movedim(-1, 1)
         if references.shape[-2:] != pictures.shape[-2:]:
+            have, want = references.shape[-2:], pictures.shape[-2:]
+            if not same_proportions(have, want, CELL):
+                raise PGPError(
+                    f"PGP-DiffSR Colour Fix: the reference is {have[1]} x {have[0]} pixels, the image {want[1]} x "
+                    f"{want[0]}, and resizing would put colours in wrong places; connect the canvas that was encoded"
+                )
             references = enlarge(references, pictures.shape[-1], pictures.shape[-2])
         source = references if references.shape[1] == 4 else pictures
         alpha = source[:, 3:] if source.shape[1] == 4 else None

@@ -24,6 +24,7 @@ from ...pgp_core.unet_shape import SDXL_SHAPE, UNetShape
 from .files import opened
 from .missing_blocks import reporting
 from .nano_latent import NanoLatent
+from .removed import watch
 
 log = logging.getLogger(__name__)
 
@@ -149,6 +150,7 @@ def load_unet(path: str, options: dict[str, Any] | None = None, disable_dynamic:
     patcher = cls(model, load_device=load_device, offload_device=offload)
     if info.plan.removed:
         patcher = reporting(patcher)
+        watch(patcher)
     if not patcher.is_dynamic():
         # One by one, so that only one tensor is there twice; those of the right dtype stay pages of the file.
         for key, before in sd.items():
@@ -198,12 +200,20 @@ def _numbered(number: int) -> Any:
     return hook
 
 
+def _is_estimate(key: str, value: Any, shapes: dict[str, Any]) -> bool:
+    """Whether an entry of a layer's state is no weight of it, but memory that it will take."""
+    return value.is_meta and key.endswith(".temp.weight") and key.removesuffix("temp.weight") + "weight" in shapes
+
+
 def shapes_of(module: torch.nn.Module) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the weights that a module expects.
 
     Under dynamic VRAM core's linear layers have none until they are loaded, so their sizes are read.
     """
-    shapes = {k: tuple(v.shape) for k, v in module.state_dict().items()}
+    state = module.state_dict()
+    # Of packed weights (GGUF's) only the parameter says what it stands for; its layer's state is an estimate of memory.
+    shapes = {k: tuple(p.shape) for k, p in module.named_parameters()}
+    shapes |= {k: tuple(v.shape) for k, v in state.items() if k not in shapes and not _is_estimate(k, v, shapes)}
     for name, layer in module.named_modules():
         if isinstance(layer, torch.nn.Linear) and layer.weight is None:
             shapes[f"{name}.weight"] = (layer.out_features, layer.in_features)

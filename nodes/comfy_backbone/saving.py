@@ -27,6 +27,9 @@ from .predictions import SAMPLING, prediction_of
 from .pruning import ATTACHMENT, skipped_blocks
 from .workflow_metadata import workflow_metadata
 
+#: Types of weights that a file of ours can have.
+_WEIGHTS = {"float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"}
+
 
 def numbered(filename_prefix: str, extension: str, error: type[PGPError]) -> Path:
     """A new file below ComfyUI's output folder, with core's numbering.
@@ -57,9 +60,15 @@ def save_unet(model: Any, filename_prefix: str, prompt: Any = None, extra_pnginf
     original numbers; metadata holds modelspec, the plan and, unless ComfyUI is told not to, the workflow.
 
     Raises:
-        CheckpointError: if the MODEL is no SDXL-shaped UNet, the prefix leads out of the output folder, or the file
-            cannot be written.
+        CheckpointError: if the MODEL is no SDXL-shaped UNet or is quantised, the prefix leads out of the output folder,
+            or the file cannot be written.
     """
+    packed = sorted({str(p.dtype).removeprefix("torch.") for p in model.model.diffusion_model.parameters()} - _WEIGHTS)
+    if packed:
+        raise CheckpointError(
+            f"this MODEL's weights are quantised (packed as {', '.join(packed)}, as GGUF files have them), and "
+            "cannot be written as they are: save a MODEL that was loaded from a file in float16, bfloat16 or float8"
+        )
     mm.load_models_gpu([model])
     weights = model.model_state_dict_for_saving(model.model.diffusion_model, "diffusion_model.")
     info = _info(model, weights)

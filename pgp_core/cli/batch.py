@@ -1,0 +1,146 @@
+"""A run over many pictures: each is done or named with what was wrong, and all are counted."""
+
+from __future__ import annotations
+
+import base64
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import Cancelled, PGPError, PictureError, name_some
+from .output import emit, say
+
+if TYPE_CHECKING:
+    from ..batch.jobs import Job, Jobs
+    from ..images.finding import Found
+
+
+def paths(**named: Path) -> dict[str, Any]:
+    """Paths as any reader of JSON takes them: bytes that are no UTF-8 are written as ``\\xff``, and the whole name
+    stands under ``…_base64`` too, as it could not be had back."""
+    row = {}
+    for name, path in named.items():
+        row[name] = os.fsencode(path).decode("utf-8", "backslashreplace")
+        if row[name] != str(path):
+            row[f"{name}_base64"] = base64.b64encode(os.fsencode(path)).decode()
+    return row
+
+
+def printable(text: str) -> str:
+    """One line without control characters, for a progress bar."""
+    return str(PGPError(text))
+
+
+def failure(source: Path, error: Exception) -> dict[str, Any]:
+    """The JSON line of a picture that failed."""
+    return {**paths(input=source), "error": str(error)}
+
+
+class Batch:
+    """One run of a command over its inputs.
+
+    Args:
+        found: the inputs.
+        jobs: what is to be done with them.
+        json: print a JSON line a picture.
+        debug: print tracebacks.
+    """
+
+    def __init__(self, found: Found, jobs: Jobs, json: bool, debug: bool):
+        self.found, self.jobs, self.json, self.debug = found, jobs, json, debug
+        self.done, self.failed = 0, 0
+
+    def run(self, load: Callable[[], Callable[[Job], dict[str, Any]]]) -> int:
+        """Work on every picture.
+
+        Args:
+            load: called if there is anything to do, before it is done; what it returns makes a result and gives its
+                JSON line.
+
+        Returns:
+            the exit status.
+
+        Raises:
+            PGPError: what ``load`` raises; the failure of a lone input.
+            KeyboardInterrupt, Cancelled: after what has been done is said.
+        """
+        self._skipped()
+        for source, error in (*self.found.failed, *self.jobs.failed):
+            self._fail(source, error)
+        try:
+            if self.jobs.todo:
+                make = load()
+                for job in self.jobs.todo:
+                    self._one(make, job)
+        except (KeyboardInterrupt, Cancelled):
+            if self.found.total > 1:
+                say(self._summary())
+            raise
+        if self.found.total > 1 or not self.jobs.todo:
+            say(self._summary())
+        return 1 if self.failed else 0
+
+    def _one(self, make: Callable[[Job], dict[str, Any]], job: Job) -> None:
+        from ..batch.failures import give_back_memory, lacks_memory, one_picture
+
+        out_of_memory = False
+        try:
+            with one_picture(job.source):
+                row = make(job)
+        except PictureError as e:
+            out_of_memory = lacks_memory(e.__cause__) if e.__cause__ else False
+            self._fail(job.source, e)
+        else:
+            self.done += 1
+            if self.json:
+                emit(row)
+            say(f"{job.target}  {row['width']} x {row['height']}, {row['seconds']:.1f} s")
+        # Not while the error is held, which holds what the picture took.
+        if out_of_memory:
+            give_back_memory()
+
+    def _fail(self, source: Path, error: PictureError) -> None:
+        self.failed += 1
+        if self.json:
+            emit(failure(source, error))
+        if self.found.total == 1:
+            raise error
+        if self.debug:
+            traceback.print_exception(error, file=sys.stderr)
+        say(f"error: {error}")
+
+    def _skipped(self) -> None:
+        """What is not done, and why."""
+        jobs = self.jobs
+        if self.json:
+            for job in jobs.done:
+                emit({**paths(input=job.source, output=job.target), "skipped": True})
+            for path in jobs.results:
+                emit({**paths(input=path, output=path), "skipped": True, "is_result": True})
+        if jobs.unsaid:
+            say(f"there already, and taken for results by their names: {_names(jobs.unsaid)}")
+        for job in jobs.changed:
+            say(f"{job.source} has changed since {job.target} was made of it: --overwrite makes it again")
+        sure = [p for p in jobs.results if p not in jobs.maybe_results]
+        if sure:
+            say(f"not enlarged again, being results themselves: {_names(sure)}")
+        for path in jobs.maybe_results:
+            say(f"{path} is called as a result of the picture beside it, and not enlarged: rename it if it is none")
+
+    def _summary(self) -> str:
+        text = f"{self.done} of {self.found.total} pictures done"
+        if self.jobs.done:
+            text += f", {len(self.jobs.done)} skipped that were there already (--overwrite makes them again)"
+        if self.jobs.results:
+            text += f", {len(self.jobs.results)} skipped that are results"
+        if self.failed:
+            text += f", {self.failed} failed"
+        left = self.found.total - self.done - len(self.jobs.done) - len(self.jobs.results) - self.failed
+        return f"{text}, {left} not begun or not finished" if left else text
+
+
+def _names(paths: list[Path]) -> str:
+    return name_some(p.name for p in paths)
