@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import CheckpointError, name_some
-from .text_files import read_json
+from .json_format import read_json
 
 #: In this order: what was saved unnamed is the most precise; safetensors before pickled weights.
 _STEMS = tuple(
@@ -70,7 +70,7 @@ def config(folder: Path, name: str = "config.json") -> dict[str, Any]:
     path = folder / name
     if not path.is_file():
         return {}
-    data = read_json(path, CheckpointError)
+    data = read_json(path, "settings", CheckpointError)
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} is no JSON object")
     return data
@@ -148,7 +148,7 @@ def _beside(path: Path, shard: re.Match[str]) -> list[Path]:
 
 def _indexed(path: Path) -> list[Path]:
     """The shards that an index names."""
-    data = read_json(path, CheckpointError) if path.is_file() else None
+    data = read_json(path, "settings", CheckpointError) if path.is_file() else None
     if data is None:
         raise CheckpointError(f"there is no file {path}: it is missing or was moved")
     names = data.get("weight_map") if isinstance(data, dict) else None

@@ -223,7 +223,7 @@ def _s1_timestep(text: str, name: str) -> int:
         timestep = json.loads(text).get("timestep", S1_TIMESTEP)
         if not isinstance(timestep, int) or not 0 <= timestep < 1000:
             raise ValueError(f"timestep {timestep!r}")
-    except (ValueError, AttributeError, RecursionError) as e:
+    except Exception as e:
         raise CheckpointError(f'{name}: its metadata "{S1_KEY}" is wrong: {e}') from None
     return timestep
 

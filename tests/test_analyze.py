@@ -42,7 +42,7 @@ def test_a_report_of_a_folder(folder: Path, tmp_path: Path, capsys: pytest.Captu
         assert image.format == "PNG" and image.width == 1024
     row = json.loads(capsys.readouterr().out)
     report = load_report(out)
-    assert row["pictures"] == report.measured["pictures"] == [str(folder / "0.png"), str(folder / "1.png")]
+    assert row["pictures"] == report.measured["pictures"] == ["0.png", "1.png"]
     # Nano's latent is a quarter of the canvas: 24 x 18 pixels, framed by 32 and to multiples of 16.
     assert report.measured["latent"] == [24, 24]
     assert (report.measured["calls"], report.measured["cfg"], report.partial) == (6, 1.5, False)

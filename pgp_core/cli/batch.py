@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Cancelled, PGPError, PictureError, name_some
+from ..errors import Cancelled, PictureError, name_some
+from ..locks import BusyError, locked
 from .output import emit, say
 
 if TYPE_CHECKING:
@@ -29,11 +30,6 @@ def paths(**named: Path) -> dict[str, Any]:
     return row
 
 
-def printable(text: str) -> str:
-    """One line without control characters, for a progress bar."""
-    return str(PGPError(text))
-
-
 def failure(source: Path, error: Exception) -> dict[str, Any]:
     """The JSON line of a picture that failed."""
     return {**paths(input=source), "error": str(error)}
@@ -47,10 +43,11 @@ class Batch:
         jobs: what is to be done with them.
         json: print a JSON line a picture.
         debug: print tracebacks.
+        overwrite: results that are there are made again.
     """
 
-    def __init__(self, found: Found, jobs: Jobs, json: bool, debug: bool):
-        self.found, self.jobs, self.json, self.debug = found, jobs, json, debug
+    def __init__(self, found: Found, jobs: Jobs, json: bool, debug: bool, overwrite: bool = False):
+        self.found, self.jobs, self.json, self.debug, self.overwrite = found, jobs, json, debug, overwrite
         self.done, self.failed = 0, 0
 
     def run(self, load: Callable[[], Callable[[Job], dict[str, Any]]]) -> int:
@@ -73,8 +70,10 @@ class Batch:
         try:
             if self.jobs.todo:
                 make = load()
-                for job in self.jobs.todo:
-                    self._one(make, job)
+                # What another process makes right now comes last: it is there by then, or is ours to make.
+                busy = [job for job in self.jobs.todo if not self._held(make, job, self.found.total == 1)]
+                for job in busy:
+                    self._held(make, job, True)
         except (KeyboardInterrupt, Cancelled):
             if self.found.total > 1:
                 say(self._summary())
@@ -82,6 +81,26 @@ class Batch:
         if self.found.total > 1 or not self.jobs.todo:
             say(self._summary())
         return 1 if self.failed else 0
+
+    def _held(self, make: Callable[[Job], dict[str, Any]], job: Job, wait: bool) -> bool:
+        """Make a result that no other process makes meanwhile; False if one does and it is not to be waited for."""
+
+        def waiting(owner: str) -> None:
+            say(f"{job.target} is being made by {owner}: waiting for it")
+
+        try:
+            with locked(job.target, "left for the end", waiting if wait else None):
+                if self.overwrite or not os.path.lexists(job.target):
+                    self._one(make, job)
+                    return True
+        except BusyError as e:
+            say(str(e))
+            return False
+        self.jobs.done.append(job)
+        if self.json:
+            emit({**paths(input=job.source, output=job.target), "skipped": True})
+        say(f"{job.target} has been made by another process meanwhile")
+        return True
 
     def _one(self, make: Callable[[Job], dict[str, Any]], job: Job) -> None:
         from ..batch.failures import give_back_memory, lacks_memory, one_picture

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
-from .output import emit, say
+from ..visible import visible
+from .output import emit, plain, say
 
 DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
 
@@ -32,7 +32,7 @@ def _run(args: argparse.Namespace) -> int:
 
     from ..convert import convert
 
-    with tqdm(desc=args.file.name, unit="B", unit_scale=True, disable=None, leave=False) as bar:
+    with tqdm(desc=visible(args.file.name), unit="B", unit_scale=True, disable=None, leave=False) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total
@@ -41,5 +41,6 @@ def _run(args: argparse.Namespace) -> int:
         unet, guidance = convert(args.file, args.output, getattr(torch, DTYPES[args.dtype]), progress, say)
     if args.json:
         emit({"input": str(args.file), "unet": str(unet), "guidance": str(guidance), "dtype": args.dtype})
-    print(f"{unet}\n{guidance}", file=sys.stderr)  # noqa: T201
+    for path in (unet, guidance):
+        plain(str(path))
     return 0

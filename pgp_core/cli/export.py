@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
-from .output import emit, say
+from .output import emit, plain, say
 
 
 def add_to(commands: Any) -> None:
@@ -39,5 +38,5 @@ def _run(args: argparse.Namespace) -> int:
         depths = {s: len(e.keep) for s, e in info.plan.stacks.items()}
         size = args.output.stat().st_size
         emit({"input": str(args.model), "output": str(args.output), "bytes": size, "depths": depths})
-    print(args.output, file=sys.stderr)  # noqa: T201
+    plain(str(args.output))
     return 0

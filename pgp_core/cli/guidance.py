@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from .numbers import seed
 from .output import emit, table
 
 
@@ -18,7 +19,7 @@ def add_to(commands: Any) -> None:
     init.add_argument("--faithdiff", type=Path, metavar="FILE", help="keep FaithDiff's encoder and alignment beside it")
     init.add_argument("--model", type=Path, metavar="FILE", help="the UNet to fit, if it is not as wide as SDXL's")
     init.add_argument("--plan", metavar="NAME|FILE", help="plan of the UNet that it will be trained with")
-    init.add_argument("--seed", type=int, default=0, metavar="N", help="of the start values (0)")
+    init.add_argument("--seed", type=seed, default=0, metavar="N", help="of the start values (0)")
     init.add_argument("--json", action="store_true", help="one JSON object on stdout")
     init.set_defaults(run=_init)
     show = actions.add_parser("show", help="what a guidance file, or FaithDiff's own, holds")
@@ -30,14 +31,16 @@ def add_to(commands: Any) -> None:
 def _init(args: argparse.Namespace) -> int:
     from ..errors import GuidanceError
     from ..fresh_guidance import write_fresh_guidance
+    from ..locks import locked
     from ..plan import load_plan
 
     if args.output.suffix.lower() != ".safetensors":
         raise GuidanceError(f"a guidance file ends in .safetensors; {args.output} does not")
-    if args.output.exists():
-        raise GuidanceError(f"{args.output} is there already: delete it, or choose another name")
     plan = load_plan(args.plan) if args.plan else None
-    write_fresh_guidance(args.output, args.faithdiff, args.model, plan, args.seed)
+    with locked(args.output):
+        if args.output.exists():
+            raise GuidanceError(f"{args.output} is there already: delete it, or choose another name")
+        write_fresh_guidance(args.output, args.faithdiff, args.model, plan, args.seed)
     args.file = args.output
     return _show(args)
 

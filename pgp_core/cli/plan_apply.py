@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 from ..plan import load_plan
-from .output import emit, say
+from .output import emit, plain, say
 
 
 def add_to(actions: Any) -> None:
@@ -36,5 +35,5 @@ def _run(args: argparse.Namespace) -> int:
         size = args.output.stat().st_size
         about = {"input": str(args.model), "output": str(args.output), "plan": plan.name, "bytes": size}
         emit({**about, "topology": info.plan.topology, "stacks": info.plan.to_json()["stacks"]})
-    print(args.output, file=sys.stderr)  # noqa: T201
+    plain(str(args.output))
     return 0

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PGPError, PictureError
+from ..visible import visible
 from . import full_size
-from .batch import Batch, failure, paths, printable
+from .batch import Batch, failure, paths
 from .destination import FORMATS, check_room, destination, make_folder
 from .device import choose_device
 from .noise import attributed
@@ -109,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
             emit(failure(source, error))
         raise error
     jobs = _jobs(args, found, target)
-    batch = Batch(found, jobs, args.json, args.debug)
+    batch = Batch(found, jobs, args.json, args.debug, args.overwrite)
     return batch.run(lambda: _worker(args, size, options))
 
 
@@ -173,7 +174,7 @@ def _upscale(pipeline: Any, job: Job, args: argparse.Namespace, size: Size, opti
     start = args.start or pipeline.start
     denoise = args.denoise if start == "lq" else 1.0
     chosen = SampleOptions(**{"cfg": pipeline.cfg, "start": start, "denoise": denoise, **options})
-    with tqdm(total=steps, desc=printable(job.source.name), unit="step", disable=None, leave=False) as bar:
+    with tqdm(total=steps, desc=visible(job.source.name), unit="step", disable=None, leave=False) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.update(done - bar.n)

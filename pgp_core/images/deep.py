@@ -81,8 +81,11 @@ def _from_cmyk(image: Any, deep: bool) -> Any:
     return image.icc_transform("srgb", depth=16 if deep else 8, embedded=True, input_profile="cmyk")
 
 
-def write(picture: Picture, path: Path) -> None:
+def write(picture: Picture, path: Path, name: str) -> None:
     """Write the pixels of a PNG or TIFF of 16 bits, and nothing else.
+
+    Args:
+        name: of the format, "png" or "tiff", whatever the path ends in.
 
     Raises:
         OSError: if it cannot be written.
@@ -90,7 +93,7 @@ def write(picture: Picture, path: Path) -> None:
     """
     vips = _vips()
     try:
-        if path.suffix.lower() == ".png":
+        if name == "png":
             _image(vips, picture).pngsave(str(path), keep="none")
         else:
             _image(vips, picture).tiffsave(

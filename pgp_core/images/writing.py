@@ -77,7 +77,7 @@ def _write(picture: Picture, path: Path, name: str, dressing: Dressing, quality:
     is_deep = picture.pixels.dtype == np.uint16 and name in ("png", "tiff")
     if name == "tiff":
         if is_deep:
-            deep.write(picture, path)
+            deep.write(picture, path, name)
         else:
             large = {"big_tiff": True} if picture.pixels.nbytes > _LARGE else {}
             _image(picture, name).save(path, "TIFF", compression="tiff_adobe_deflate", **large)
@@ -86,7 +86,7 @@ def _write(picture: Picture, path: Path, name: str, dressing: Dressing, quality:
         _webp(_image(picture, name), path, dressing, quality, lossless)
     else:
         if is_deep:
-            deep.write(picture, path)
+            deep.write(picture, path, name)
             encoded = path.read_bytes()
         else:
             buffer = io.BytesIO()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -313,5 +314,5 @@ def read_plan(config: RunConfig) -> PrunePlan | None:
 
 def resolve(config: RunConfig, text: str) -> Path:
     """A path that a configuration names as text."""
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))
     return path if isinstance(text, FromCommandLine) else config.root / path
