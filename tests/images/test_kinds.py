@@ -237,6 +237,14 @@ def test_quality(tmp_path: Path) -> None:
         assert np.array_equal(np.asarray(image), picture.pixels)
 
 
+def test_webp_without_loss_keeps_what_nobody_sees(tmp_path: Path) -> None:
+    array = levels(16, 16, 4)
+    array[:8, :, 3] = 0
+    save_picture(Picture(array[..., :3], array[..., 3]), tmp_path / "a.webp", lossless=True)
+    with Image.open(tmp_path / "a.webp") as image:
+        assert np.array_equal(np.asarray(image), array)
+
+
 def test_formats_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(PGPError, match=r"written as png, tiff, jpeg, webp, not '\.gif'"):
         save_picture(Picture(levels(2, 2, 3)), tmp_path / "a.gif")
