@@ -77,8 +77,11 @@ def divides() -> bool:
 
 
 def _from_cmyk(image: Any, deep: bool) -> Any:
-    # Without a profile of its own it is taken for libvips' own CMYK.
-    return image.icc_transform("srgb", depth=16 if deep else 8, embedded=True, input_profile="cmyk")
+    if "icc-profile-data" in image.get_fields():
+        return image.icc_transform("srgb", depth=16 if deep else 8, embedded=True)
+    # As Pillow does it in 8 bits: ink over ink.
+    white = 65535 if deep else 255
+    return ((white - image[0:3]) * (white - image[3]) / white).rint().cast(image.format)
 
 
 def write(picture: Picture, path: Path, name: str) -> None:
