@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,15 @@ def test_every_odd_file_is_accounted_for(
     assert main(["upscale", str(folder), "-o", str(out), "--scale", "2", "--json"]) == 1
     said = capfd.readouterr()
     lines = said.err.splitlines()
-    if 0:
-        assert not [line for line in lines if not line.startswith("pgp-diffsr: ")]
-    if 0:
-        assert "Traceback" not in said.err and not set(said.err) & {chr(i) for i in (*range(10), *range(11, 32), 127)}
+    assert "Traceback" not in said.err and not set(said.err) & {chr(i) for i in (*range(10), *range(11, 32), 127)}
+    good = sum(one.shows is not None for one in files)
+    errors = [line for line in lines if line.startswith("pgp-diffsr: error: ")]
+    done = [line for line in lines if re.fullmatch(r"pgp-diffsr: .*  \d+ x \d+, \d+\.\d s", line)]
+    rest = [line for line in lines if line not in (*errors, *done)]
+    assert (len(errors), len(done)) == (len(files) - good, good)
+    assert rest[-1] == f"pgp-diffsr: {good} of {len(files)} pictures done, {len(files) - good} failed"
+    # What is left are notes on a picture.
+    assert not [line for line in rest[:-1] if not re.match(r"pgp-diffsr: \S*/(pictures|out)/[^:]+: \S", line)]
     rows = {}
     for line in said.out.splitlines():
         row = json.loads(line)
@@ -82,8 +88,6 @@ def test_every_odd_file_is_accounted_for(
             wrong[one.name] = f"the result is called {result.name}"
         elif problem := near(result, one):
             wrong[one.name] = problem
-    good = sum(one.shows is not None for one in files)
     assert not rows, "of files that are nobody's pictures"
     assert not wrong, "\n".join(f"{name!r}: {problem}" for name, problem in wrong.items())
     assert len(list(out.iterdir())) == good, "nothing else is left there"
-    assert f"{good} of {len(files)} pictures done, {len(files) - good} failed" in lines[-1]
