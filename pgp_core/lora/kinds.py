@@ -135,7 +135,8 @@ class Kronecker:
         return math.prod(self.w1.shape) * math.prod(self.w2.shape)
 
     def delta(self, device: torch.device) -> torch.Tensor:
-        one, two = self.w1.made(device), self.w2.made(device)
+        # PyTorch's kron takes no tensor whose axes lie in another order.
+        one, two = self.w1.made(device).contiguous(), self.w2.made(device).contiguous()
         return torch.kron(one.reshape(one.shape + (1,) * (two.dim() - 2)), two) * self.scale
 
 

@@ -122,6 +122,8 @@ CASES = [
     "sd15", "flux", "inpainting", "nano", "nano's guidance", "guidance of SDXL's width", "guidance of another scale",
     "no guidance", "lora", "half a dora", "oft", "folder without lora", "one-step lora in steps", "no conditioning",
     "no negative conditioning",
+    "no guidance", "lora", "half a dora", "oft", "folder without lora", "one-step lora in steps", "no conditioning",
+    "no negative conditioning",
     "conditioning of another width", "conditioning without pooled", "missing file", "no vae",
     "component as whole folder", "vae without vae", "flux vae",
     "incomplete vae", "incomplete text encoder", "without vae", "without unet", "without text_encoder",
