@@ -30,7 +30,7 @@ def load(path: Path) -> tuple[LoRA, Mapping[str, str]]:
         CheckpointError: if there is none, it is damaged, or it is no LoRA for SDXL; see :func:`.read`.
     """
     path = file_of(path)
-    with open_weights(path) as file:
+    with open_weights(path) as file, parsing(path.name, CheckpointError, "get it again"):
         # Views of the mapped file are no more once it is closed.
         weights = {k: file.read(k).clone() for k in file.shapes}
         metadata = dict(file.metadata)

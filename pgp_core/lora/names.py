@@ -11,8 +11,8 @@ from .modules import by_flat_name, flat
 
 #: What may stand before a module's own, dotted or flat, name; more than one may.
 _PREFIX = re.compile(
-    r"(module\.|_orig_mod\.|base_model\.model\.|model\.diffusion_model\.|diffusion_model\.|unet\."
-    r"|lora_unet_|lycoris_unet_|lycoris_)"
+    r"(?:module\.|_orig_mod\.|base_model\.model\.|model\.diffusion_model\.|diffusion_model\.|unet\."
+    r"|lora_unet_|lycoris_unet_|lycoris_)+"
 )
 #: Layers of text encoders.
 _TEXT = re.compile(
@@ -111,9 +111,8 @@ def read_key(key: str) -> Key:
 
 def bare(stem: str) -> str:
     """A module's flat name without prefixes, whatever the file's spelling."""
-    while found := _PREFIX.match(stem):
-        stem = stem[found.end() :]
-    return flat(stem.replace(".processor.", "."))
+    found = _PREFIX.match(stem)
+    return flat((stem[found.end() :] if found else stem).replace(".processor.", "."))
 
 
 def other_kind(key: str) -> str | None:
