@@ -16,6 +16,8 @@ import comfy.lora
 import comfy.utils
 import torch
 
+from ...pgp_core.core_loading import loads_in_core
+
 log = logging.getLogger(__name__)
 
 _PREFIX = "diffusion_model."
@@ -153,6 +155,12 @@ class _Reporting:
                 *(len(found), len(found) + gone),
             )
         return found
+
+    def state_dict_for_saving(self, *args: Any, **kwargs: Any) -> Any:
+        # Asked by core's nodes that save models; this pack's own asks for the UNet alone.
+        info = self.model.model_config.info  # type: ignore[attr-defined]
+        log.warning("a pruned model is saved by core. %s", loads_in_core(info))
+        return super().state_dict_for_saving(*args, **kwargs)  # type: ignore[misc]
 
     def clone(self, *args: Any, **kwargs: Any) -> Any:
         self._tell()

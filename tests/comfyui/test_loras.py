@@ -244,6 +244,13 @@ def test_what_is_said_of_a_file_is_what_core_does(name: str, renumbered: bool, c
     assert ("Load PGP-DiffSR Model" in str(said)) and "\n" not in str(said)
 
 
+def test_core_s_saving_of_a_pruned_model_says_it_too(checks: Checks) -> None:
+    result = checks["saved_by_core"]
+    (line,) = result["lines"]
+    assert "does not read this file" in line and "Load PGP-DiffSR Model" in line
+    assert result["read by ours"]
+
+
 def test_the_node_says_it_of_the_file_that_it_saved(checks: Checks) -> None:
     shown = checks["shown_by_the_node"]
     assert shown["text"].startswith("diffusion_models/")

@@ -175,6 +175,21 @@ def check_what_core_reads(out: Path) -> Any:
     return results
 
 
+def check_saved_by_core(out: Path) -> Any:
+    """Core's Save Model on a pruned MODEL."""
+    model = models(out)["with a plan"]
+    node = merging.ModelSave()
+    node.output_dir = str(files(out) / "output")
+    _, lines = said(lambda: node.save(model, "diffusion_models/core"))
+    path = next((files(out) / "output" / "diffusion_models").glob("core_*.safetensors"))
+    again = comfy_backbone.load_unet(str(path), {"dtype": torch.float32})
+    same = model.model.diffusion_model.state_dict()
+    return {
+        "lines": [x for x in lines if "pruned" in x],
+        "read by ours": all(torch.equal(v, same[k]) for k, v in again.model.diffusion_model.state_dict().items()),
+    }
+
+
 def check_shown_by_the_node(out: Path) -> Any:
     """The node's text, and the log."""
 
