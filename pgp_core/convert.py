@@ -31,7 +31,7 @@ def convert(
 ) -> tuple[Path, Path]:
     """Split a FaithDiff file into a UNet and a guidance file, tensor by tensor.
 
-    The UNet gets LDM keys without prefix, which core's loader reads too. Both files appear together, or
+    The UNet gets LDM keys without prefix; of SDXL's size, core's loader reads it too. Both files appear together, or
     neither does.
 
     Args:

@@ -6,8 +6,8 @@ MODEL: ``model``), ``comfy.model_patcher`` and ``comfy.model_management`` (who o
 acts: ``guidance``; ``adaptive``), the ``CALC_COND_BATCH`` wrapper, ``comfy.samplers.get_area_and_mult`` and the windows
 of ``comfy.context_windows`` (``places``), the ``model_function_wrapper``, ``CFGGuider.conds`` and the switches of
 ``comfy.ops`` (``tiling``), object patches on transformer blocks (``pruning``), the ``DIFFUSION_MODEL`` wrapper
-(``recording``), ``ModelPatcher.add_patches`` (``missing_blocks``), ``ModelPatcher.model_state_dict_for_saving``
-(``saving``), ``comfy.utils.load_torch_file`` (``files``), ``comfy.sd.VAE`` (nano's codec: ``nano``),
+(``recording``), ``ModelPatcher.add_patches`` and ``comfy.lora`` (``missing_blocks``),
+``ModelPatcher.model_state_dict_for_saving`` (``saving``), ``comfy.utils.load_torch_file`` (``files``), ``comfy.sd.VAE`` (nano's codec: ``nano``),
 ``comfy.samplers.KSAMPLER`` (``one_step``) and ``folder_paths`` (``folders``, ``models``, ``plans``, ``conditioning``,
 ``recording``).
 """
@@ -32,7 +32,7 @@ from .one_step import one_step_sampler
 from .plans import NO_PLAN, plan_choices, plan_files, plan_named, save_plan_named
 from .pruning import apply_plan
 from .recording import Recording, check_report, record, report_files, report_named
-from .saving import relative_to_output, save_unet
+from .saving import core_loading_of, relative_to_output, save_unet
 from .tiling import tile_model
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "check_report",
     "conditioning_fingerprint",
     "conditioning_names",
+    "core_loading_of",
     "describe_guidance",
     "guidance_names",
     "is_guided",

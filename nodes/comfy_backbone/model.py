@@ -22,7 +22,7 @@ from ...pgp_core.topology import NANO, KeyMap
 from ...pgp_core.unet_file import UNetInfo, inspect_unet
 from ...pgp_core.unet_shape import SDXL_SHAPE, UNetShape
 from .files import opened
-from .missing_blocks import reporting
+from .missing_blocks import GappedList, reporting
 from .nano_latent import NanoLatent
 from .removed import watch
 
@@ -149,6 +149,7 @@ def load_unet(path: str, options: dict[str, Any] | None = None, disable_dynamic:
     cls = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
     patcher = cls(model, load_device=load_device, offload_device=offload)
     if info.plan.removed:
+        model._pgp_diffsr_pruned = True
         patcher = reporting(patcher)
         watch(patcher)
     if not patcher.is_dynamic():
@@ -184,7 +185,12 @@ def _drop_blocks(unet: torch.nn.Module, plan: PrunePlan) -> None:
     names = KeyMap()
     for stack, entry in plan.stacks.items():
         blocks = unet.get_submodule(names.to_ldm(stack) + ".transformer_blocks")
-        for number in [n for n in blocks._modules if int(n) not in entry.keep]:
+        removed = [n for n in blocks._modules if int(n) not in entry.keep]
+        if not removed:
+            continue
+        # The same list, for what is asked for by number.
+        blocks.__class__ = GappedList
+        for number in removed:
             del blocks._modules[number]
         for position, (number, block) in enumerate(blocks._modules.items()):
             if block is not None and position != int(number):

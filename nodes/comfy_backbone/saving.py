@@ -16,13 +16,14 @@ import torch
 from comfy.cli_args import args
 
 from ...pgp_core.atomic import replacing
+from ...pgp_core.core_loading import CoreLoading, loads_in_core
 from ...pgp_core.errors import CheckpointError, PGPError
 from ...pgp_core.locks import locked
 from ...pgp_core.plan import PrunePlan, StackPlan
 from ...pgp_core.safetensors_stream import storable, write_streaming
 from ...pgp_core.topology import KeyMap, split_block
 from ...pgp_core.unet_file import MODEL_KEY, UNetInfo, inspect_unet, markers_of, metadata_of
-from ...pgp_core.weights_file import WeightsFile
+from ...pgp_core.weights_file import WeightsFile, open_weights
 from .predictions import SAMPLING, prediction_of
 from .pruning import ATTACHMENT, skipped_blocks
 from .workflow_metadata import workflow_metadata
@@ -139,6 +140,16 @@ def _info(model: Any, weights: dict[str, Any]) -> UNetInfo:
     )
     named = replace(info.plan, name=own.plan.name, provenance=own.plan.provenance) if own else info.plan
     return replace(info, plan=named)
+
+
+def core_loading_of(path: Path) -> CoreLoading:
+    """Whether core's own loader reads a file that :func:`save_unet` wrote, by what the file holds.
+
+    Raises:
+        CheckpointError: if it is gone, or not what was written.
+    """
+    with open_weights(path) as file:
+        return loads_in_core(inspect_unet(file))
 
 
 def relative_to_output(path: Path) -> str:

@@ -31,6 +31,9 @@ def _run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ..convert import convert
+    from ..core_loading import loads_in_core
+    from ..unet_file import inspect_unet
+    from ..weights_file import open_weights
 
     with tqdm(desc=visible(args.file.name), unit="B", unit_scale=True, disable=None, leave=False) as bar:
 
@@ -39,8 +42,12 @@ def _run(args: argparse.Namespace) -> int:
             bar.update(done - bar.n)
 
         unet, guidance = convert(args.file, args.output, getattr(torch, DTYPES[args.dtype]), progress, say)
+    with open_weights(unet) as file:
+        loading = loads_in_core(inspect_unet(file))
     if args.json:
-        emit({"input": str(args.file), "unet": str(unet), "guidance": str(guidance), "dtype": args.dtype})
+        about = {"input": str(args.file), "unet": str(unet), "guidance": str(guidance), "dtype": args.dtype}
+        emit({**about, "loads_in_core": loading.loads})
     for path in (unet, guidance):
         plain(str(path))
+    say(str(loading))
     return 0

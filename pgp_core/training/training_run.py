@@ -72,7 +72,7 @@ def _train(
     for line in found:
         say(line)
     subject = parts.load(accelerator.device)
-    select(subject, config)
+    select(subject, config, say=say)
     precision = set_precision(subject, config, accelerator.device)
     loss = make_training_loss(config, subject, say)
     first = source.first(min(config.run.samples, 4 * config.data.batch))
