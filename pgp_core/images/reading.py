@@ -132,7 +132,9 @@ def _tiff(path: Path, file: BinaryIO) -> Picture:
     if tiff.is_raw(structure, every) or path.suffix.lower() in formats.RAW:
         raise formats.raw(path)
     page, count = tiff.main(every)
-    if page.bits > 16 or 3 in page.formats:
+    if 3 in page.formats:
+        raise PictureError(f"{path} is in floating point, {page.bits} bits a channel: convert it to 8 or 16 bits")
+    if page.bits > 16:
         raise PictureError(f"{path} has {page.bits} bits a channel: convert it to 8 or 16 bits")
     if page.bits not in (1, 2, 4, 8, 16) or any(kind not in (1, 4) for kind in page.formats):
         signed = " with a sign" if any(kind not in (1, 4) for kind in page.formats) else ""
