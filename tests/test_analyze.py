@@ -99,11 +99,11 @@ def test_broken_pictures_are_left_out_and_said(
     for path in broken:
         assert len([line for line in said.err.splitlines() if path.name in line]) == 1
     assert "3 of 5 pictures failed and were left out" in said.err
-    assert json.loads(said.out)["failed"] == [str(p) for p in broken[:2]]
+    assert json.loads(said.out)["failed"] == ["a.png", "b.png"]
     assert run("--images", folder, "-o", tmp_path / "good.json", *few) == 0
     report, good = load_report(tmp_path / "r.json"), load_report(tmp_path / "good.json")
     assert not report.partial
-    assert report.measured["pictures"] == [str(folder / f"{i}.png") for i in range(2)]
+    assert report.measured["pictures"] == ["0.png", "1.png"]
     assert (report.blocks, report.modules) == (good.blocks, good.modules)
     assert report.measured["calls"] == good.measured["calls"] == 4
     capsys.readouterr()

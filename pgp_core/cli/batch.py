@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 
 
 def paths(**named: Path) -> dict[str, Any]:
-    """Paths as any reader of JSON takes them: bytes that are no UTF-8 are written as ``\\xff``, and the whole name
-    stands under ``…_base64`` too, as it could not be had back."""
-    row = {}
-    for name, path in named.items():
-        row[name] = os.fsencode(path).decode("utf-8", "backslashreplace")
-        if row[name] != str(path):
-            row[f"{name}_base64"] = base64.b64encode(os.fsencode(path)).decode()
+    """Paths for a line of JSON. It says of bytes that are no UTF-8 which they are; as such a name could not be had
+    back from that, it stands under ``…_base64`` too."""
+    row = {name: str(path) for name, path in named.items()}
+    for name, text in list(row.items()):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            row[f"{name}_base64"] = base64.b64encode(os.fsencode(text)).decode()
     return row
 
 

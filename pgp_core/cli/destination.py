@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
 
 from ..errors import PictureError
+from ..leftovers import temporary_name
 
 #: :data:`pgp_core.images.FORMATS`.
 FORMATS = {"png": ".png", "tiff": ".tif", "jpeg": ".jpg", "webp": ".webp"}
@@ -60,7 +60,7 @@ def check_room(folder: Path) -> None:
     Raises:
         PictureError: if nothing can be written to the folder.
     """
-    trial = folder / f".{secrets.token_hex(6)}.tmp"
+    trial = folder / temporary_name()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         try:

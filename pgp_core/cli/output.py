@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import os
+import re
 import sys
 import warnings
 from contextlib import suppress
@@ -18,6 +19,7 @@ from typing import Any, TextIO
 
 from ..visible import visible
 
+_HALVES = re.compile("[\\ud800-\\udfff]")
 #: What shells say of a program that ended because nobody reads: 128 and SIGPIPE.
 NOBODY_READS = 141
 
@@ -29,15 +31,18 @@ def emit(data: dict[str, Any]) -> None:
         SystemExit: if stdout is closed, full, or nobody reads it any more.
     """
     # JSON escapes all of C0 and what is not ASCII; this is what is left.
-    write_out(json.dumps(_finite(data), allow_nan=False).replace("\x7f", "\\u007f") + "\n")
+    write_out(json.dumps(_readable(data), allow_nan=False).replace("\x7f", "\\u007f") + "\n")
 
 
-def _finite(data: Any) -> Any:
-    """Data of which any reader of JSON takes every number: Python's own writer would write NaN."""
+def _readable(data: Any) -> Any:
+    """Data of which any reader of JSON takes everything: Python's own writer would write NaN, and halves of surrogate
+    pairs for bytes of a name that are no UTF-8. Those become ``\\xff``."""
+    if isinstance(data, str):
+        return _HALVES.sub(lambda half: visible(half[0]), data)
     if isinstance(data, dict):
-        return {k: _finite(v) for k, v in data.items()}
+        return {_readable(k): _readable(v) for k, v in data.items()}
     if isinstance(data, (list, tuple)):
-        return [_finite(v) for v in data]
+        return [_readable(v) for v in data]
     return None if isinstance(data, float) and not math.isfinite(data) else data
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from batch_runs import Capture, rows, run
+from batch_runs import Capture, picture, rows, run
 from PIL import Image
 
 from pgp_core import upscale as whole_way
@@ -144,3 +144,19 @@ def test_a_file_that_grows_too_large(three: list[Path], tmp_path: Path, capsys: 
     said = capsys.readouterr().err
     assert "b.png" in said and "2 of 3 pictures done, 1 failed" in said
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", "c.png"]
+
+
+def test_what_appears_meanwhile_is_not_made_again(
+    three: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    out, restore = tmp_path / "out", whole_way.upscale
+
+    def restored(*args: Any) -> Any:
+        picture(out / "b.png")
+        return restore(*args)
+
+    monkeypatch.setattr(whole_way, "upscale", restored)
+    assert run(*three, "-o", out, "--json") == 0
+    found, said = rows(capsys)
+    assert [r.get("skipped", False) for r in found] == [False, True, False]
+    assert "b.png has been made by another process" in said and "2 of 3 pictures done, 1 skipped" in said
