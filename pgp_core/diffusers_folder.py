@@ -119,7 +119,10 @@ def weight_files(folder: Path) -> list[Path]:
                 return [folder / f"{stem}{suffix}"]
             if shards := sorted(folder.glob(f"{stem}-*-of-*{suffix}")):
                 return _all_shards(folder, shards)
-    others = sorted(p for p in folder.iterdir() if p.suffix.lower() in WEIGHTS and p.is_file())
+    try:
+        others = sorted(p for p in folder.iterdir() if p.suffix.lower() in WEIGHTS and p.is_file())
+    except OSError as e:
+        raise CheckpointError(f"{folder} cannot be read: {e.strerror or e}") from None
     if len(others) == 1:
         return others
     if len({m["stem"] for p in others if (m := _SHARD.fullmatch(p.name))}) == 1 and others:
