@@ -61,7 +61,7 @@ class _Sampler:
                 guider = comfy.samplers.CFGGuider(model)
                 # A tile is told the size of the whole picture, as core counts it.
                 size = {"width": WIDTH * 8, "height": HEIGHT * 8}
-                conds = ([[c, {**extra, **size}] for c, extra in cond] for cond in (nano.positive, nano.negative))
+                conds = ([[c, {**size, **extra}] for c, extra in cond] for cond in (nano.positive, nano.negative))
                 guider.set_conds(*conds)
                 guider.set_cfg(scene.CFG)
                 guider.sample(noise, torch.zeros_like(noise), comfy.samplers.KSAMPLER(stopped), sigmas, seed=scene.SEED)
@@ -80,8 +80,8 @@ def sampled(nano: Any, model_of: Callable[[Tile], Any], noise: torch.Tensor, ste
         for sigma, following in itertools.pairwise(sigmas):
             parts = [s.denoised(t.crop(x), sigma) for s, t in zip(samplers, tiles(), strict=True)]
             denoised = together(parts)
-            # Euler's step.
-            x = denoised + (x - denoised) / sigma * following
+            # Euler's step, as core sums it: at the first sigmas it cancels large numbers.
+            x = x + (x - denoised) / sigma * (following - sigma)
     finally:
         for s in samplers:
             s.end()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from pgp_pack.nodes import comfy_backbone
 from pgp_pack.nodes.comfy_backbone import tile_model
+from pgp_pack.pgp_core.plan import StackPlan
 from pgp_pack.pgp_core.tiling import Tile
 
 from .. import scene
@@ -98,22 +100,23 @@ def check_tiling_remembering_guided(_out: Path) -> Any:
     """With guidance, whose features are cut by hand for the tiles that are alone, and with a plan on the MODEL."""
     nano, noise = scene.Nano(), scene.noise(1, alone.HEIGHT, alone.WIDTH)
     image = scene.pictures(1, 1, alone.HEIGHT, alone.WIDTH)
-    plan = comfy_backbone.plan_named("pgp-nano")
-    whole = scene.patch_of(nano.guided(image))
-    whole.prepare(lambda *_: None, noise)
-    features = whole.features
+    info = nano.model.model.model_config.info.plan
+    plan = dataclasses.replace(info, stacks={s: StackPlan(e.depth, e.keep[1:]) for s, e in info.stacks.items()})
+    kept: list[Any] = []
+    model = nano.guided(image)
+    nano.sample(model, noise, steps=1, callback=lambda *_: kept.append(scene.patch_of(model).features))
+    (features,) = kept
 
     def guided(tile: Tile) -> Any:
-        other = scene.Nano()
-        model = other.guided(image)
-        patch = scene.patch_of(model)
+        own = scene.Nano().guided(image)
+        patch = scene.patch_of(own)
 
-        def cut(*_: Any) -> None:
-            patch.features = tuple(tile.coarser(1 << patch.halvings(i)).crop(f) for i, f in enumerate(features))
-            patch.canvas = (tile.height * scene.FACTOR, tile.width * scene.FACTOR)
+        def cut(site: int, *_: Any, **__: Any) -> torch.Tensor:
+            part: torch.Tensor = tile.coarser(1 << patch.halvings(site)).crop(features[site])
+            return part
 
-        patch._make = cut
-        return comfy_backbone.apply_plan(model, plan)[0]
+        patch._features.whole = cut
+        return comfy_backbone.apply_plan(own, plan)[0]
 
     pruned = comfy_backbone.apply_plan(nano.guided(image), plan)[0]
     plain = nano.sample(tile_model(pruned, SIDE, OVERLAP), noise, STEPS)
