@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import Cancelled, PictureError, name_some
 from ..locks import BusyError, locked
-from .output import emit, say
+from .output import emit, plain, say
 
 if TYPE_CHECKING:
     from ..batch.jobs import Job, Jobs
@@ -117,7 +117,7 @@ class Batch:
             self.done += 1
             if self.json:
                 emit(row)
-            say(f"{job.target}  {row['width']} x {row['height']}, {row['seconds']:.1f} s")
+            plain(f"{job.target}  {row['width']} x {row['height']}, {row['seconds']:.1f} s")
         # Not while the error is held, which holds what the picture took.
         if out_of_memory:
             give_back_memory()
