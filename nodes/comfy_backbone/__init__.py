@@ -7,9 +7,9 @@ acts: ``guidance``; ``adaptive``), the ``CALC_COND_BATCH`` wrapper, ``comfy.samp
 of ``comfy.context_windows`` (``places``), the ``model_function_wrapper``, ``CFGGuider.conds`` and the switches of
 ``comfy.ops`` (``tiling``), object patches on transformer blocks (``pruning``), the ``DIFFUSION_MODEL`` wrapper
 (``recording``), ``ModelPatcher.add_patches`` and ``comfy.lora`` (``missing_blocks``),
-``ModelPatcher.model_state_dict_for_saving`` (``saving``), ``comfy.utils.load_torch_file`` (``files``), ``comfy.sd.VAE`` (nano's codec: ``nano``),
-``comfy.samplers.KSAMPLER`` (``one_step``) and ``folder_paths`` (``folders``, ``models``, ``plans``, ``conditioning``,
-``recording``).
+``ModelPatcher.model_state_dict_for_saving`` (``saving``), ``comfy.utils.load_torch_file`` (``files``), ``comfy.sd.VAE``
+(nano's codec: ``nano``), ``comfy.samplers.KSAMPLER`` (``one_step``) and ``folder_paths`` (``folders``, ``models``,
+``plans``, ``conditioning``, ``recording``).
 """
 
 from __future__ import annotations
