@@ -20,7 +20,7 @@ from pgp_core.plan import PrunePlan, StackPlan, load_plan, presets
 from pgp_core.topology import NANO, SDXL, KeyMap, split_block
 from pgp_core.unet_diffusers import build_unet
 from pgp_core.unet_file import UNetInfo, inspect_unet
-from pgp_core.unet_shape import NANO_SHAPE, SDXL_SHAPE, UNetShape
+from pgp_core.unet_shape import NANO_SHAPE, SDXL_SHAPE
 from pgp_core.weights_file import WeightsFile
 
 from .in_process import Checks, Driver
@@ -40,14 +40,15 @@ def flat(name: str) -> str:
 
 
 @functools.cache
-def _drawn(shape: UNetShape) -> Any:
+def _drawn(nano: bool) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return build_unet(shape).eval()
+        return build_unet(NANO_SHAPE if nano else NARROW).eval()
 
 
-def _unet(shape: UNetShape = NARROW) -> Any:
-    return copy.deepcopy(_drawn(shape))
+def _unet(nano: bool = False) -> Any:
+    """A whole UNet with drawn weights: nano's, or narrow with SDXL's blocks."""
+    return copy.deepcopy(_drawn(nano))
 
 
 def _save(unet: Any, path: Path) -> None:
@@ -83,7 +84,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (files / "kinds").mkdir(parents=True)
     unet = _unet()
     _save(unet, files / "unet.safetensors")
-    nano = _unet(NANO_SHAPE)
+    nano = _unet(nano=True)
     _save(nano, files / "nano.safetensors")
     for name, (module, case) in lora_layers.CASES.items():
         parts = case(unet.get_submodule(module).weight.detach())[0]
@@ -218,7 +219,7 @@ def _merges() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("kind", "node"), _merges())
 def test_a_merge_is_one_line(kind: str, node: str, checks: Checks) -> None:
-    names = [k for k in _unet(NANO_SHAPE).state_dict() if k.startswith("mid_block.")]
+    names = [k for k in _unet(nano=True).state_dict() if k.startswith("mid_block.")]
     removed = [n for n in range(4) if not load_plan("pgp-nano").keeps("mid_block.attentions.0", n)]
     gone = sum((split_block(k) or ("", -1))[1] in removed for k in names)
     result = checks["lines_of_merges"]
@@ -231,7 +232,7 @@ def test_a_merge_is_one_line(kind: str, node: str, checks: Checks) -> None:
         f"{gone} of {len(names)} weights of a merge are for transformer blocks that this pruned model does not have; "
         "the others are used"
     ]
-    whole = len(_unet(NANO_SHAPE).state_dict())
+    whole = len(_unet(nano=True).state_dict())
     there = whole - 20 * load_plan("pgp-nano").removed
     assert into_whole["lines"] == [
         f"the pruned model that is merged has {there} of {whole} weights: the blocks that it lacks stay what they are "
