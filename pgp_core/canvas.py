@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from .errors import PGPError
+from .number import number
 from .tiling.memory import with_swap
 
 #: A canvas is padded to a multiple of this many pixels: latents of 1/4 (nano) or 1/8, halved twice by the UNet.
@@ -50,10 +51,10 @@ class Size:
             raise PGPError(f"give one of scale, width, height and longest side, not {len(given)} of them")
         ((name, value),) = given.items()
         if name == "scale":
-            if not MIN_SCALE <= value <= MAX_SCALE:
-                raise PGPError(f"the scale is {MIN_SCALE:g} to {MAX_SCALE:g}, not {value:g}")
-        elif not 1 <= value <= MAX_SIDE:
-            raise PGPError(f"the {name.replace('longest', 'longest side')} is 1 to {MAX_SIDE} pixels, not {value}")
+            number(value, "the scale is", MIN_SCALE, MAX_SCALE)
+        else:
+            side = name.replace("longest", "longest side")
+            number(value, f"the {side} is", 1, MAX_SIDE, whole=True, unit="pixels")
 
     def of(self, width: int, height: int) -> tuple[int, int]:
         """Width and height of the result for a picture of this size; halves are rounded up.

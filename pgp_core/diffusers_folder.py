@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import CheckpointError
+from .json_format import loads
 from .weights_file import WeightsFile, open_weights
 
 #: In this order: what was saved unnamed is the most precise; safetensors before pickled weights.
@@ -41,7 +41,7 @@ def config(folder: Path, name: str = "config.json") -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        data = json.loads(path.read_text("utf-8"))
+        data = loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as e:
         raise CheckpointError(f"{path} cannot be read: {e}") from None
     if not isinstance(data, dict):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from .checkpoints import read_safetensors
 from .denoiser import Conditioning, Denoiser
 from .errors import CheckpointError
 from .guidance import Guidance, GuidanceSpec
+from .json_format import loads
 from .lq_tiles import LQTiles
 from .plan import PrunePlan
 from .sampling import Progress, SampleOptions, Watched, euler, restore_once
@@ -76,8 +76,8 @@ class NanoPipeline:
         """
         weights, metadata = read_safetensors(folder / nano.UNET_FILE)
         try:
-            plan = PrunePlan.from_json(json.loads(metadata["pgp.plan"]), nano.UNET_FILE)
-            about = json.loads(metadata["pgp.model"])
+            plan = PrunePlan.from_json(loads(metadata["pgp.plan"]), nano.UNET_FILE)
+            about = loads(metadata["pgp.model"])
             cfg, prediction = float(about["cfg"]), str(about["prediction"])
             latent_std = float(about.get("latent_std", 0))
         except (KeyError, TypeError, ValueError, RecursionError) as e:

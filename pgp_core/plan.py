@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import PlanError, name_some
-from .json_format import check_format
+from .json_format import check_format, loads
 from .topology import TOPOLOGIES, Topology, stack_order
 
 FORMAT = "pgp-diffsr/prune-plan"
@@ -203,7 +203,7 @@ def load_plan(name_or_path: str | os.PathLike[str]) -> PrunePlan:
     except (OSError, UnicodeDecodeError) as e:
         raise PlanError(f"{path} cannot be read as a plan: {e}") from None
     try:
-        data = json.loads(raw)
+        data = loads(raw)
     except (ValueError, RecursionError) as e:
         raise PlanError(f"{path} is not valid JSON: {e}") from None
     return PrunePlan.from_json(data, path.name)

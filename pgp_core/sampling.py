@@ -11,6 +11,7 @@ import torch
 
 from . import schedule
 from .errors import Cancelled, PGPError
+from .number import MAX_SEED, number
 from .one_step import Predict, one_step
 from .tiling import Tiling
 
@@ -51,17 +52,16 @@ class SampleOptions:
     tiling: Tiling = field(default_factory=Tiling)
 
     def __post_init__(self) -> None:
-        if not 1 <= self.steps <= schedule.TRAIN_STEPS:
-            raise PGPError(f"steps must be 1 to {schedule.TRAIN_STEPS}, not {self.steps}")
-        if not 0 <= self.cfg <= 100:
-            raise PGPError(f"cfg must be 0 to 100, not {self.cfg}")
+        number(self.steps, "steps must be", 1, schedule.TRAIN_STEPS, whole=True)
+        number(self.cfg, "cfg must be", 0, 100)
+        number(self.seed, "the seed must be", 0, MAX_SEED, whole=True)
         if self.start not in STARTS:
             raise PGPError(f"start is one of {', '.join(STARTS)}, not {self.start!r}")
-        if not 0 < self.denoise <= 1:
-            raise PGPError(f"denoise must be above 0 and at most 1, not {self.denoise}")
-        if not 0 <= self.strength <= 1:
-            raise PGPError(f"strength must be 0 to 1, not {self.strength}")
-        if not 0 <= self.start_percent <= self.end_percent <= 1:
+        number(self.denoise, "denoise must be", above=0, high=1)
+        number(self.strength, "strength must be", 0, 1)
+        for name in ("start_percent", "end_percent"):
+            number(getattr(self, name), "the guidance's range must be within", 0, 1)
+        if self.start_percent > self.end_percent:
             raise PGPError(
                 f"the guidance's range must be within 0 to 1, not {self.start_percent} to {self.end_percent}"
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from .checkpoints import read_safetensors
 from .conditioning import Entry
 from .errors import CheckpointError, ConditioningError, GuidanceError, PGPError
 from .guidance import Guidance, GuidanceSpec
+from .json_format import loads
 from .plan import PrunePlan
 from .sdxl_vae import VAE, load_vae
 from .topology import SDXL, KeyMap
@@ -228,7 +228,7 @@ def _say_left_out(path: Path, weights: dict[str, torch.Tensor], changed: int, sa
 
 def _s1_timestep(text: str, name: str) -> int:
     try:
-        timestep = json.loads(text).get("timestep", S1_TIMESTEP)
+        timestep = loads(text).get("timestep", S1_TIMESTEP)
         if not isinstance(timestep, int) or not 0 <= timestep < 1000:
             raise ValueError(f"timestep {timestep!r}")
     except (ValueError, AttributeError, RecursionError) as e:

@@ -9,7 +9,7 @@ from typing import Any
 
 from .errors import CheckpointError, name_some
 from .faithdiff import GROUPS
-from .json_format import parse_metadata
+from .json_format import loads, parse_metadata
 from .plan import PrunePlan, StackPlan
 from .schedule import PREDICTIONS
 from .topology import SDXL, TOPOLOGIES, KeyMap, Scheme, scheme_of, split_block, stacks_of, strip_prefix
@@ -147,7 +147,7 @@ def _about(file: WeightsFile) -> dict[str, Any]:
     if text is None:
         return {}
     try:
-        about = json.loads(text)
+        about = loads(text)
         if not isinstance(about, dict):
             raise TypeError("it is no object")
         if not 0 <= float(about.get("latent_std", 0)) <= 1e4:

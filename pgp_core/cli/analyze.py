@@ -10,6 +10,7 @@ from typing import Any
 
 from . import full_size, plot
 from .device import choose_device
+from .numbers import count, finite, integer, seed
 from .output import emit, say, table
 
 
@@ -22,12 +23,12 @@ def add_to(commands: Any) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the report, ends in .json")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw it (PNG); see pgp-diffsr plot")
     parser.add_argument("--plot-kind", choices=plot.KINDS, default=plot.KINDS[0], help=f"what ({plot.KINDS[0]})")
-    parser.add_argument("--scale", type=float, default=4.0, metavar="F", help="as for upscale (4)")
-    parser.add_argument("--steps", type=int, default=20, metavar="N", help="Euler steps (20)")
-    parser.add_argument("--cfg", type=float, metavar="F", help="classifier-free guidance (the model's own)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (0)")
+    parser.add_argument("--scale", type=finite, default=4.0, metavar="F", help="as for upscale (4)")
+    parser.add_argument("--steps", type=integer, default=20, metavar="N", help="Euler steps (20)")
+    parser.add_argument("--cfg", type=finite, metavar="F", help="classifier-free guidance (the model's own)")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of the noise (0)")
     parser.add_argument("--start", choices=("noise", "lq", "lr"), help="what sampling starts from (the model's own)")
-    parser.add_argument("--limit", type=int, metavar="N", help="take the first N pictures only")
+    parser.add_argument("--limit", type=count, metavar="N", help="take the first N pictures only")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (auto)")
     parser.add_argument("--overwrite", action="store_true", help="replace a report that is there already")
     parser.add_argument("--json", action="store_true", help="a summary as one JSON object on stdout")

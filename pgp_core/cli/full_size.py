@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from .numbers import finite
 from .output import say
 
 DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
@@ -43,8 +44,8 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--semantic-lora", type=Path, metavar="FILE", help="with --one-step: the second of two LoRAs, for detail"
     )
-    group.add_argument("--pixel", type=float, metavar="F", help="beside --semantic-lora: strength of --lora (1)")
-    group.add_argument("--semantic", type=float, metavar="F", help="strength of --semantic-lora (1)")
+    group.add_argument("--pixel", type=finite, metavar="F", help="beside --semantic-lora: strength of --lora (1)")
+    group.add_argument("--semantic", type=finite, metavar="F", help="strength of --semantic-lora (1)")
     group.add_argument("--prompt", metavar="TEXT", help="what the picture shows (empty)")
     group.add_argument("--negative-prompt", metavar="TEXT", help="what it does not (empty)")
     group.add_argument("--conditioning", type=Path, metavar="FILE", help="saved CONDITIONING in place of --prompt")

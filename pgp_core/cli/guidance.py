@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from .numbers import seed
 from .output import emit, table
 
 
@@ -18,7 +19,7 @@ def add_to(commands: Any) -> None:
     init.add_argument("--faithdiff", type=Path, metavar="FILE", help="keep FaithDiff's encoder and alignment beside it")
     init.add_argument("--model", type=Path, metavar="FILE", help="the UNet to fit, if it is not as wide as SDXL's")
     init.add_argument("--plan", metavar="NAME|FILE", help="plan of the UNet that it will be trained with")
-    init.add_argument("--seed", type=int, default=0, metavar="N", help="of the start values (0)")
+    init.add_argument("--seed", type=seed, default=0, metavar="N", help="of the start values (0)")
     init.add_argument("--json", action="store_true", help="one JSON object on stdout")
     init.set_defaults(run=_init)
     show = actions.add_parser("show", help="what a guidance file, or FaithDiff's own, holds")

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
+
+#: :data:`pgp_core.number.MAX_SEED`, without waiting for PyTorch.
+MAX_SEED = 2**64 - 1
+#: More digits are nobody's number, and Python refuses more than 4300.
+_LONGEST = 40
 
 
 def whole(what: str, low: int, high: int) -> Callable[[str], int]:
@@ -15,11 +21,43 @@ def whole(what: str, low: int, high: int) -> Callable[[str], int]:
 
     def parse(text: str) -> int:
         try:
-            value = int(text)
+            value = int(text) if len(text) <= _LONGEST else low - 1
         except ValueError:
             value = low - 1
         if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{what}: {low} to {high} is possible, not {text}")
+            raise argparse.ArgumentTypeError(f"{what}: {low} to {high} is possible, not {_shown(text)}")
         return value
 
     return parse
+
+
+def integer(text: str) -> int:
+    """A type for argparse: a whole number, where the options' own class knows the range."""
+    try:
+        if len(text) <= _LONGEST:
+            return int(text)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"a whole number is needed, not {_shown(text)}")
+
+
+def finite(text: str) -> float:
+    """A type for argparse: a number that is neither NaN nor infinite; the options' own class knows the range."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"a finite number is needed, not {_shown(text)}")
+    return value
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text)} characters)"
+
+
+#: As PyTorch and ComfyUI take it.
+seed = whole("a seed", 0, MAX_SEED)
+#: How many of something; 1 is the least.
+count = whole("a count", 1, 10**6)
+budget = whole("a budget", 0, 10**18)

@@ -15,6 +15,7 @@ from ..planner.fine import DECODER, TAU_COS, TAU_KL, totals
 from ..planner.importance import STAGES
 from ..redundancy.report import Report, load_report
 from ..topology import SDXL, TOPOLOGIES
+from .numbers import budget, finite
 from .output import emit, table
 
 #: Options of some methods only; given to another they are a mistake.
@@ -47,8 +48,18 @@ def add_to(actions: Any) -> None:
         "too; dial: cut a share of all, least important first",
     )
     add("--coarse-keep", choices=COARSE_KEEPS, help="the block that stays: by report (the default), first or last")
-    add("--tau-cos", type=float, metavar="F", help=f"fine: cut where the mean of Phi_cos is at most this ({TAU_COS})")
-    add("--tau-kl", type=float, metavar="F", help=f"fine: and the mean of Psi_KL is at most this ({TAU_KL})")
+    add(
+        "--tau-cos",
+        type=finite,
+        metavar="F",
+        help=f"fine: cut where the mean of Phi_cos is at most this ({TAU_COS})",
+    )
+    add(
+        "--tau-kl",
+        type=finite,
+        metavar="F",
+        help=f"fine: and the mean of Psi_KL is at most this ({TAU_KL})",
+    )
     add("--literal", action="store_true", default=None, help="fine: at least instead of at most, as the paper writes")
     add(
         "--count",
@@ -56,9 +67,19 @@ def add_to(actions: Any) -> None:
         metavar="N|STACK=N",
         help="fine: blocks kept in each stack at the smallest scale, or in one stack (repeatable)",
     )
-    add("--max-params", type=int, metavar="N", help="fine: cut until the UNet has no more parameters")
-    add("--max-macs", type=int, metavar="N", help="fine: cut until a call needs no more multiply-accumulates")
-    add("--amount", type=float, metavar="F", help="dial: 0 cuts nothing, 1 leaves one block a stack")
+    add(
+        "--max-params",
+        type=budget,
+        metavar="N",
+        help="fine: cut until the UNet has no more parameters",
+    )
+    add(
+        "--max-macs",
+        type=budget,
+        metavar="N",
+        help="fine: cut until a call needs no more multiply-accumulates",
+    )
+    add("--amount", type=finite, metavar="F", help="dial: 0 cuts nothing, 1 leaves one block a stack")
     add("--stage", action="append", choices=STAGES, help="what is cut (fine: decoder; dial: all); repeatable")
     add("--base", metavar="NAME|FILE", help='plan to cut further (fine: the coarse one; dial: full); "full" is one')
     add("--name", help="of the plan; by default named after the method")

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from .numbers import count, whole
 from .output import emit, say
 
 KINDS = ("heat-map", "boxes", "over-time", "feature-maps")
@@ -25,11 +26,13 @@ def add_to(commands: Any) -> None:
     report.set_defaults(run=_report)
     phase = actions.add_parser("phase", help="pictures beside what their phase alone holds (the paper's Figure 1)")
     phase.add_argument("pictures", nargs="+", type=Path, metavar="PATH", help="pictures, or folders of pictures")
-    phase.add_argument("--limit", type=int, default=4, metavar="N", help="take the first N (4)")
+    phase.add_argument("--limit", type=count, default=4, metavar="N", help="take the first N (4)")
     phase.set_defaults(run=_phase)
     for action in (report, phase):
         action.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="a PNG")
-        action.add_argument("--width", type=int, default=1024, metavar="N", help="pixels (1024)")
+        action.add_argument(
+            "--width", type=whole("a width", 16, 16384), default=1024, metavar="N", help="pixels (1024)"
+        )
         action.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .numbers import count, seed, whole
+
 if TYPE_CHECKING:
     from ..training.samples import FolderSamples
 
@@ -15,8 +17,14 @@ ENLARGEMENTS = ("canvas", "faithdiff")
 
 def add_samples(parser: argparse.ArgumentParser) -> None:
     """The arguments of :func:`folder_samples` beside the folder."""
-    parser.add_argument("--patch", type=int, default=512, metavar="N", help="a crop's side in HQ pixels (512)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of crops and degradations (0)")
+    parser.add_argument(
+        "--patch",
+        type=whole("a crop's side", 8, 16384),
+        default=512,
+        metavar="N",
+        help="a crop's side in HQ pixels (512)",
+    )
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of crops and degradations (0)")
     parser.add_argument("--degradation", choices=DEGRADATIONS, default="second-order", help="HQ to LQ (second-order)")
     parser.add_argument(
         "--enlarge",
@@ -25,7 +33,11 @@ def add_samples(parser: argparse.ArgumentParser) -> None:
         help="LQ to canvas: as upscaling does, or nearest, bilinear or bicubic at random (canvas)",
     )
     parser.add_argument(
-        "--crops-per-picture", type=int, default=1, metavar="N", help="crops in a row from one picture (1)"
+        "--crops-per-picture",
+        type=count,
+        default=1,
+        metavar="N",
+        help="crops in a row from one picture (1)",
     )
 
 
@@ -35,13 +47,10 @@ def folder_samples(args: argparse.Namespace, folder: Path, **more: Any) -> Folde
     Raises:
         PGPError: see :class:`pgp_core.training.samples.FolderSamples`.
     """
-    from ..errors import PGPError
     from ..training.degradation import Degradation
     from ..training.samples import FAITHDIFF_ENLARGEMENTS, FolderSamples
     from ..training.second_order import SecondOrder
 
-    if args.seed < 0:
-        raise PGPError(f"a seed is 0 or more, not {args.seed}")
     return FolderSamples(
         folder,
         args.patch,

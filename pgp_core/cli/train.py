@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from . import train_sheet
+from .numbers import finite, whole
 from .output import emit, say, table
 
 
@@ -22,7 +23,7 @@ def add_to(commands: Any) -> None:
         action.add_argument("config", type=Path, metavar="CONFIG", help="a TOML file, or the name of one that ships")
         action.add_argument("--dry-run", action="store_true", help="say what would be trained, on what, in how much")
         _add_set(action)
-        action.add_argument("--threads", type=int, metavar="N", help="of PyTorch")
+        action.add_argument("--threads", type=whole("threads", 1, 4096), metavar="N", help="of PyTorch")
         action.add_argument("--json", action="store_true", help="one JSON object on stdout")
         action.set_defaults(run=_run, distill=name == "distill")
     nano = actions.add_parser("nano", help="make the nano model: run its stages, then export")
@@ -33,13 +34,13 @@ def add_to(commands: Any) -> None:
         help="regress, full, coarse, fine, peam, finish, s1, s1-2 (all, in order)",
     )
     nano.add_argument("--folder", type=Path, default=Path("runs/nano"), help="where runs live and resume (runs/nano)")
-    nano.add_argument("--threads", type=int, metavar="N", help="of PyTorch")
+    nano.add_argument("--threads", type=whole("threads", 1, 4096), metavar="N", help="of PyTorch")
     _add_set(nano)
     nano.add_argument(
         "--from-shipped", action="store_true", help="take the files that ship as stage fine, and go on from there"
     )
     nano.add_argument("--export", type=Path, metavar="DIR", help="write the files that ship to DIR afterwards")
-    nano.add_argument("--export-cfg", type=float, default=1.0, metavar="F", help="CFG that the files ask for (1)")
+    nano.add_argument("--export-cfg", type=finite, default=1.0, metavar="F", help="CFG that the files ask for (1)")
     nano.set_defaults(run=_nano)
     train_sheet.add_to(actions)
 

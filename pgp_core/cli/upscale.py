@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import PGPError, PictureError
 from . import full_size
 from .device import choose_device
+from .numbers import finite, integer, seed
 from .output import emit
 
 if TYPE_CHECKING:
@@ -33,22 +34,30 @@ def add_to(commands: Any) -> None:
     parser.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="pictures, or folders of pictures")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the results")
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--scale", type=_in_range(float, "scale"), metavar="F", help="result over input, 1 to 8 (4)")
+    size.add_argument("--scale", type=_in_range(finite, "scale"), metavar="F", help="result over input, 1 to 8 (4)")
     for side, what in (("width", "width"), ("height", "height"), ("longest", "longer side")):
-        size.add_argument(f"--{side}", type=_in_range(int, side), metavar="N", help=f"pixels of the result's {what}")
+        size.add_argument(
+            f"--{side}", type=_in_range(integer, side), metavar="N", help=f"pixels of the result's {what}"
+        )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--one-step", action="store_true", help="one UNet call (nano's default)")
-    how.add_argument("--steps", type=int, metavar="N", help="Euler steps with CFG, 20 as in the paper")
-    parser.add_argument("--cfg", type=float, metavar="F", help="classifier-free guidance (the model's own)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise, with --steps (0)")
+    how.add_argument("--steps", type=integer, metavar="N", help="Euler steps with CFG, 20 as in the paper")
+    parser.add_argument("--cfg", type=finite, metavar="F", help="classifier-free guidance (the model's own)")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of the noise, with --steps (0)")
     parser.add_argument(
         "--start", choices=STARTS, help="what --steps starts from (noise; full size: lr, without guidance lq)"
     )
-    parser.add_argument("--denoise", type=float, default=0.5, metavar="F", help="noise added to an lq start (0.5)")
-    parser.add_argument("--strength", type=float, default=1.0, metavar="F", help="of the guidance, 0 to 1 (1)")
+    parser.add_argument(
+        "--denoise",
+        type=finite,
+        default=0.5,
+        metavar="F",
+        help="noise added to an lq start (0.5)",
+    )
+    parser.add_argument("--strength", type=finite, default=1.0, metavar="F", help="of the guidance, 0 to 1 (1)")
     parser.add_argument("--color-fix", choices=METHODS, default="wavelet", help="whose colours to keep (wavelet)")
     parser.add_argument("--format", choices=FORMATS, default="png", help="of the results (png)")
-    parser.add_argument("--quality", type=int, default=95, metavar="N", help="of JPEG and WebP, 1 to 100 (95)")
+    parser.add_argument("--quality", type=integer, default=95, metavar="N", help="of JPEG and WebP, 1 to 100 (95)")
     parser.add_argument("--lossless", action="store_true", help="WebP without loss")
     parser.add_argument("--overwrite", action="store_true", help="make results again that are there already")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (auto)")
@@ -56,19 +65,19 @@ def add_to(commands: Any) -> None:
     tiles = parser.add_argument_group("large pictures", "what does not fit in memory at once is restored in tiles")
     tiles.add_argument(
         "--tile",
-        type=int,
+        type=integer,
         default=0,
         metavar="N",
         help="side in pixels (0: by what fits and is fast)",
     )
-    tiles.add_argument("--overlap", type=int, default=128, metavar="N", help="of neighbours, in pixels (128)")
+    tiles.add_argument("--overlap", type=integer, default=128, metavar="N", help="of neighbours, in pixels (128)")
     tiles.add_argument("--blend", choices=BLENDS, default="cosine", help="of what tiles share (cosine)")
     tiles.add_argument("--phase", choices=PHASES, default="tile", help="over what PEAM exchanges the phase (tile)")
     full_size.add_to(parser)
     parser.set_defaults(run=run, wrong_usage=parser.error)
 
 
-def _in_range(number: type, field: str) -> Callable[[str], Any]:
+def _in_range(number: Callable[[str], Any], field: str) -> Callable[[str], Any]:
     """A type for argparse: a number that :class:`pgp_core.canvas.Size` takes, else wrong usage."""
 
     def parse(text: str) -> Any:

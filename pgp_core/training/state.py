@@ -13,6 +13,7 @@ import torch
 
 from ..atomic import replacing
 from ..errors import CheckpointError, TrainingError
+from ..json_format import loads
 
 FORMAT = 2
 
@@ -50,7 +51,7 @@ def load_state(path: Path, signature: Mapping[str, Any]) -> dict[str, Any] | Non
         state = torch.load(path, weights_only=True, map_location="cpu")
         if not isinstance(state, dict) or state.get("format") != FORMAT:
             raise RuntimeError("it has another format")
-        theirs = json.loads(state["signature"])
+        theirs = loads(state["signature"])
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError, KeyError) as e:
         raise CheckpointError(f"{path} is damaged ({_reason(e)}): delete it to start this run again") from None
     check_signature(theirs, signature, path)

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ..errors import ConfigError
+from ..number import shown
 
 T = TypeVar("T")
+
+_TOO_LARGE = 2**63
 
 
 class FromCommandLine(str):
@@ -113,7 +116,9 @@ def _value(hint: Any, value: Any, rules: Mapping[str, Any], path: str, source: s
         return value
     if isinstance(value, bool) or not isinstance(value, (int, float)) or (hint is int and not isinstance(value, int)):
         raise wrong
-    if not math.isfinite(value) or not _inside(value, rules):
+    # No setting needs more, and neither PyTorch nor float() takes integers without end.
+    finite = abs(value) < _TOO_LARGE if isinstance(value, int) else math.isfinite(value)
+    if not finite or not _inside(value, rules):
         raise wrong
     return hint(value)
 
@@ -156,5 +161,5 @@ def _wanted(hint: Any, rules: Mapping[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = repr(str(value)) if isinstance(value, str) else str(value)
+    text = repr(str(value)) if isinstance(value, str) else shown(value)
     return text if len(text) <= 60 else f"{text[:60]}..."
