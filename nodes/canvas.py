@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 from comfy_api.latest import io
 
 from ..pgp_core import canvas
+from ..pgp_core.checked_pictures import checked_pictures
+
+log = logging.getLogger(__name__)
 
 
 class PGPDiffSRCanvas(io.ComfyNode):
@@ -64,6 +69,10 @@ class PGPDiffSRCanvas(io.ComfyNode):
 
     @classmethod
     def execute(cls, image: io.Image.Type, by: str, scale: float, pixels: int, model: str) -> io.NodeOutput:
+        image = checked_pictures(image, "PGP-DiffSR Canvas", log.warning)
+        if image.shape[-1] == 1:
+            # Core's VAEs take RGB only.
+            image = image.expand(-1, -1, -1, 3)
         size = canvas.Size(scale=scale) if by == "scale" else canvas.Size(**{cls.BY[by]: pixels})
         out, width, height = canvas.canvas(image.movedim(-1, 1), size, model)
         enlarged = canvas.crop(out, width, height)

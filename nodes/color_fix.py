@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from comfy_api.latest import io
 
 from ..pgp_core.canvas import MAX_SIDE, crop, resample
+from ..pgp_core.checked_pictures import checked_pictures
 from ..pgp_core.color_fix import METHODS, color_fix
+from ..pgp_core.number import number
+
+log = logging.getLogger(__name__)
 
 
 class PGPDiffSRColorFix(io.ComfyNode):
@@ -55,6 +61,12 @@ class PGPDiffSRColorFix(io.ComfyNode):
     def execute(
         cls, image: io.Image.Type, reference: io.Image.Type, method: str, width: int = 0, height: int = 0
     ) -> io.NodeOutput:
+        number(width, "PGP-DiffSR Colour Fix: width must be", 0, MAX_SIDE, whole=True)
+        number(height, "PGP-DiffSR Colour Fix: height must be", 0, MAX_SIDE, whole=True)
+        image = checked_pictures(image, "PGP-DiffSR Colour Fix", log.warning)
+        reference = checked_pictures(reference, "PGP-DiffSR Colour Fix's reference", log.warning)
+        if 1 in (image.shape[-1], reference.shape[-1]):
+            image, reference = (_rgb(x) for x in (image, reference))
         pictures, references = image.movedim(-1, 1), reference.movedim(-1, 1)
         if references.shape[-2:] != pictures.shape[-2:]:
             references = resample(references, pictures.shape[-1], pictures.shape[-2])
@@ -65,3 +77,8 @@ class PGPDiffSRColorFix(io.ComfyNode):
             fixed = torch.cat([fixed, alpha], 1)
         fixed = crop(fixed, width or fixed.shape[-1], height or fixed.shape[-2])
         return io.NodeOutput(fixed.movedim(1, -1).contiguous())
+
+
+def _rgb(image: torch.Tensor) -> torch.Tensor:
+    """Grey as RGB; what has colours stays as it is."""
+    return image.expand(-1, -1, -1, 3) if image.shape[-1] == 1 else image

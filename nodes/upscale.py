@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from comfy_api.latest import io
@@ -11,11 +10,11 @@ from comfy_execution.graph_utils import GraphBuilder
 from ..pgp_core import canvas
 from ..pgp_core.color_fix import METHODS
 from ..pgp_core.errors import PGPError
+from ..pgp_core.number import MAX_SEED, number
+from ..pgp_core.schedule import TRAIN_STEPS
 from . import comfy_backbone
 from .expansion import Sources
 from .upscale_graph import Parts, Settings, own_cfg, restored
-
-log = logging.getLogger(__name__)
 
 
 class PGPDiffSRUpscale(io.ComfyNode):
@@ -135,12 +134,17 @@ class PGPDiffSRUpscale(io.ComfyNode):
         negative: io.Conditioning.Type | None = None,
     ) -> io.NodeOutput:
         others = {"model_patch": model_patch, "vae": vae, "positive": positive, "negative": negative}
+        number(steps, "PGP-DiffSR Upscale: steps must be", 1, TRAIN_STEPS, whole=True)
+        number(cfg, "PGP-DiffSR Upscale: cfg must be", 0, 100)
+        number(strength, "PGP-DiffSR Upscale: strength must be", 0, 1)
+        number(seed, "PGP-DiffSR Upscale: the seed must be", 0, MAX_SEED, whole=True)
+        number(tile, "PGP-DiffSR Upscale: tile must be", 0, canvas.MAX_SIDE, whole=True)
         is_nano = model is None or comfy_backbone.is_nano(model)
         cfg = cfg or own_cfg(is_nano, steps)
         if model is None:
             _check_nothing_connected(others)
         else:
-            _check_model(model, model_patch, is_nano, steps)
+            _check_model(model, model_patch, steps)
             _check_connected(others, cfg)
         graph, sources = GraphBuilder(), Sources(cls.hidden.dynprompt, cls.hidden.unique_id)
         if model is None:
@@ -173,19 +177,14 @@ def _check_connected(others: dict[str, Any], cfg: float) -> None:
         )
 
 
-def _check_model(model: Any, model_patch: Any, is_nano: bool, steps: int) -> None:
+def _check_model(model: Any, model_patch: Any, steps: int) -> None:
     if model_patch is None and comfy_backbone.is_guided(model):
         raise PGPError(
             "PGP-DiffSR Upscale: this MODEL is guided already (Apply PGP-DiffSR); connect the unguided MODEL, and its "
             "guidance as model_patch"
         )
-    if steps == 1 and not model.patches:
-        if is_nano:
-            raise PGPError(
-                "PGP-DiffSR Upscale: nano takes one step with its S1 LoRA only: load pgp-nano-s1.safetensors onto the "
-                "MODEL, or connect nothing, or take more steps"
-            )
-        log.warning(
-            "PGP-DiffSR Upscale: one step, but the MODEL has no LoRA; unless S1 is part of its file, load the S1 LoRA "
-            "onto it or take 20 steps"
+    if steps == 1 and comfy_backbone.lacks_s1(model):
+        raise PGPError(
+            "PGP-DiffSR Upscale: nano takes one step with its S1 LoRA only: load pgp-nano-s1.safetensors onto the "
+            "MODEL, or connect nothing, or take more steps"
         )

@@ -14,11 +14,13 @@ import comfy.utils
 import torch
 from comfy.ldm.modules.diffusionmodules.model import normal_attention, vae_attention
 
+from ...pgp_core.checked_pictures import checked_pictures
 from ...pgp_core.errors import GuidanceError
 from ...pgp_core.guidance import Guidance, GuidanceSpec
 from ...pgp_core.guidance_file import read_guidance
 from ...pgp_core.lq_encoder import Attention, sliced_attention
 from ...pgp_core.lq_tiles import LQTiles
+from ...pgp_core.number import number
 from ...pgp_core.tiling import Tile
 from ...pgp_core.topology import KeyMap
 from .files import opened
@@ -223,6 +225,12 @@ class GuidancePatch:
         # One by one: a tile of 1024 x 1024 takes the encoder 3.5 GB in half precision.
         pictures = [guidance.features(picture[None].float(), dtype, tiles) for picture in lq]
         self.features = tuple(fs[0] if len(fs) == 1 else torch.cat(fs) for fs in zip(*pictures, strict=True))
+        if not all(bool(f.isfinite().all()) for f in self.features):
+            self.cleanup()
+            raise GuidanceError(
+                "Apply PGP-DiffSR: the picture's features are not finite, not even in float32; the guidance's file is "
+                "damaged"
+            )
         self.canvas, self.moved = tuple(lq.shape[-2:]), {}
 
 
@@ -247,6 +255,8 @@ def apply_guidance(
         raise GuidanceError(
             "Apply PGP-DiffSR: this MODEL_PATCH is not PGP-DiffSR guidance; connect one of this pack's loaders"
         )
+    for name, value in (("strength", strength), ("start_percent", start_percent), ("end_percent", end_percent)):
+        number(value, f"Apply PGP-DiffSR: {name} must be", 0, 1, error=GuidanceError)
     if start_percent > end_percent:
         raise GuidanceError(
             f"Apply PGP-DiffSR: the guidance would end ({end_percent}) before it starts ({start_percent})"
@@ -261,8 +271,7 @@ def apply_guidance(
                 f"Apply PGP-DiffSR: this guidance is for {guidance.spec.base} ({site.channels} channels at "
                 f"{site.module}), the MODEL has {have} there; load guidance that was made for it"
             )
-    if image.ndim != 4 or image.shape[-1] < 3:
-        raise GuidanceError(f"Apply PGP-DiffSR: the image must be RGB, got a tensor of shape {tuple(image.shape)}")
+    image = checked_pictures(image, "Apply PGP-DiffSR", log.warning, (3, 4), GuidanceError)
     if not guidance.spec.trained:
         log.warning("Apply PGP-DiffSR: this guidance is untrained; its fresh parts change nothing")
     sampling = model.get_model_object("model_sampling")

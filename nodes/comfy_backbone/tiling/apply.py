@@ -7,7 +7,9 @@ from typing import Any
 from comfy.patcher_extension import WrappersMP
 
 from ....pgp_core.errors import PGPError
+from ....pgp_core.number import number
 from ....pgp_core.tiling import PHASES, STEP, check_blend
+from ....pgp_core.tiling.options import MAX_PIXELS
 from .calls import TiledCalls
 from .frames import Runs
 
@@ -29,6 +31,8 @@ def tile_model(
     Raises:
         PGPError: if the tile is not larger than the overlap, or the MODEL is tiled already or samples no pictures.
     """
+    for name, value in (("tile", tile), ("overlap", overlap), ("frames", frames)):
+        number(value, f"PGP-DiffSR Tiling: {name} must be", 0, MAX_PIXELS, whole=True)
     check_blend(blend)
     if phase not in PHASES:
         raise PGPError(f"PGP-DiffSR Tiling: phase is {' or '.join(PHASES)}, not {phase!r}")
