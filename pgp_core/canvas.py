@@ -13,6 +13,7 @@ from PIL import Image
 from .errors import PGPError
 from .number import number
 from .tiling.memory import with_swap
+from .wrap import MARGIN, Wrap, whole
 
 #: A canvas is padded to a multiple of this many pixels: latents of 1/4 (nano) or 1/8, halved twice by the UNet.
 MULTIPLE = {"pgp-nano": 16, "sdxl": 32}
@@ -23,6 +24,7 @@ BORDER = {"pgp-nano": 32, "sdxl": 0}
 MIN_SCALE, MAX_SCALE = 1.0, 8.0
 #: Pixels along a side that are allowed at most; ComfyUI's own limit.
 MAX_SIDE = 16384
+_PLAIN = Wrap()
 #: Canvases in float32 that a picture takes at least, whatever the model: LQ, its features, result, result with its
 #: colours put right.
 _COPIES = 4
@@ -86,16 +88,18 @@ def _round(x: float) -> int:
     return max(1, math.floor(x + 0.5))
 
 
-def resize(image: Image.Image, width: int, height: int) -> Image.Image:
-    """Lanczos, in 8 bits a channel, which is also what ComfyUI's "lanczos" does."""
-    return image.resize((width, height), Image.Resampling.LANCZOS)
+def resize(image: Image.Image, width: int, height: int, box: tuple[int, int, int, int] | None = None) -> Image.Image:
+    """Lanczos, in 8 bits a channel, which is also what ComfyUI's "lanczos" does; of a part of the picture, which sees
+    what is around it, where there is a box."""
+    return image.resize((width, height), Image.Resampling.LANCZOS, box)
 
 
-def resample(pictures: torch.Tensor, width: int, height: int) -> torch.Tensor:
+def resample(pictures: torch.Tensor, width: int, height: int, wrap: Wrap = _PLAIN) -> torch.Tensor:
     """Lanczos in float32, for canvases.
 
     Args:
         pictures: ``(B, C, H, W)`` in [0, 1].
+        wrap: along which axes they repeat.
 
     Returns:
         ``(B, C, height, width)`` float32 in [0, 1] on the same device.
@@ -103,10 +107,18 @@ def resample(pictures: torch.Tensor, width: int, height: int) -> torch.Tensor:
     if pictures.shape[-2:] == (height, width):
         return pictures.float()
     out = torch.empty(*pictures.shape[:2], height, width)
+    box = None
+    if wrap:
+        across, down = pictures.shape[-1], pictures.shape[-2]
+        # Lanczos looks at three pixels of the coarser grid.
+        reach = 4 * max(1, -(-across // width), -(-down // height))
+        left, top = (reach if dim in wrap.dims else 0 for dim in (-1, -2))
+        box = (left, top, left + across, top + down)
+        pictures = wrap.around(pictures, reach)
     for picture, target in zip(pictures, out, strict=True):
         for plane, place in zip(picture, target, strict=True):
             image = Image.fromarray(plane.float().cpu().numpy(), mode="F")
-            place.copy_(torch.from_numpy(np.array(resize(image, width, height))))
+            place.copy_(torch.from_numpy(np.array(resize(image, width, height, box))))
     return out.clamp_(0, 1).to(pictures.device)
 
 
@@ -122,12 +134,15 @@ def pad(rgb: torch.Tensor, multiple: int) -> torch.Tensor:
     return rgb
 
 
-def frame(rgb: torch.Tensor, multiple: int, border: int = 0) -> torch.Tensor:
+def frame(rgb: torch.Tensor, multiple: int, border: int = 0, dims: tuple[int, ...] = (-1, -2)) -> torch.Tensor:
     """Pad ``(B, C, H, W)`` on all sides by at least ``border``, to multiples; :func:`crop` is the way back.
 
     Reflection where the picture is large enough, repetition of the edge where it is not.
+
+    Args:
+        dims: the axes that get it.
     """
-    for dim in (-1, -2):
+    for dim in dims:
         size = rgb.shape[dim]
         extra = -(-(size + 2 * border) // multiple) * multiple - size
         before, after = extra // 2, extra - extra // 2
@@ -149,22 +164,49 @@ def crop(pictures: torch.Tensor, width: int, height: int) -> torch.Tensor:
     return pictures[..., top : top + height, left : left + width]
 
 
-def canvas(pictures: torch.Tensor, size: Size, model: str) -> tuple[torch.Tensor, int, int]:
+def canvas(pictures: torch.Tensor, size: Size, model: str, wrap: Wrap = _PLAIN) -> tuple[torch.Tensor, int, int]:
     """Enlarge pictures to their final size and put the frame around them that a model needs.
 
     Args:
         pictures: ``(B, C, H, W)`` in [0, 1].
         model: a key of :data:`MULTIPLE`.
+        wrap: along which axes they repeat: there the frame is a margin of :data:`.wrap.MARGIN` from the opposite side,
+            around as many pixels as a model can repeat, up to 31 more than the result has.
 
     Returns:
-        the canvas, ``(B, C, ...)`` float32 in [0, 1], and the width and height to :func:`crop` the result to.
+        the canvas, ``(B, C, ...)`` float32 in [0, 1], and the width and height for :func:`uncanvas`.
 
     Raises:
         PGPError: see :meth:`Size.of`; if this machine's memory cannot hold what is to be done.
     """
     width, height = size.of(pictures.shape[-1], pictures.shape[-2])
     _check_memory(len(pictures), width, height)
-    return frame(resample(pictures, width, height), MULTIPLE[model], BORDER[model]), width, height
+    across, down = (whole(n) if dim in wrap.dims else n for n, dim in ((width, -1), (height, -2)))
+    enlarged = wrap.around(resample(pictures, across, down, wrap), MARGIN)
+    others = tuple(dim for dim in (-1, -2) if dim not in wrap.dims)
+    return frame(enlarged, MULTIPLE[model], BORDER[model], others), width, height
+
+
+def uncanvas(pictures: torch.Tensor, width: int, height: int, wrap: Wrap = _PLAIN) -> torch.Tensor:
+    """The result within the frame of :func:`canvas`, of its exact size; mostly a view.
+
+    Args:
+        pictures: ``(B, C, H, W)`` in [0, 1].
+
+    Raises:
+        PGPError: if the pictures are smaller, or have no margins where they should repeat.
+    """
+    if not wrap:
+        return crop(pictures, width, height)
+    across, down = (whole(n) if dim in wrap.dims else n for n, dim in ((width, -1), (height, -2)))
+    for dim, size in ((-1, across), (-2, down)):
+        if dim in wrap.dims and pictures.shape[dim] != size + 2 * MARGIN:
+            raise PGPError(
+                f"a picture that repeats and is cropped to {width}x{height} has {size + 2 * MARGIN} pixels with its "
+                f"margins, not {pictures.shape[dim]}: connect the canvas that was made with the same wrap"
+            )
+    inner = crop(pictures, across, down)
+    return inner if (across, down) == (width, height) else resample(inner, width, height, wrap)
 
 
 def _check_memory(count: int, width: int, height: int) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import torch
 
 from .errors import PGPError
+from .wrap import MARGIN, Wrap
 
 METHODS = ("wavelet", "adain", "none")
 
@@ -25,10 +26,15 @@ _REACH = 2**_LEVELS - 1
 STRIP = 256
 _STATISTICS_STRIP = 256
 _EPSILON = 1e-5
+_PLAIN = Wrap()
 
 
 def color_fix(
-    pictures: torch.Tensor, reference: torch.Tensor, method: str = "wavelet", strip: int = STRIP
+    pictures: torch.Tensor,
+    reference: torch.Tensor,
+    method: str = "wavelet",
+    strip: int = STRIP,
+    wrap: Wrap = _PLAIN,
 ) -> torch.Tensor:
     """Give restored pictures the colours of the LQ pictures.
 
@@ -37,6 +43,8 @@ def color_fix(
         reference: ``(B or 1, C, H, W)`` in [0, 1], the LQ pictures at the same size.
         method: one of :data:`METHODS`.
         strip: rows at a time.
+        wrap: along which axes the pictures repeat, with their margins around; wider than the wavelet's reach, so only
+            the statistics need to know.
 
     Returns:
         ``(B, C, H, W)`` float32 in [0, 1].
@@ -56,7 +64,7 @@ def color_fix(
     out = torch.empty(pictures.shape, dtype=torch.float32, device=pictures.device)
     for i, picture in enumerate(pictures):
         other = reference[i if len(reference) > 1 else 0].to(pictures.device)
-        fixed = _wavelet(picture, other, strip) if method == "wavelet" else _adain(picture, other, strip)
+        fixed = _wavelet(picture, other, strip) if method == "wavelet" else _adain(picture, other, strip, wrap)
         for rows, values in fixed:
             torch.clamp(values, 0, 1, out=out[i, :, rows])
     return out
@@ -91,9 +99,9 @@ def _blur(x: torch.Tensor, step: int, dim: int) -> torch.Tensor:
     return (before + after + 2 * x) * 0.25
 
 
-def _adain(picture: torch.Tensor, reference: torch.Tensor, strip: int) -> Strips:
-    mean, std = _statistics(picture)
-    new_mean, new_std = _statistics(reference)
+def _adain(picture: torch.Tensor, reference: torch.Tensor, strip: int, wrap: Wrap) -> Strips:
+    mean, std = _statistics(wrap.inner(picture, MARGIN))
+    new_mean, new_std = _statistics(wrap.inner(reference, MARGIN))
     for start in range(0, picture.shape[-2], strip):
         rows = slice(start, min(start + strip, picture.shape[-2]))
         yield rows, (picture[:, rows].float() - mean) / std * new_std + new_mean

@@ -20,6 +20,7 @@ from .sampling import Progress, SampleOptions, Watched, euler, restore_once
 from .schedule import PREDICTIONS
 from .unet_diffusers import load_unet
 from .unet_shape import NANO_SHAPE
+from .wrap import MARGIN
 
 
 class NanoPipeline:
@@ -108,6 +109,10 @@ class NanoPipeline:
         """Where the UNet is."""
         return next(self.unet.parameters()).device
 
+    def defaults(self) -> SampleOptions:
+        """How it samples where nobody says."""
+        return SampleOptions(cfg=1.0 if self.one_step else self.cfg)
+
     @torch.inference_mode()
     def restore(
         self,
@@ -135,7 +140,7 @@ class NanoPipeline:
         Raises:
             Cancelled: when ``progress`` returned False.
         """
-        options = options or SampleOptions(cfg=1.0 if self.one_step else self.cfg)
+        options = options or self.defaults()
         weight = next(self.unet.parameters())
         height, width = canvas.shape[-2:]
         lq = pad(canvas, pixel_codec.FACTOR).to(weight.dtype)
@@ -172,7 +177,8 @@ class NanoPipeline:
             # The latent is the residual: the LQ picture's own is zero.
             latent = (lq.shape[0], pixel_codec.CHANNELS, *(n // pixel_codec.FACTOR for n in lq.shape[-2:]))
             zero = lq.new_zeros(1, device=self.device).expand(latent)
-            residual = euler(denoiser, zero, self.prediction, options, watched, self.latent_std)
+            margin = MARGIN // pixel_codec.FACTOR
+            residual = euler(denoiser, zero, self.prediction, options, watched, self.latent_std, margin=margin)
             z_h = residual.div_(nano.SCALE).add_(pixel_codec.encode(lq.to(self.device)))
         del denoiser, features
         return pixel_codec.decode(z_h)[..., :height, :width].clamp(0, 1).float().cpu()

@@ -14,6 +14,7 @@ from .errors import Cancelled, PGPError
 from .number import MAX_SEED, number
 from .one_step import Predict, one_step
 from .tiling import Tiling
+from .wrap import Wrap
 
 #: ``progress(done, total)`` after each step; return False to cancel.
 Progress = Callable[[int, int], "bool | None"]
@@ -39,6 +40,8 @@ class SampleOptions:
         start_percent, end_percent: part of the sampling in which the guidance works, as shares of the
             timesteps from noise to picture.
         tiling: what is done with a latent that is too large for one UNet call.
+        wrap: one of :data:`pgp_core.wrap.WRAPS`: along which axes the canvas repeats. It then has the margins that
+            :func:`pgp_core.canvas.canvas` makes.
     """
 
     steps: int = 20
@@ -50,6 +53,7 @@ class SampleOptions:
     start_percent: float = 0.0
     end_percent: float = 1.0
     tiling: Tiling = field(default_factory=Tiling)
+    wrap: str = "none"
 
     def __post_init__(self) -> None:
         number(self.steps, "steps must be", 1, schedule.TRAIN_STEPS, whole=True)
@@ -57,6 +61,7 @@ class SampleOptions:
         number(self.seed, "the seed must be", 0, MAX_SEED, whole=True)
         if self.start not in STARTS:
             raise PGPError(f"start is one of {', '.join(STARTS)}, not {self.start!r}")
+        Wrap(self.wrap)
         number(self.denoise, "denoise must be", above=0, high=1)
         number(self.strength, "strength must be", 0, 1)
         for name in ("start_percent", "end_percent"):
@@ -75,6 +80,7 @@ def euler(
     progress: Progress | None = None,
     latent_std: float = 0.0,
     zero_snr: bool = False,
+    margin: int = 0,
 ) -> torch.Tensor:
     """Sample a latent with diffusers' Euler scheduler and FaithDiff's schedule.
 
@@ -92,6 +98,7 @@ def euler(
         progress: called after each step.
         latent_std: see :func:`pgp_core.schedule.start_gain`.
         zero_snr: the model's noise schedule ends in pure noise.
+        margin: latent positions of the margins where ``options.wrap`` makes the canvas repeat.
 
     Raises:
         Cancelled: when ``progress`` returned False.
@@ -113,7 +120,8 @@ def euler(
     timesteps = scheduler.timesteps[-options.steps :]
     scheduler.set_begin_index(total - options.steps)
     sigma = scheduler.sigmas[total - options.steps].to(lq_latent)
-    noise = draw_noise(lq_latent.shape, options.seed).to(lq_latent)
+    # Margins that begin as what they repeat stay so, as the denoiser's are.
+    noise = Wrap(options.wrap).repeated(draw_noise(lq_latent.shape, options.seed), margin).to(lq_latent)
     if options.start == "lr":
         a = scheduler.alphas_cumprod[-1].to(lq_latent)
         x = a.sqrt() * lq_latent + (1 - a).sqrt() * (sigma**2 + 1).sqrt() * noise

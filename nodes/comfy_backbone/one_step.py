@@ -59,7 +59,6 @@ def one_step_sampler(
     ) -> torch.Tensor:
         extra, guider = dict(extra_args or {}), denoise.inner_model
         check_wires(guider, denoise, extra.get("denoise_mask"), kind)
-        # A mask of ones is none.
         extra["denoise_mask"] = None
         level = Level.of(guider.inner_model.model_sampling, timestep, NAME)
         check_sigmas(sigmas, own.sigma, guider.inner_model.model_sampling, timestep)

@@ -53,7 +53,8 @@ def check_wires(guider: Any, denoise: Any, mask: torch.Tensor | None, kind: tupl
             f"{NAME} adds no noise, but noise was added to its latent; connect Disable Noise to Sampler Custom "
             "Advanced, or turn add_noise off in Sampler Custom"
         )
-    if mask is not None and bool((mask < 1).any()):
+    # A mask of ones is none, and core's resizing leaves it a little less.
+    if mask is not None and bool((mask < 1 - 1e-4).any()):
         raise PGPError(f"{NAME} cannot follow a noise mask: remove Set Latent Noise Mask")
     cfg = getattr(guider, "cfg", 1.0)
     number(cfg, f"{NAME}: CFG must be")

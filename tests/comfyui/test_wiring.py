@@ -34,10 +34,10 @@ WRONG = {
     "timestep 1000": ["0 to 999, not 1000"],
     "pixel NaN": ["pixel strength must be 0 to 10, not nan"],
     **{f"{kind} before it": ["set to sample otherwise", "ModelSampling"] for kind in SAMPLED_OTHERWISE},
-    # Playground's brings another latent format too.
     **{
-        f"{kind} behind it": ["connect the"] if "playground" in kind else ["set to sample otherwise", "ModelSampling"]
+        f"{kind} behind it": ["set to sample otherwise", "ModelSampling"]
         for kind in SAMPLED_OTHERWISE
+        if "playground" not in kind
     },
 }
 

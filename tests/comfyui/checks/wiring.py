@@ -168,6 +168,9 @@ def check_wrong_wires(_out: Path) -> Any:
     for name in OTHERWISE:
         other = _sampling(name, s.model)
         cases[f"{name} before it"] = lambda other=other: s.sampled(other)
+        if "playground" in name:
+            # Its latents have other channels: core ends before the sampler.
+            continue
         cases[f"{name} behind it"] = lambda other=other: s.sampled(other, made_from=s.model)
     answers = {}
     for name, case in cases.items():
