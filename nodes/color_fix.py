@@ -7,10 +7,12 @@ import logging
 import torch
 from comfy_api.latest import io
 
-from ..pgp_core.canvas import MAX_SIDE, crop, resample
+from ..pgp_core.canvas import MAX_SIDE, resample, uncanvas
 from ..pgp_core.checked_pictures import checked_pictures
 from ..pgp_core.color_fix import METHODS, color_fix
+from ..pgp_core.errors import PGPError
 from ..pgp_core.number import number
+from ..pgp_core.wrap import MARGIN, WRAPS, Wrap
 
 log = logging.getLogger(__name__)
 
@@ -53,14 +55,29 @@ class PGPDiffSRColorFix(io.ComfyNode):
                     max=MAX_SIDE,
                     tooltip="Crop the middle to this height, from PGP-DiffSR Canvas; 0 does not crop.",
                 ),
+                io.Combo.Input(
+                    "wrap",
+                    options=list(WRAPS),
+                    default="none",
+                    optional=True,
+                    tooltip="As in PGP-DiffSR Canvas, whose output is then the reference: the margins along these axes "
+                    "are cut off.",
+                ),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The picture with its colours put right.")],
         )
 
     @classmethod
     def execute(
-        cls, image: io.Image.Type, reference: io.Image.Type, method: str, width: int = 0, height: int = 0
+        cls,
+        image: io.Image.Type,
+        reference: io.Image.Type,
+        method: str,
+        width: int = 0,
+        height: int = 0,
+        wrap: str = "none",
     ) -> io.NodeOutput:
+        around = Wrap(wrap)
         number(width, "PGP-DiffSR Colour Fix: width must be", 0, MAX_SIDE, whole=True)
         number(height, "PGP-DiffSR Colour Fix: height must be", 0, MAX_SIDE, whole=True)
         image = checked_pictures(image, "PGP-DiffSR Colour Fix", log.warning)
@@ -69,13 +86,19 @@ class PGPDiffSRColorFix(io.ComfyNode):
             image, reference = (_rgb(x) for x in (image, reference))
         pictures, references = image.movedim(-1, 1), reference.movedim(-1, 1)
         if references.shape[-2:] != pictures.shape[-2:]:
+            if around:
+                raise PGPError(
+                    "PGP-DiffSR Colour Fix: with wrap the reference is the canvas, as large as the image; connect "
+                    "PGP-DiffSR Canvas"
+                )
             references = resample(references, pictures.shape[-1], pictures.shape[-2])
-        fixed = color_fix(pictures[:, :3], references[:, :3], method)
+        fixed = color_fix(pictures[:, :3], references[:, :3], method, wrap=around)
         source = references if references.shape[1] == 4 else pictures
         if source.shape[1] == 4:
             alpha = source[:, 3:].to(fixed).expand(len(fixed), -1, -1, -1)
             fixed = torch.cat([fixed, alpha], 1)
-        fixed = crop(fixed, width or fixed.shape[-1], height or fixed.shape[-2])
+        inner = around.inner(fixed, MARGIN)
+        fixed = uncanvas(fixed, width or inner.shape[-1], height or inner.shape[-2], around)
         return io.NodeOutput(fixed.movedim(1, -1).contiguous())
 
 

@@ -12,6 +12,7 @@ from ..pgp_core.color_fix import METHODS
 from ..pgp_core.errors import PGPError
 from ..pgp_core.number import MAX_SEED, number
 from ..pgp_core.schedule import TRAIN_STEPS
+from ..pgp_core.wrap import WRAPS
 from . import comfy_backbone
 from .expansion import Sources
 from .upscale_graph import Parts, Settings, own_cfg, restored
@@ -111,6 +112,13 @@ class PGPDiffSRUpscale(io.ComfyNode):
                 io.Vae.Input("vae", optional=True, tooltip="That model's VAE."),
                 io.Conditioning.Input("positive", optional=True, tooltip="For that model: what the picture shows."),
                 io.Conditioning.Input("negative", optional=True, tooltip="For that model; not needed where CFG is 1."),
+                io.Combo.Input(
+                    "wrap",
+                    options=list(WRAPS),
+                    default="none",
+                    optional=True,
+                    tooltip="The picture is a texture that repeats along these axes, and so does the result.",
+                ),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The result, of exactly the size asked for.")],
         )
@@ -132,6 +140,7 @@ class PGPDiffSRUpscale(io.ComfyNode):
         vae: io.Vae.Type | None = None,
         positive: io.Conditioning.Type | None = None,
         negative: io.Conditioning.Type | None = None,
+        wrap: str = "none",
     ) -> io.NodeOutput:
         others = {"model_patch": model_patch, "vae": vae, "positive": positive, "negative": negative}
         number(steps, "PGP-DiffSR Upscale: steps must be", 1, TRAIN_STEPS, whole=True)
@@ -152,7 +161,7 @@ class PGPDiffSRUpscale(io.ComfyNode):
         else:
             links = {name: sources.of(name, value) for name, value in others.items()}
             parts = Parts(sources.of("model", model), **links, is_nano=is_nano)
-        settings = Settings(scale, steps, cfg, strength, seed, tile, color_fix, shared_noise)
+        settings = Settings(scale, steps, cfg, strength, seed, tile, color_fix, shared_noise, wrap)
         result = restored(graph, sources.of("image", image), parts, settings)
         return io.NodeOutput(result, expand=graph.finalize())
 

@@ -24,6 +24,8 @@ METHODS = ("wavelet", "adain", "none")
 STARTS = ("noise", "lq", "lr")
 #: :data:`pgp_core.tiling.BLENDS` and :data:`pgp_core.tiling.PHASES`.
 BLENDS, PHASES = ("cosine", "gaussian"), ("tile", "canvas")
+#: :data:`pgp_core.wrap.WRAPS`.
+WRAPS = ("none", "x", "y", "both")
 #: :data:`pgp_core.images.FORMATS`.
 FORMATS = {"png": ".png", "tiff": ".tif", "jpeg": ".jpg", "webp": ".webp"}
 
@@ -62,6 +64,15 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--overwrite", action="store_true", help="make results again that are there already")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (auto)")
     parser.add_argument("--json", action="store_true", help="one JSON object a picture on stdout")
+    parser.add_argument(
+        "--wrap",
+        nargs="?",
+        const="both",
+        default="none",
+        type=_wrap,
+        metavar="x|y|both",
+        help="the picture is a texture that repeats, and so does the result (both axes, if none is named)",
+    )
     tiles = parser.add_argument_group("large pictures", "what does not fit in memory at once is restored in tiles")
     tiles.add_argument(
         "--tile",
@@ -92,6 +103,16 @@ def _in_range(number: Callable[[str], Any], field: str) -> Callable[[str], Any]:
 
     parse.__name__ = number.__name__
     return parse
+
+
+def _wrap(text: str) -> str:
+    """A type for argparse: what follows ``--wrap``, which may be a picture by mistake."""
+    if text not in WRAPS:
+        listed = ", ".join(WRAPS[1:])
+        raise argparse.ArgumentTypeError(
+            f"{listed} or {WRAPS[0]} is possible, not {text}; alone, for both, it goes behind the pictures"
+        )
+    return text
 
 
 def run(args: argparse.Namespace) -> int:
@@ -179,9 +200,9 @@ def _upscale(
         def progress(done: int, total: int) -> None:
             bar.update(done - bar.n)
 
-        result = upscale(pipeline, picture.rgb(), size, chosen, args.color_fix, progress)
+        result = upscale(pipeline, picture.rgb(), size, chosen, args.color_fix, progress, args.wrap)
     height, width = result.shape[-2:]
-    save_picture(picture.enlarged(result[0]), target, args.quality, args.lossless)
+    save_picture(picture.enlarged(result[0], args.wrap), target, args.quality, args.lossless)
     seconds = time.perf_counter() - started
     row = {
         "input": str(source),

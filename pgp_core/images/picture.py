@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from ..canvas import resample
+from ..wrap import Wrap
 
 #: BT.601, as Pillow's own conversion to grey.
 LUMA = (0.299, 0.587, 0.114)
@@ -58,19 +59,20 @@ class Picture:
         """``(1, 3, H, W)`` float32 in [0, 1]; grey is repeated."""
         return _floats(self.pixels).expand(-1, 3, -1, -1)
 
-    def enlarged(self, rgb: torch.Tensor) -> Picture:
+    def enlarged(self, rgb: torch.Tensor, wrap: str = "none") -> Picture:
         """The result of the model as a picture of this one's kind: grey if this is grey, as deep as this,
         with this one's alpha at the new size, and its metadata.
 
         Args:
             rgb: ``(3, H, W)`` in [0, 1].
+            wrap: one of :data:`pgp_core.wrap.WRAPS`: along which axes it repeats.
         """
         if self.pixels.shape[-1] == 1:
             rgb = sum((weight * plane for weight, plane in zip(LUMA, rgb, strict=True)), torch.zeros(1))[None]
         alpha = None
         if self.alpha is not None:
             height, width = rgb.shape[-2:]
-            alpha = self._levels(resample(_floats(self.alpha[..., None]), width, height)[0])[..., 0]
+            alpha = self._levels(resample(_floats(self.alpha[..., None]), width, height, Wrap(wrap))[0])[..., 0]
         return replace(self, pixels=self._levels(rgb), alpha=alpha, frames=1)
 
     def _levels(self, x: torch.Tensor) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
