@@ -76,8 +76,8 @@ class PGPDiffSRTiling(io.ComfyNode):
                     options=list(WRAPS),
                     default="none",
                     optional=True,
-                    tooltip="The picture is a texture that repeats along these axes, from PGP-DiffSR Canvas with the same "
-                    "wrap: at every step, what lies beyond one border is what the model makes of the opposite one.",
+                    tooltip="The picture is a texture that repeats along these axes, from PGP-DiffSR Canvas with the "
+                    "same wrap: at every step, what lies beyond one border is what the model makes of the other.",
                 ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The tiled model, for a sampler.")],
