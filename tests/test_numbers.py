@@ -168,7 +168,7 @@ DIGITS = "9" * 5000
         ["train", "finetune", "x.toml", "--threads", "-1"],
         ["train", "nano", "--threads", "0"],
         ["train", "nano", "--export-cfg", "inf"],
-        ["train", "sheet", "folder", "-o", "s.png", "--seed", "-1"],
+        ["train", "sheet", "folder", "-o", "s.png", "--seed", DIGITS],
         ["plan", "build", "-o", "p.json", "--method", "dial", "--amount", "nan"],
         ["plan", "build", "-o", "p.json", "--method", "fine", "--max-params", DIGITS],
         ["guidance", "init", "-o", "g.safetensors", "--seed", str(2**64)],
