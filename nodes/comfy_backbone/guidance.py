@@ -126,7 +126,13 @@ class GuidancePatch:
         self.part = current_part()
         if self.strength != 0 and noise.ndim == 4:
             self._make(0, self._positions(0, tuple(noise.shape[-2:])))
-        return executor(noise, *args, **kwargs)
+        out = executor(noise, *args, **kwargs)
+        if isinstance(out, torch.Tensor) and not bool(out.isfinite().all()):
+            raise GuidanceError(
+                "Apply PGP-DiffSR: what was sampled is not finite: the model overflowed, or its weights, a LoRA or the "
+                "conditioning are damaged; PGP-DiffSR Tiling runs what overflows in half precision again in float32"
+            )
+        return out
 
     @torch.compiler.disable
     def __call__(self, h: torch.Tensor, options: dict[str, Any]) -> torch.Tensor:
