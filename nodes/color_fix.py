@@ -97,8 +97,9 @@ class PGPDiffSRColorFix(io.ComfyNode):
         if source.shape[1] == 4:
             alpha = source[:, 3:].to(fixed).expand(len(fixed), -1, -1, -1)
             fixed = torch.cat([fixed, alpha], 1)
-        inner = around.inner(fixed, MARGIN)
-        fixed = uncanvas(fixed, width or inner.shape[-1], height or inner.shape[-2], around)
+        # Without margins there is nothing to cut off, which is said.
+        across, down = (max(1, fixed.shape[d] - (2 * MARGIN if d in around.dims else 0)) for d in (-1, -2))
+        fixed = uncanvas(fixed, width or across, height or down, around)
         return io.NodeOutput(fixed.movedim(1, -1).contiguous())
 
 

@@ -39,7 +39,9 @@ def checked_pictures(
     """
     names = {1: "grey", 3: "RGB", 4: "RGB with alpha"}
     if not isinstance(image, torch.Tensor) or image.ndim != 4 or not image.is_floating_point():
-        shape = f"a tensor of shape {tuple(image.shape)}" if isinstance(image, torch.Tensor) else type(image).__name__
+        shape = type(image).__name__
+        if isinstance(image, torch.Tensor):
+            shape = f"{str(image.dtype).removeprefix('torch.')} of shape {tuple(image.shape)}"
         raise error(f"{who}: an image is (pictures, height, width, channels) of floats, not {shape}")
     if image.shape[-1] not in channels:
         listed = ", ".join(f"{n} ({names[n]})" for n in channels)

@@ -97,8 +97,8 @@ class Runner:
             steps, skipped steps, seconds, and the mean loss of the log's last tenth.
 
         Raises:
-            TrainingError: if the loss is not finite, or no gradient is any more, or a checkpoint cannot be written (then in all processes); the
-                last checkpoint stays.
+            TrainingError: if the loss is not finite, or no gradient is any more, or a checkpoint cannot be written
+                (then in all processes); the last checkpoint stays.
             Cancelled: after Ctrl-C; the state is saved.
         """
         main = self.accelerator.is_main_process

@@ -18,8 +18,10 @@ from .in_process import Checks
 SEED, STEPS, CFG = 4, 2, 1.5
 
 
-@pytest.mark.parametrize("wrap", ["both", "x", "none"])
-@pytest.mark.parametrize(("steps", "tile"), [(STEPS, 0), (STEPS, 192), (1, 0)])
+@pytest.mark.parametrize(
+    ("wrap", "steps", "tile"),
+    [("both", STEPS, 0), ("both", STEPS, 192), ("both", 1, 0), ("x", STEPS, 0), ("none", 1, 0)],
+)
 def test_the_nodes_do_what_the_command_line_does(wrap: str, steps: int, tile: int, checks: Checks) -> None:
     checks["wrap"]
     tensors = checks.tensors("wrap")

@@ -20,6 +20,8 @@ from pgp_pack.pgp_core.tiling import Split
 from . import scene
 
 SEED, STEPS, CFG = 4, 2, 1.5
+#: Steps and side of the tiles.
+RUNS = {"both": ((STEPS, 0), (STEPS, 192), (1, 0)), "x": ((STEPS, 0),), "none": ((1, 0),)}
 NAN, INF = float("nan"), float("inf")
 
 
@@ -28,11 +30,11 @@ def check_wrap(out: Path) -> Any:
     model, patch, vae, positive, negative = comfy_backbone.load_nano()
     picture = torch.rand(1, 12, 16, 3, generator=torch.Generator().manual_seed(2))
     tensors = {"picture": picture}
-    for wrap in ("both", "x", "none"):
+    for wrap, runs in RUNS.items():
         canvas, width, height, enlarged = PGPDiffSRCanvas.execute(picture, "scale", 4.0, 2048, "pgp-nano", wrap).args
         tensors[f"enlarged {wrap}"] = enlarged
         z_l = vae.encode(canvas)
-        for steps, tile in ((STEPS, 0), (STEPS, 192), (1, 0)):
+        for steps, tile in runs:
             guided = comfy_backbone.apply_guidance(model, patch, canvas, 1.0, 0.0, 1.0)
             if steps == 1:
                 guided = scene.with_lora(guided, nano_files.FOLDER / nano_files.S1_FILE)[0]
