@@ -7,7 +7,7 @@ import logging
 import torch
 from comfy_api.latest import io
 
-from ..pgp_core.canvas import MAX_SIDE, resample, uncanvas
+from ..pgp_core.canvas import MAX_SIDE, enlarge, uncanvas
 from ..pgp_core.checked_pictures import checked_pictures
 from ..pgp_core.color_fix import METHODS, color_fix
 from ..pgp_core.errors import PGPError
@@ -91,12 +91,12 @@ class PGPDiffSRColorFix(io.ComfyNode):
                     "PGP-DiffSR Colour Fix: with wrap the reference is the canvas, as large as the image; connect "
                     "PGP-DiffSR Canvas"
                 )
-            references = resample(references, pictures.shape[-1], pictures.shape[-2])
-        fixed = color_fix(pictures[:, :3], references[:, :3], method, wrap=around)
+            references = enlarge(references, pictures.shape[-1], pictures.shape[-2])
         source = references if references.shape[1] == 4 else pictures
-        if source.shape[1] == 4:
-            alpha = source[:, 3:].to(fixed).expand(len(fixed), -1, -1, -1)
-            fixed = torch.cat([fixed, alpha], 1)
+        alpha = source[:, 3:] if source.shape[1] == 4 else None
+        fixed = color_fix(pictures[:, :3], references[:, :3], method, alpha=alpha, wrap=around)
+        if alpha is not None:
+            fixed = torch.cat([fixed, alpha.to(fixed).expand(len(fixed), -1, -1, -1)], 1)
         # Without margins there is nothing to cut off, which is said.
         across, down = (max(1, fixed.shape[d] - (2 * MARGIN if d in around.dims else 0)) for d in (-1, -2))
         fixed = uncanvas(fixed, width or across, height or down, around)

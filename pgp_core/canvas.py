@@ -13,7 +13,8 @@ from PIL import Image
 from .errors import PGPError
 from .number import number
 from .tiling.memory import with_swap
-from .wrap import MARGIN, Wrap, whole
+from .transparency import bleed, without_ringing
+from .wrap import MARGIN, PLAIN, Wrap, whole
 
 #: A canvas is padded to a multiple of this many pixels: latents of 1/4 (nano) or 1/8, halved twice by the UNet.
 MULTIPLE = {"pgp-nano": 16, "sdxl": 32}
@@ -24,7 +25,6 @@ BORDER = {"pgp-nano": 32, "sdxl": 0}
 MIN_SCALE, MAX_SCALE = 1.0, 8.0
 #: Pixels along a side that are allowed at most; ComfyUI's own limit.
 MAX_SIDE = 16384
-_PLAIN = Wrap()
 #: Canvases in float32 that a picture takes at least, whatever the model: LQ, its features, result, result with its
 #: colours put right.
 _COPIES = 4
@@ -94,7 +94,7 @@ def resize(image: Image.Image, width: int, height: int, box: tuple[int, int, int
     return image.resize((width, height), Image.Resampling.LANCZOS, box)
 
 
-def resample(pictures: torch.Tensor, width: int, height: int, wrap: Wrap = _PLAIN) -> torch.Tensor:
+def resample(pictures: torch.Tensor, width: int, height: int, wrap: Wrap = PLAIN) -> torch.Tensor:
     """Lanczos in float32, for canvases.
 
     Args:
@@ -120,6 +120,26 @@ def resample(pictures: torch.Tensor, width: int, height: int, wrap: Wrap = _PLAI
             image = Image.fromarray(plane.float().cpu().numpy(), mode="F")
             place.copy_(torch.from_numpy(np.array(resize(image, width, height, box))))
     return out.clamp_(0, 1).to(pictures.device)
+
+
+def enlarge(pictures: torch.Tensor, width: int, height: int, wrap: Wrap = PLAIN) -> torch.Tensor:
+    """:func:`resample` for pictures that may have an alpha channel.
+
+    The visible colours are carried under what is transparent first, so that none that was hidden comes into view.
+
+    Args:
+        pictures: ``(B, C, H, W)`` in [0, 1]; the fourth of four channels is alpha, which no colour is multiplied by.
+        wrap: along which axes they repeat.
+
+    Returns:
+        ``(B, C, height, width)`` float32 in [0, 1] on the same device.
+    """
+    if pictures.shape[1] != 4:
+        return resample(pictures, width, height, wrap)
+    around = min(pictures.shape[-2:])
+    seen = wrap.inner(bleed(wrap.around(pictures, around)), around)
+    large = resample(seen, width, height, wrap)
+    return torch.cat([large[:, :3], without_ringing(pictures[:, 3:], large[:, 3:], wrap)], 1)
 
 
 def pad(rgb: torch.Tensor, multiple: int) -> torch.Tensor:
@@ -164,11 +184,11 @@ def crop(pictures: torch.Tensor, width: int, height: int) -> torch.Tensor:
     return pictures[..., top : top + height, left : left + width]
 
 
-def canvas(pictures: torch.Tensor, size: Size, model: str, wrap: Wrap = _PLAIN) -> tuple[torch.Tensor, int, int]:
+def canvas(pictures: torch.Tensor, size: Size, model: str, wrap: Wrap = PLAIN) -> tuple[torch.Tensor, int, int]:
     """Enlarge pictures to their final size and put the frame around them that a model needs.
 
     Args:
-        pictures: ``(B, C, H, W)`` in [0, 1].
+        pictures: ``(B, C, H, W)`` in [0, 1], see :func:`enlarge`.
         model: a key of :data:`MULTIPLE`.
         wrap: along which axes they repeat: there the frame is a margin of :data:`.wrap.MARGIN` from the opposite side,
             around as many pixels as a model can repeat, up to 31 more than the result has.
@@ -182,12 +202,12 @@ def canvas(pictures: torch.Tensor, size: Size, model: str, wrap: Wrap = _PLAIN) 
     width, height = size.of(pictures.shape[-1], pictures.shape[-2])
     _check_memory(len(pictures), width, height)
     across, down = (whole(n) if dim in wrap.dims else n for n, dim in ((width, -1), (height, -2)))
-    enlarged = wrap.around(resample(pictures, across, down, wrap), MARGIN)
+    enlarged = wrap.around(enlarge(pictures, across, down, wrap), MARGIN)
     others = tuple(dim for dim in (-1, -2) if dim not in wrap.dims)
     return frame(enlarged, MULTIPLE[model], BORDER[model], others), width, height
 
 
-def uncanvas(pictures: torch.Tensor, width: int, height: int, wrap: Wrap = _PLAIN) -> torch.Tensor:
+def uncanvas(pictures: torch.Tensor, width: int, height: int, wrap: Wrap = PLAIN) -> torch.Tensor:
     """The result within the frame of :func:`canvas`, of its exact size; mostly a view.
 
     Args:

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from .atomic import replacing
 from .errors import CheckpointError, PGPError, name_some
+from .finite import is_finite
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -87,6 +88,17 @@ def check_same(
     whole = [k for k in expected if not weights[k].is_floating_point()]
     if whole:
         raise error(f"{source} does not fit: these tensors hold no floating-point numbers: {name_some(whole)}")
+
+
+def check_finite(weights: Mapping[str, torch.Tensor], source: str, error: type[PGPError] = CheckpointError) -> None:
+    """Check that weights are numbers.
+
+    Raises:
+        PGPError: of the class given, naming the first few that hold NaN or infinity, and how many.
+    """
+    broken = [k for k, v in weights.items() if not is_finite(v)]
+    if broken:
+        raise error(f"{source} has weights that are not finite ({name_some(broken)}): get it again")
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

@@ -15,12 +15,16 @@ from .faithdiff import find_extras, value_path, value_shape
 from .guidance import KEY_PREFIX, METADATA_KEY
 from .safetensors_stream import write_streaming
 from .unet_diffusers import check_whole
-from .unet_file import inspect_unet, metadata_of
+from .unet_file import inspect_unet, markers_of, metadata_of
 from .weights_file import open_weights
 
 
 def convert(
-    path: Path, folder: Path, dtype: torch.dtype = torch.float16, progress: Callable[[int, int], None] | None = None
+    path: Path,
+    folder: Path,
+    dtype: torch.dtype = torch.float16,
+    progress: Callable[[int, int], None] | None = None,
+    say: Callable[[str], object] = str,
 ) -> tuple[Path, Path]:
     """Split a FaithDiff file into a UNet and a guidance file, tensor by tensor.
 
@@ -32,6 +36,7 @@ def convert(
             ``models`` does.
         dtype: of both files. The authors run float16.
         progress: called with bytes done and in all.
+        say: told what is worth knowing of the file, a line each.
 
     Returns:
         the two paths.
@@ -40,9 +45,12 @@ def convert(
         CheckpointError, GuidanceError: if the file does not fit, or nothing can be written.
     """
     with open_weights(path) as file:
+        # First, so that no other file is asked for than this one takes.
+        extras = find_extras(file)
         info = inspect_unet(file)
         check_whole(info, file)
-        extras = find_extras(file)
+        for note in info.notes:
+            say(f"{file.name}: {note}")
         unet_path, guidance_path = _places(path, folder)
         unet = {info.ldm(k): k for k in info.keys}
         guidance = {KEY_PREFIX + k: s for k, s in extras.sources.items()}
@@ -60,13 +68,16 @@ def convert(
                 progress(done, total)
             return value_path(source, file.read(source))
 
-        def write(target: Path, keys: dict[str, str], metadata: dict[str, str]) -> None:
-            shapes = {k: value_shape(s, file.shapes[s]) for k, s in keys.items()}
-            write_streaming(target, shapes, dtype, lambda k: read(keys[k]), metadata)
+        def write(target: Path, keys: dict[str, str], metadata: dict[str, str], *markers: str) -> None:
+            shapes = {k: value_shape(s, file.shapes[s]) for k, s in keys.items()} | dict.fromkeys(markers, (0,))
+            empty = torch.zeros(0)
+            write_streaming(
+                target, shapes, dtype, lambda k: empty if k in markers else read(keys[k]), metadata, file.name
+            )
 
         try:
             with replacing(unet_path) as unet_file, replacing(guidance_path) as guidance_file:
-                write(unet_file, unet, metadata_of(info, f"{path.stem} UNet"))
+                write(unet_file, unet, metadata_of(info, f"{path.stem} UNet"), *markers_of(info))
                 write(guidance_file, guidance, {METADATA_KEY: json.dumps(extras.spec.to_json())})
         except OSError as e:
             raise CheckpointError(f"{folder} cannot be written to: {e}") from None

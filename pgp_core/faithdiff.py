@@ -10,7 +10,9 @@ import torch
 
 from .errors import GuidanceError, name_some
 from .guidance import KEY_PREFIX, METADATA_KEY, Guidance, GuidanceSpec, Site
+from .prefixes import beneath, find_home
 from .weights_file import WeightsFile, count_numbered
+from .what_it_is import described
 
 #: Where the authors' file keeps what is not the UNet (the spelling is theirs). ``agg_net`` has no weights.
 ENCODER, CONDITION = "denoise_encoder.", "condition_embedding."
@@ -34,8 +36,8 @@ def guidance_spec() -> GuidanceSpec:
 
 
 def is_faithdiff(names: Iterable[str]) -> bool:
-    """Whether a file has any of FaithDiff's own groups."""
-    return any(n.startswith(GROUPS) for n in names)
+    """Whether a file has any of FaithDiff's own groups, under whatever prefix."""
+    return find_home(names, GROUPS) is not None
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,18 @@ def find_extras(file: WeightsFile) -> Extras:
     Raises:
         GuidanceError: naming the group that is missing or incomplete, or the key whose shape is wrong.
     """
+    home = find_home(file.shapes, GROUPS)
+    if home is None:
+        what = described(file.shapes)
+        raise GuidanceError(
+            f"{file.name} is no FaithDiff file{f': it holds {what}' if what else ''}, without {ENCODER.rstrip('.')} "
+            "and what belongs to it: choose FaithDiff.bin"
+        )
+    file, prefix = beneath(file, home), home.prefix
     groups = {g: {k for k in file.shapes if k.startswith(g)} for g in GROUPS}
     missing = [g.rstrip(".") for g, keys in groups.items() if not keys]
     if missing:
-        raise GuidanceError(
-            f"{file.name} is no complete FaithDiff file: it lacks {', '.join(missing)}"
-            + (" (it is a plain UNet)" if len(missing) == len(GROUPS) else "")
-        )
+        raise GuidanceError(f"{file.name} is no complete FaithDiff file: it lacks {', '.join(missing)}")
     spec = _spec(file)
     sources = {_guidance_key(k): k for keys in groups.values() for k in keys if not _inert(k)}
     twin = Guidance(spec, device="meta")
@@ -78,7 +85,7 @@ def find_extras(file: WeightsFile) -> Extras:
             raise GuidanceError(f"{file.name} does not fit: {sources[key]} has shape {tuple(found)}")
         if sources[key] not in file.floating:
             raise GuidanceError(f"{file.name} does not fit: {sources[key]} holds no floating-point numbers")
-    return Extras(spec, {k: sources[k] for k in expected})
+    return Extras(spec, {k: prefix + sources[k] for k in expected})
 
 
 def value_path(key: str, tensor: torch.Tensor) -> torch.Tensor:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from .alignment import Alignment
-from .checkpoints import check_same
+from .checkpoints import check_finite, check_same
 from .errors import GuidanceError
 from .guidance_spec import CONVOLVED, METADATA_KEY, GuidanceSpec, Site
 from .lq_adapter import LQAdapter
@@ -66,7 +66,11 @@ class Guidance(torch.nn.Module):
         return guidance
 
     def features(
-        self, lq: torch.Tensor, encoder_dtype: torch.dtype | None = None, tiles: LQTiles | None = None
+        self,
+        lq: torch.Tensor,
+        encoder_dtype: torch.dtype | None = None,
+        tiles: LQTiles | None = None,
+        sites: Sequence[int] | None = None,
     ) -> tuple[torch.Tensor, ...]:
         """LQ features for every site; independent of the timestep, so compute them once per picture.
 
@@ -74,19 +78,20 @@ class Guidance(torch.nn.Module):
             lq: ``(B, 3, H, W)`` RGB canvas in [0, 1].
             encoder_dtype: what the LQ encoder computes in, where its layers can choose; by default lq's.
             tiles: for a canvas of any size, without a gradient; None for the whole at once.
+            sites: which ones, as indices into ``spec.sites``; all of them by default.
 
         Returns:
             one ``(B, C, ceil(H / scale), ceil(W / scale))`` per site.
         """
-        wanted = {s.level for s in self.spec.sites if s.fusion != "alignment"}
+        asked = self.spec.sites if sites is None else [self.spec.sites[i] for i in sites]
+        wanted = {s.level for s in asked if s.fusion != "alignment"}
         levels: Mapping[int, torch.Tensor] = {}
         if wanted and tiles is not None:
             levels = tiles.adapter(self.lq_adapter, lq, wanted, self._ranged)
         elif wanted:
             levels = dict(enumerate(self.lq_adapter(self._ranged(lq))))
         return tuple(
-            self._encoded(lq, encoder_dtype, tiles) if s.fusion == "alignment" else levels[s.level]
-            for s in self.spec.sites
+            self._encoded(lq, encoder_dtype, tiles) if s.fusion == "alignment" else levels[s.level] for s in asked
         )
 
     def _ranged(self, lq: torch.Tensor) -> torch.Tensor:
@@ -166,12 +171,13 @@ class Guidance(torch.nn.Module):
         """Load weights as they stand in a file, keys prefixed ``pgp.``.
 
         Raises:
-            GuidanceError: naming the first few missing, foreign or misshapen keys.
+            GuidanceError: naming the first few missing, foreign, misshapen or not finite keys.
         """
         # Expected names come from a plain twin: ComfyUI's layers may have no weights before they are loaded.
         twin = Guidance(self.spec, device="meta")
         expected = {KEY_PREFIX + k: tuple(v.shape) for k, v in twin.state_dict().items()}
         check_same(expected, state_dict, source, GuidanceError)
+        check_finite(state_dict, source, GuidanceError)
         self.load_state_dict({k[len(KEY_PREFIX) :]: v for k, v in state_dict.items()}, assign=True)
         return self
 

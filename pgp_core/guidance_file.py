@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import torch
 
+from .errors import GuidanceError
 from .faithdiff import is_faithdiff, load_extras
-from .guidance import METADATA_KEY, GuidanceSpec
+from .guidance import KEY_PREFIX, METADATA_KEY, GuidanceSpec
+from .prefixes import Home, beneath, find_home
 from .weights_file import WeightsFile
+from .what_it_is import described
 
 
 def read_guidance(file: WeightsFile) -> tuple[GuidanceSpec, dict[str, torch.Tensor]]:
@@ -17,6 +20,13 @@ def read_guidance(file: WeightsFile) -> tuple[GuidanceSpec, dict[str, torch.Tens
     """
     if METADATA_KEY not in file.metadata and is_faithdiff(file.shapes):
         return load_extras(file)
+    if METADATA_KEY not in file.metadata and (what := described(file.shapes)):
+        raise GuidanceError(
+            f'{file.name} holds {what}, no PGP-DiffSR guidance (its metadata has no "{METADATA_KEY}"): choose a '
+            "guidance file or FaithDiff.bin"
+        )
     spec = GuidanceSpec.from_metadata(file.metadata, file.name)
+    home = find_home(file.shapes, (KEY_PREFIX,))
+    file = beneath(file, home or Home())
     # Copies: views would hold the whole file.
     return spec, {k: file.read(k).clone() for k in file.shapes}

@@ -13,6 +13,7 @@ from typing import Any
 
 from .errors import PlanError, name_some
 from .json_format import check_format, loads
+from .text_files import read_text
 from .topology import TOPOLOGIES, Topology, stack_order
 
 FORMAT = "pgp-diffsr/prune-plan"
@@ -197,7 +198,7 @@ def load_plan(name_or_path: str | os.PathLike[str]) -> PrunePlan:
     text = os.fspath(name_or_path)
     path = PRESET_DIR / f"{text}.json" if text in presets() else Path(text)
     try:
-        raw = path.read_text(encoding="utf-8")
+        raw = read_text(path)
     except FileNotFoundError:
         raise PlanError(f"no plan named {text}, and no such file; bundled plans: {', '.join(presets())}") from None
     except (OSError, UnicodeDecodeError) as e:

@@ -12,8 +12,13 @@ from typing import Any
 import torch
 
 from . import diffusers_folder
+from .checkpoints import check_finite
 from .conditioning import Entry
 from .errors import CheckpointError, name_some
+from .prefixes import beneath, find_home
+from .scaled_fp8 import name_quantised
+from .weights_file import open_weights
+from .what_it_is import described
 
 _log = logging.getLogger(__name__)
 _COMPONENTS = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
@@ -121,14 +126,15 @@ class _Encoder:
         from transformers import CLIPTokenizer
 
         where = folder / encoder_name
-        # A folder may hold weights in half precision alone.
-        half = not any(where.glob("model.safetensors*")) and not any(where.glob("pytorch_model.bin*"))
-        half = half and any(where.glob("model.fp16*"))
+        settings = diffusers_folder.config(where)
+        if not settings:
+            raise CheckpointError(f"{where} has no config.json: {_INSTEAD}")
+        weights = _read_weights(where, encoder_name)
         try:
             with _without_progress_bar():
                 self.tokenizer = CLIPTokenizer.from_pretrained(folder / tokenizer_name, local_files_only=True)
                 encoder, found = kind.from_pretrained(
-                    where, local_files_only=True, variant="fp16" if half else None, output_loading_info=True
+                    None, config=kind.config_class.from_dict(settings), state_dict=weights, output_loading_info=True
                 )
         # transformers lets errors of every kind through where a file is damaged.
         except Exception as e:
@@ -149,6 +155,22 @@ class _Encoder:
             text, padding="max_length", max_length=self.length, truncation=True, return_tensors="pt"
         )
         return self.encoder(tokens.input_ids.to(self.device), output_hidden_states=True)
+
+
+def _read_weights(folder: Path, part: str) -> dict[str, torch.Tensor]:
+    """An encoder's weights, without what stands before their names; transformers' own reader knows no prefixes."""
+    with open_weights(folder, part) as file:
+        home = find_home(file.shapes, ("text_model.",)) or find_home(file.shapes, ("embeddings.",))
+        if home is None:
+            what = described(file.shapes)
+            raise CheckpointError(f"{file.name} holds {f'{what}, ' if what else ''}no text encoder: {_INSTEAD}")
+        part_of = beneath(file, home)
+        if quantised := name_quantised(part_of.shapes):
+            raise CheckpointError(f"{file.name} {quantised}")
+        # The others are tables of positions, which are made anew.
+        weights = {k: part_of.read(k) for k in part_of.shapes if k in part_of.floating}
+    check_finite(weights, file.name)
+    return {k: v.half() if v.itemsize == 1 else v for k, v in weights.items()}
 
 
 @contextmanager

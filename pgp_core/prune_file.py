@@ -16,7 +16,7 @@ from .plan import PrunePlan
 from .safetensors_stream import write_streaming
 from .topology import split_block
 from .unet_diffusers import check_whole
-from .unet_file import PLAN_KEY, RENUMBERED_KEY, V_PREDICTION, ZERO_SNR, UNetInfo, inspect_unet, metadata_of
+from .unet_file import PLAN_KEY, RENUMBERED_KEY, UNetInfo, inspect_unet, markers_of, metadata_of
 from .weights_file import WeightsFile, open_weights
 
 Progress = Callable[[int, int], None]
@@ -106,9 +106,7 @@ def _write(
     dtypes = {new: file.dtypes[old] for new, old in names.items()}
     total = sum(math.prod(s) * dtypes[k].itemsize for k, s in shapes.items())
     done = 0
-    # Core's loader knows by these how the model predicts.
-    markers = [V_PREDICTION] if info.prediction == "v_prediction" else []
-    markers += [ZERO_SNR] if markers and info.zero_snr else []
+    markers = markers_of(info)
 
     def read(name: str) -> torch.Tensor:
         nonlocal done
@@ -128,6 +126,7 @@ def _write(
                 {**dtypes, **dict.fromkeys(markers, torch.float32)},
                 read,
                 metadata,
+                file.name,
             )
     except OSError as e:
         raise CheckpointError(f"{target} cannot be written: {e}") from None

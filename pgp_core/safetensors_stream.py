@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from .errors import CheckpointError
+from .finite import is_finite, not_finite
 from .weights_file import FLOATS
 
 
@@ -18,6 +20,7 @@ def write_streaming(
     dtype: torch.dtype | Mapping[str, torch.dtype],
     read: Callable[[str], torch.Tensor],
     metadata: Mapping[str, str],
+    source: str = "this model",
 ) -> None:
     """Write a file whose tensors are asked for one at a time and need never be together in memory.
 
@@ -26,9 +29,11 @@ def write_streaming(
         shapes: names in the order in which they are written.
         dtype: of all tensors, or of each; one of :data:`pgp_core.weights_file.FLOATS`.
         read: gives a tensor of the shape promised; it is converted.
+        source: what to call what is read, in errors.
 
     Raises:
         OSError: if it cannot be written.
+        CheckpointError: if a tensor holds NaN or infinity, or too large numbers for its type.
     """
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     offset = 0
@@ -44,8 +49,11 @@ def write_streaming(
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
         for name, shape in shapes.items():
-            tensor = read(name).to(dtypes[name]).contiguous()
+            before = read(name)
+            tensor = before.to(dtypes[name]).contiguous()
             if tuple(tensor.shape) != tuple(shape):
                 raise ValueError(f"{name} has shape {tuple(tensor.shape)}, {tuple(shape)} was promised")
+            if not is_finite(tensor):
+                raise CheckpointError(not_finite(source, name, before, dtypes[name]))
             if tensor.numel():
                 file.write(tensor.flatten().view(torch.uint8).numpy().data)

@@ -80,6 +80,7 @@ def euler(
     progress: Progress | None = None,
     latent_std: float = 0.0,
     zero_snr: bool = False,
+    spacing: str = "leading",
     margin: int = 0,
 ) -> torch.Tensor:
     """Sample a latent with diffusers' Euler scheduler and FaithDiff's schedule.
@@ -98,6 +99,7 @@ def euler(
         progress: called after each step.
         latent_std: see :func:`pgp_core.schedule.start_gain`.
         zero_snr: the model's noise schedule ends in pure noise.
+        spacing: of the timesteps, by diffusers' names.
         margin: latent positions of the margins where ``options.wrap`` makes the canvas repeat.
 
     Raises:
@@ -110,7 +112,7 @@ def euler(
         beta_end=schedule.BETA_END,
         beta_schedule="scaled_linear",
         prediction_type=prediction,
-        timestep_spacing="leading",
+        timestep_spacing=spacing,
         steps_offset=1,
         rescale_betas_zero_snr=zero_snr,
     )

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -101,17 +100,13 @@ def find_unet(files: Files, say: Say) -> FoundUNet:
     Raises:
         CheckpointError, PlanError: if there is no SDXL-shaped UNet, or the plan does not fit.
     """
-    opened, scheduler = _unet_file(files)
+    opened = _unet_file(files)
     with opened() as file:
         info = inspect_unet(file, files.plan)
+    for note in info.notes:
+        say(f"{info.name}: {note}")
     if info.shape.topology is not SDXL:
         raise CheckpointError(f"{info.name} is {info.shape.topology.name}'s UNet: leave out --model to use it")
-    if scheduler:
-        info = replace(
-            info,
-            prediction=str(scheduler.get("prediction_type", info.prediction)),
-            zero_snr=bool(scheduler.get("rescale_betas_zero_snr", info.zero_snr)),
-        )
     if info.prediction not in ("epsilon", "v_prediction"):
         raise CheckpointError(f"{info.name} predicts {info.prediction!r}; epsilon and v_prediction are known")
     if info.prediction != "epsilon" or info.zero_snr:
@@ -119,17 +114,14 @@ def find_unet(files: Files, say: Say) -> FoundUNet:
     return FoundUNet(info, opened)
 
 
-def _unet_file(files: Files) -> tuple[Callable[[], AbstractContextManager[WeightsFile]], dict[str, Any]]:
-    """How to open the UNet's file, and the settings of the scheduler that belongs to it."""
-    if files.model is not None:
-        return partial(open_weights, files.model), {}
-    if files.sdxl is None:
+def _unet_file(files: Files) -> Callable[[], AbstractContextManager[WeightsFile]]:
+    """How to open the UNet's file."""
+    path = files.model or files.sdxl
+    if path is None:
         raise CheckpointError("there is no UNet: give --model FILE or --sdxl DIR")
-    if not files.sdxl.is_dir():
-        return partial(open_weights, files.sdxl), {}
-    folder = diffusers_folder.component(files.sdxl, "unet", "give the UNet with --model")
-    scheduler = diffusers_folder.config(files.sdxl / "scheduler", "scheduler_config.json")
-    return partial(diffusers_folder.open_component, folder), scheduler
+    if files.model is None and diffusers_folder.is_pipeline(path):
+        diffusers_folder.component(path, "unet", "give the UNet with --model")
+    return partial(open_weights, path)
 
 
 # -- guidance ------------------------------------------------------------------------------------------------
@@ -248,11 +240,9 @@ def read_vae(files: Files, device: torch.device | str) -> VAE:
     path = files.vae or files.sdxl
     if path is None:
         raise CheckpointError("there is no VAE: give --vae FILE, or --sdxl DIR or CHECKPOINT")
-    if files.vae is None and path.is_dir():
-        path = diffusers_folder.component(path, "vae", "give one with --vae")
-    elif path.is_dir() and (path / "vae").is_dir():
-        path = path / "vae"
-    return load_vae(path, device)
+    if files.vae is None and diffusers_folder.is_pipeline(path):
+        diffusers_folder.component(path, "vae", "give one with --vae")
+    return load_vae(path, device, *(("give one with --vae",) if files.vae is None else ()))
 
 
 def read_prompts(
@@ -310,5 +300,9 @@ def check_together(files: Files) -> None:
     for path in (files.model, files.sdxl, files.guidance, files.vae, *files.loras, files.semantic_lora):
         if path is not None and not path.exists():
             raise PGPError(f"there is no {path}: nothing is downloaded, give a file on this machine")
-    if files.model is not None and files.model.is_dir():
-        raise PGPError(f"{files.model} is a folder: give it as --sdxl, and a file as --model")
+    sdxl = files.sdxl
+    if sdxl is not None and sdxl.is_dir() and not diffusers_folder.is_pipeline(sdxl):
+        # Says what is wrong with one that holds no weights at all.
+        diffusers_folder.find_weights(sdxl)
+        whole = sdxl.parent if diffusers_folder.is_pipeline(sdxl.parent) else "a whole diffusers folder or a checkpoint"
+        raise PGPError(f"{sdxl} holds one component: give {whole} as --sdxl, or this one as --model or --vae")

@@ -48,12 +48,13 @@ class SDXLPipeline:
         s1_timestep: int | None = None,
         semantic: Beside | None = None,
         dial: Dial | None = None,
+        spacing: str = "leading",
     ):
         self.unet, self.vae, self.guidance = unet, vae, guidance
         self.positive, self.negative = positive, negative
         #: Of the plan, or of the UNet's file.
         self.name = name
-        self.prediction, self.zero_snr = prediction, zero_snr
+        self.prediction, self.zero_snr, self.spacing = prediction, zero_snr, spacing
         #: At which the model works in one step; None for Euler's steps.
         self.s1_timestep = s1_timestep
         #: The second LoRA where the dial takes two predictions, else None.
@@ -125,6 +126,7 @@ class SDXLPipeline:
             timestep if one_step else None,
             semantic,
             dial,
+            found.info.spacing,
         )
 
     @property
@@ -189,7 +191,8 @@ class SDXLPipeline:
             pixel = denoiser if self.semantic is None else self.semantic.without(denoiser)
             z_h = restore_once(dialled(pixel, denoiser, self.dial), z_l, self.s1_timestep, watched)
         else:
-            z_h = euler(denoiser, z_l, self.prediction, options, watched, zero_snr=self.zero_snr, margin=margin)
+            how = {"zero_snr": self.zero_snr, "spacing": self.spacing, "margin": margin}
+            z_h = euler(denoiser, z_l, self.prediction, options, watched, **how)
         return self.vae.decode(z_h)[..., :height, :width].clamp(0, 1).cpu()
 
     def defaults(self) -> SampleOptions:

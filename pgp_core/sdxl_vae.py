@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from . import diffusers_folder
-from .checkpoints import check_same
+from .checkpoints import check_finite, check_same
 from .errors import CheckpointError, PGPError
+from .prefixes import find_home
+from .scaled_fp8 import name_quantised
 from .weights_file import WeightsFile, count_numbered, open_weights
+from .what_it_is import VAE_HEADS, described
 
 #: SDXL's, where no configuration says another.
 SCALING_FACTOR = 0.13025
 #: Pixels along a side beyond which the VAE works tile by tile; its memory then grows no more.
 TILE = 1024
-#: Prefixes under which checkpoints keep a VAE.
-PREFIXES = ("first_stage_model.", "vae.", "")
 
 #: What diffusers called the attention's layers before 0.18.
 _OLD_NAMES = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
@@ -82,20 +82,25 @@ def _finite(x: torch.Tensor, does: str) -> torch.Tensor:
     return x
 
 
-def load_vae(path: Path, device: torch.device | str = "cpu") -> VAE:
+def load_vae(
+    path: Path, device: torch.device | str = "cpu", instead: str = "give SDXL's VAE, or a whole checkpoint"
+) -> VAE:
     """A VAE from one file (its own, or a whole checkpoint) or from a folder (diffusers' ``vae``).
 
     Its sizes are read from the weights. A folder's ``config.json`` says how latents are scaled; a file is taken to be
     SDXL's.
 
+    Args:
+        instead: what to do where there is none, for the error.
+
     Raises:
         CheckpointError: if there is no VAE of SDXL's kind in it.
     """
-    opened: AbstractContextManager[WeightsFile]
-    opened = diffusers_folder.open_component(path) if path.is_dir() else open_weights(path)
-    settings = diffusers_folder.config(path) if path.is_dir() else {}
-    with opened as file:
-        weights = _diffusers_names(_read(file), file.name)
+    folder = path / "vae" if (path / "vae").is_dir() else path if path.is_dir() else path.parent
+    # A file's configuration lies beside it in a diffusers folder, and nowhere else.
+    settings = diffusers_folder.config(folder) if path.is_dir() or folder.name == "vae" else {}
+    with open_weights(path, "vae") as file:
+        weights = _diffusers_names(_read(file, instead), file.name)
         module = _build(weights, file.name)
         check_same({k: tuple(v.shape) for k, v in module.state_dict().items()}, weights, file.name)
     module.load_state_dict(weights, assign=True)
@@ -107,17 +112,22 @@ def load_vae(path: Path, device: torch.device | str = "cpu") -> VAE:
     return VAE(module.to(device), scaling, shift)
 
 
-def _read(file: WeightsFile) -> dict[str, torch.Tensor]:
+def _read(file: WeightsFile, instead: str) -> dict[str, torch.Tensor]:
     """The VAE's tensors without prefix, float32."""
-    for prefix in PREFIXES:
-        keys = [k for k in file.shapes if k.startswith((prefix + "encoder.", prefix + "decoder."))]
-        if prefix + "decoder.conv_in.weight" in keys:
-            keys += [k for k in file.shapes if k.startswith((prefix + "quant_conv.", prefix + "post_quant_conv."))]
-            broken = [k for k in keys if k not in file.floating]
-            if broken:
-                raise CheckpointError(f"{file.name}: {broken[0]} holds no floating-point numbers")
-            return {k[len(prefix) :]: file.read(k).to(torch.float32, copy=True) for k in keys}
-    raise CheckpointError(f"{file.name} holds no VAE: give one with --vae")
+    home = find_home(file.shapes, VAE_HEADS)
+    if home is None:
+        what = described(file.shapes)
+        raise CheckpointError(f"{file.name} holds {f'{what}, ' if what else ''}no VAE: {instead}")
+    parts = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
+    keys = [k for k in file.shapes if k.startswith(tuple(home.prefix + p for p in parts))]
+    if quantised := name_quantised(keys):
+        raise CheckpointError(f"{file.name} {quantised}")
+    broken = [k for k in keys if k not in file.floating]
+    if broken:
+        raise CheckpointError(f"{file.name}: {broken[0]} holds no floating-point numbers")
+    weights = {k[len(home.prefix) :]: file.read(k).to(torch.float32, copy=True) for k in keys}
+    check_finite(weights, file.name)
+    return weights
 
 
 def _diffusers_names(weights: dict[str, torch.Tensor], source: str) -> dict[str, torch.Tensor]:

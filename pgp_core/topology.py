@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .errors import CheckpointError, name_some
+from .what_it_is import kind_of
 
 Scheme = Literal["diffusers", "ldm"]
-
-#: Prefixes under which checkpoints keep a UNet; files of ours carry none.
-PREFIXES = ("model.diffusion_model.", "diffusion_model.", "unet.")
 
 _BLOCK = re.compile(r"^(?P<stack>.+)\.transformer_blocks\.(?P<number>\d{1,4})\.")
 
@@ -42,12 +40,6 @@ _FIXED = {
     "mid_block.attentions.0": "middle_block.1",
     "mid_block.resnets.1": "middle_block.2",
 }
-#: Beginnings of names in files that people take for a UNet's.
-_OTHERS = {
-    "guidance": ("pgp.",),
-    "a VAE": ("encoder.conv_in.", "decoder.conv_in.", "first_stage_model."),
-    "a text encoder": ("text_model.", "cond_stage_model.", "conditioner.", "encoder.block."),
-}
 _RESNET_LDM = {v: k for k, v in _RESNET.items()}
 _FIXED_LDM = {v: k for k, v in _FIXED.items()}
 
@@ -65,22 +57,10 @@ def scheme_of(keys: Iterable[str]) -> Scheme:
         return "ldm"
     if any(k.startswith("down_blocks.") for k in keys):
         return "diffusers"
-    heads = ("double_blocks.", "joint_blocks.", "transformer_blocks.")
-    if any(k.startswith((*heads, *(p + h for p in PREFIXES for h in heads))) for k in keys):
-        raise CheckpointError("this file holds a diffusion transformer; PGP-DiffSR needs an SDXL-shaped UNet")
-    for what, names in _OTHERS.items():
-        if any(k.startswith(names) for k in keys):
-            raise CheckpointError(f"this file holds {what}, no UNet: choose the UNet's file or a whole checkpoint")
+    kind = kind_of(keys)
+    if kind is not None:
+        raise CheckpointError(f"this file holds {kind.what}, no UNet: {kind.advice}")
     raise CheckpointError(f"this file holds no UNet: its keys are {name_some(keys)}")
-
-
-def strip_prefix(keys: Iterable[str]) -> str:
-    """The prefix of :data:`PREFIXES` under which the UNet's keys stand, or ``""``."""
-    keys = list(keys)
-    for prefix in PREFIXES:
-        if any(k.startswith((prefix + "input_blocks.", prefix + "down_blocks.")) for k in keys):
-            return prefix
-    return ""
 
 
 @dataclass(frozen=True)

@@ -11,21 +11,19 @@ from .errors import CheckpointError, name_some
 from .faithdiff import GROUPS
 from .json_format import loads, parse_metadata
 from .plan import PrunePlan, StackPlan
-from .schedule import PREDICTIONS
-from .topology import SDXL, TOPOLOGIES, KeyMap, Scheme, scheme_of, split_block, stacks_of, strip_prefix
+from .prediction import MARKERS, V_PREDICTION, ZERO_SNR, told
+from .prefixes import Home, beneath, find_home
+from .scaled_fp8 import name_quantised
+from .topology import SDXL, TOPOLOGIES, KeyMap, Scheme, scheme_of, split_block, stacks_of
 from .unet_shape import NANO_SHAPE, SDXL_SHAPE, UNetShape
 from .weights_file import WeightsFile
+from .what_it_is import OTHER_PARTS, UNET_HEADS, kind_of
 
 PLAN_KEY, MODEL_KEY = "pgp.plan", "pgp.model"
+#: A UNet's first weight, in both schemes.
+_FIRST = {"conv_in.weight", "input_blocks.0.0.weight"}
 #: On files whose blocks do not bear their original numbers (``pgp-diffsr export --renumber``).
 RENUMBERED_KEY = "pgp.renumbered"
-
-#: Empty or scalar tensors by which checkpoints say how they predict; core's own.
-V_PREDICTION, ZERO_SNR = "v_pred", "ztsnr"
-_EDM = ("edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
-_MARKERS = (V_PREDICTION, ZERO_SNR, *_EDM)
-#: Endings of what quantised files hold beside weights.
-_QUANTISED = (".comfy_quant", ".scale_weight", ".weight_scale", "scaled_fp8", ".absmax", ".quant_state")
 
 
 @dataclass(frozen=True)
@@ -41,6 +39,8 @@ class UNetInfo:
         latent_std: see :func:`pgp_core.schedule.start_gain`.
         prefix, scheme, names: how the file names its tensors.
         keys: the file's names of the tensors to load.
+        spacing: of the timesteps as its diffusers folder has it, by diffusers' names.
+        notes: what is to be said of the file, a line each.
     """
 
     name: str
@@ -53,6 +53,8 @@ class UNetInfo:
     scheme: Scheme
     names: KeyMap
     keys: tuple[str, ...]
+    spacing: str = "leading"
+    notes: tuple[str, ...] = ()
 
     def ldm(self, key: str) -> str:
         """LDM name, without prefix, of one of the file's keys."""
@@ -87,19 +89,14 @@ def _inspect(file: WeightsFile, plan: PrunePlan | None) -> UNetInfo:
         raise CheckpointError(
             f"{file.name} has renumbered blocks (export --renumber), for other tools: use the file it was made from"
         )
-    prefix = strip_prefix(file.shapes)
-    bare = {k[len(prefix) :]: v for k, v in file.shapes.items() if k.startswith(prefix) and not k.startswith(GROUPS)}
-    quantised = [k for k in bare if k.endswith(_QUANTISED)]
-    if quantised:
-        raise CheckpointError(
-            f"{file.name} is quantised ({name_some(quantised)}): load it with core's own loader, or take the "
-            "unquantised file and choose weight_dtype fp8"
-        )
-    if any(k in file.shapes for k in _EDM):
-        raise CheckpointError(
-            f"{file.name} is an EDM model (Playground 2.5 is one); SDXL's own noise schedule is needed"
-        )
-    bare = {k: v for k, v in bare.items() if k not in _MARKERS}
+    home = find_home(file.shapes, UNET_HEADS)
+    prefix = home.prefix if home else ""
+    found = beneath(file, home or Home()).shapes
+    bare = {k: v for k, v in found.items() if not k.startswith((*GROUPS, *OTHER_PARTS)) and k not in MARKERS}
+    if not bare.keys() & _FIRST and (kind := kind_of(bare or file.shapes)):
+        raise CheckpointError(f"{file.name} holds {kind.what}, no UNet: {kind.advice}")
+    if home and (quantised := name_quantised(bare)):
+        raise CheckpointError(f"{file.name} {quantised}")
     scheme, names = scheme_of(bare), KeyMap.of(bare)
     if names.resnets != 2:
         raise CheckpointError(f"its UNet has {names.resnets} residual blocks a level, SDXL has 2")
@@ -108,6 +105,7 @@ def _inspect(file: WeightsFile, plan: PrunePlan | None) -> UNetInfo:
         raise CheckpointError(f"these tensors hold no floating-point numbers: {name_some(whole)}")
     shape = _shape(bare, scheme, names)
     about = _about(file)
+    sampling = told(file, prefix, about)
     stacks = stacks_of(bare)
     own = _own_plan(file, stacks, shape)
     kept = own if plan is None else _narrowed(own, plan, stacks, file.name)
@@ -124,20 +122,19 @@ def _inspect(file: WeightsFile, plan: PrunePlan | None) -> UNetInfo:
     twice = bare.keys() - renamed.values()
     if twice:
         raise CheckpointError(f"these tensors are in it twice, under two spellings: {name_some(twice)}")
-    prediction = about.get("prediction", "v_prediction" if V_PREDICTION in file.shapes else "epsilon")
-    if prediction not in PREDICTIONS:
-        raise CheckpointError(f"{file.name} predicts {prediction!r}, which this release does not know: update")
     return UNetInfo(
         name=file.name,
         shape=shape,
         plan=kept,
-        prediction=prediction,
-        zero_snr=ZERO_SNR in file.shapes,
+        prediction=sampling.prediction,
+        zero_snr=sampling.zero_snr,
         latent_std=float(about.get("latent_std", 0)),
         prefix=prefix,
         scheme=scheme,
         names=names,
         keys=tuple(prefix + k for k in bare if stays(k)),
+        spacing=sampling.spacing,
+        notes=tuple(n for n in (*file.notes, home.note if home else "", *sampling.notes) if n),
     )
 
 
@@ -164,6 +161,9 @@ def _shape(bare: Mapping[str, tuple[int, ...]], scheme: Scheme, names: KeyMap) -
         key = names.to_ldm(name) if scheme == "ldm" else name
         found = bare.get(key)
         if found is None:
+            kind = kind_of(bare)
+            if kind is not None:
+                raise CheckpointError(f"it holds {kind.what}, no UNet (it lacks {key}): {kind.advice}")
             raise CheckpointError(f"it lacks {key}, so it holds no whole SDXL-shaped UNet")
         if len(found) <= axis or not 1 <= found[axis] <= 65536:
             raise CheckpointError(f"{key} has the impossible shape {tuple(found)}")
@@ -255,6 +255,16 @@ def metadata_of(info: UNetInfo, title: str) -> dict[str, str]:
         "modelspec.prediction_type": {"v_prediction": "v"}.get(info.prediction, info.prediction),
         PLAN_KEY: json.dumps(info.plan.to_json()),
         MODEL_KEY: json.dumps(
-            {"topology": info.shape.topology.name, "prediction": info.prediction, "latent_std": info.latent_std}
+            {
+                "topology": info.shape.topology.name,
+                "prediction": info.prediction,
+                "latent_std": info.latent_std,
+                **({"zero_snr": True} if info.zero_snr else {}),
+            }
         ),
     }
+
+
+def markers_of(info: UNetInfo) -> tuple[str, ...]:
+    """Names of the empty tensors by which a file of this UNet tells core's loader how it is sampled."""
+    return (V_PREDICTION,) * (info.prediction == "v_prediction") + (ZERO_SNR,) * info.zero_snr

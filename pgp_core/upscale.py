@@ -42,8 +42,8 @@ def upscale(
     """Enlarge and restore pictures; ComfyUI's shipped workflows do the same with their nodes.
 
     Args:
-        pictures: ``(B, 3, H, W)`` RGB in [0, 1]. Each is restored by itself, with the same seed: what it becomes
-            does not depend on the others.
+        pictures: ``(B, 3, H, W)`` RGB in [0, 1], or ``(B, 4, H, W)`` with alpha, which no colour is multiplied by. Each
+            is restored by itself, with the same seed: what it becomes does not depend on the others.
         size: of the result.
         options, progress: see :meth:`pgp_core.nano_pipeline.NanoPipeline.restore` and
             :meth:`pgp_core.sdxl_pipeline.SDXLPipeline.restore`.
@@ -51,7 +51,8 @@ def upscale(
         wrap: one of :data:`pgp_core.wrap.WRAPS`: along which axes the pictures repeat, so that the results do.
 
     Returns:
-        ``(B, 3, height, width)`` float32 on the CPU, in [0, 1], of exactly the size asked for.
+        ``(B, C, height, width)`` float32 on the CPU, in [0, 1], of exactly the size asked for; alpha is enlarged, and
+        what is seen does not depend on the colours under what is transparent.
 
     Raises:
         PGPError: if the size is out of range.
@@ -63,10 +64,12 @@ def upscale(
         options = replace(pipeline.defaults() if options is None else options, wrap=wrap)
     for picture in pictures:
         lq, width, height = canvas.canvas(picture[None], size, pipeline.canvas_kind, around)
-        restored = pipeline.restore(lq, options, progress)
+        rgb, alpha = lq[:, :3], lq[:, 3:].cpu() if lq.shape[1] == 4 else None
+        restored = pipeline.restore(rgb, options, progress)
         if not bool(restored.isfinite().all()):
             raise PGPError("the result is not finite: one of the model's files is damaged")
         # Before the frame is cut off, as the nodes do it: both look at the same pixels.
-        fixed = color_fix(restored, lq.cpu(), fix, wrap=around)
+        fixed = color_fix(restored, rgb.cpu(), fix, alpha=alpha, wrap=around)
+        fixed = fixed if alpha is None else torch.cat([fixed, alpha], 1)
         results.append(canvas.uncanvas(fixed, width, height, around))
     return torch.cat(results)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
@@ -16,7 +16,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from .boundary import first_line
+from .diffusers_folder import Found, find_weights
 from .errors import CheckpointError, name_some
+from .file_kinds import LENGTH, is_safetensors, is_torch, refuse_others
+from .finite import is_finite, not_finite
+from .prefixes import without_wrappers
+from .scaled_fp8 import without_scales
 
 #: Bytes of a mapped file that may be in memory beside what they become.
 _GROUP = 1 << 28
@@ -29,8 +34,8 @@ FLOATS = {
     torch.float8_e4m3fn: "F8_E4M3",
     torch.float8_e5m2: "F8_E5M2",
 }
-#: Keys under which trainers wrap a state dict.
-_WRAPPERS = ("state_dict", "module", "model")
+#: How deep trainers wrap state dicts in each other.
+_DEEPEST = 6
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,8 @@ class WeightsFile:
             file's type cannot be read.
         mapped: whether the file is read as it is asked for; else the whole is in memory.
         dtypes: of the tensors in ``floating``; empty where the reader does not say.
+        scheduler: settings of the scheduler of the diffusers folder that the file lies in; empty where it lies in none.
+        notes: what is to be said of the file, a line each.
     """
 
     name: str
@@ -55,13 +62,18 @@ class WeightsFile:
     metadata: Mapping[str, str] = field(default_factory=dict)
     mapped: bool = True
     dtypes: Mapping[str, torch.dtype] = field(default_factory=dict)
+    scheduler: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
-def check_file(path: Path) -> None:
+def check_file(path: Path) -> bytes:
     """Refuse what is no file of weights at first sight.
 
+    Returns:
+        the file's first bytes.
+
     Raises:
-        CheckpointError: if there is no file, or it is a folder, empty, or GGUF.
+        CheckpointError: if there is no file, or it is a folder, empty, or of a kind that holds no weights.
     """
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder: choose a file")
@@ -69,15 +81,13 @@ def check_file(path: Path) -> None:
         raise CheckpointError(f"there is no file {path}: it is missing or was moved")
     try:
         with path.open("rb") as file:
-            start = file.read(4)
+            start = file.read(LENGTH)
     except OSError as e:
         raise CheckpointError(f"{path} cannot be read: {e.strerror or e}") from None
     if not start:
         raise CheckpointError(f"{path.name} is empty: get it again")
-    if start == b"GGUF":
-        raise CheckpointError(
-            f"{path.name} is quantised (GGUF): take the unquantised file and choose weight_dtype fp8 to save memory"
-        )
+    refuse_others(path, start)
+    return start
 
 
 def count_numbered(names: Iterable[str], pattern: str) -> int:
@@ -86,18 +96,58 @@ def count_numbered(names: Iterable[str], pattern: str) -> int:
 
 
 @contextmanager
-def open_weights(path: str | os.PathLike[str]) -> Iterator[WeightsFile]:
-    """Open a ``.safetensors`` or ``.sft`` file, or one of ``torch.save`` (``.bin``, ``.pt``, ``.pth``, ``.ckpt``).
+def open_weights(path: str | os.PathLike[str], part: str = "unet") -> Iterator[WeightsFile]:
+    """Open a ``.safetensors`` or ``.sft`` file, or one of ``torch.save`` (``.bin``, ``.pt``, ``.pth``, ``.ckpt``); a
+    folder of diffusers; an index of shards, or one shard, for all of them.
 
     Files are mapped into memory, not read; of ``torch.save``'s older format, which cannot be mapped, the whole
-    is read.
+    is read. Names are without what wrappers of modules add to them, and fp8 with scales is what it stands for.
+
+    Args:
+        part: the component that is taken of a folder that holds a whole pipeline.
 
     Raises:
         CheckpointError: if the file is missing, damaged, or holds anything but tensors.
     """
-    path = Path(path)
-    check_file(path)
-    if path.suffix.lower() in (".safetensors", ".sft"):
+    found = find_weights(Path(path), part)
+    with ExitStack() as stack:
+        yield together([stack.enter_context(_open_file(p)) for p in found.files], found)
+
+
+def together(files: Sequence[WeightsFile], found: Found) -> WeightsFile:
+    """The open files of one model as one, as :func:`open_weights` gives it.
+
+    Raises:
+        CheckpointError: if a tensor is in more than one, or under two names.
+    """
+    holder: dict[str, WeightsFile] = {}
+    for file in files:
+        if twice := holder.keys() & file.shapes.keys():
+            raise CheckpointError(f"{found.name} has {name_some(twice)} in two of its files: get them again")
+        holder |= dict.fromkeys(file.shapes, file)
+    joined = WeightsFile(
+        found.name,
+        {key: file.shapes[key] for key, file in holder.items()},
+        frozenset(key for key, file in holder.items() if key in file.floating),
+        lambda key: holder[key].read(key),
+        {key: text for file in reversed(files) for key, text in file.metadata.items()},
+        all(file.mapped for file in files),
+        {key: file.dtypes[key] for key, file in holder.items() if key in file.dtypes},
+        found.scheduler,
+        (found.note,) if found.note else (),
+    )
+    return without_scales(without_wrappers(joined))
+
+
+@contextmanager
+def _open_file(path: Path) -> Iterator[WeightsFile]:
+    """One file, by what it begins with where that says it, else by its ending."""
+    start = check_file(path)
+    named = path.suffix.lower() in (".safetensors", ".sft")
+    if named and is_torch(start):
+        # PyTorch goes by the name.
+        raise CheckpointError(f"{path.name} is a PyTorch file under another name: rename it to {path.stem}.bin")
+    if named or is_safetensors(start):
         with _open_safetensors(path) as file:
             yield file
     else:
@@ -155,12 +205,7 @@ def _open_torch(path: Path) -> WeightsFile:
         # Its UnpicklingError begins with advice to load the file unsafely.
         why = "its pickle is wrong" if isinstance(e, UnpicklingError) else first_line(e)
         raise CheckpointError(f"{path.name} is damaged or no PyTorch file ({why}): get it again") from None
-    for wrapper in _WRAPPERS:
-        if isinstance(data, dict) and isinstance(data.get(wrapper), dict):
-            data = data[wrapper]
-    if not isinstance(data, dict) or not data:
-        raise CheckpointError(f"{path.name} holds no weights")
-    weights = {k: v for k, v in data.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
+    weights = dict(_tensors(data))
     if not weights:
         raise CheckpointError(f"{path.name} holds no weights")
     odd = [k for k, v in weights.items() if v.layout != torch.strided or v.is_meta]
@@ -179,6 +224,19 @@ def _open_torch(path: Path) -> WeightsFile:
     )
 
 
+def _tensors(data: Any, before: str = "", depth: int = 0) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors in state dicts that trainers put into each other, named by the way to them."""
+    if not isinstance(data, dict) or depth > _DEEPEST:
+        return
+    for key, value in data.items():
+        if not isinstance(key, str):
+            continue
+        if isinstance(value, torch.Tensor):
+            yield before + key, value
+        else:
+            yield from _tensors(value, f"{before}{key}.", depth + 1)
+
+
 def read_converted(
     opened: Callable[[], AbstractContextManager[WeightsFile]],
     names: Mapping[str, str],
@@ -193,6 +251,9 @@ def read_converted(
     Args:
         opened: opens the file, as often as it is called.
         names: the file's names, and what they are to be called.
+
+    Raises:
+        CheckpointError: if one holds NaN or infinity, or too large numbers for the type.
     """
     todo, out = list(names), {}
     while todo:
@@ -202,6 +263,9 @@ def read_converted(
                 key = todo.pop(0)
                 tensor = file.read(key)
                 read += tensor.nbytes
-                out[names[key]] = tensor.to(device, dtype, copy=True)
-                del tensor
+                converted = tensor.to(device, dtype, copy=True)
+                if not is_finite(converted):
+                    raise CheckpointError(not_finite(file.name, key, tensor, dtype))
+                out[names[key]] = converted
+                del tensor, converted
     return out

@@ -64,6 +64,10 @@ class Wrap:
         return self.around(self.inner(x, margin), margin)
 
 
+#: Of what repeats nowhere.
+PLAIN = Wrap()
+
+
 def whole(size: int) -> int:
     """The least number of pixels that can repeat and is not below ``size``."""
     return -(-size // MULTIPLE) * MULTIPLE

@@ -301,6 +301,21 @@ def test_a_batch_waits_as_long_as_its_hardest_picture_may() -> None:
     assert {made(scores[:1], y0=torch.zeros(2, 4, 64, 64)).group(t) for t in tiles} == {EASY}
 
 
+def test_what_stands_for_some_of_the_pictures_is_theirs() -> None:
+    y0 = torch.arange(3.0)[:, None, None, None].expand(3, 4, 32, 32)
+    groups = Groups(torch.zeros(1, 1, 32, 32), y0, Split(1.0, 0.0), (0.1, 4.0), 1)
+    assert groups.pictures == 3
+    groups.begin(LADDER)
+    tile = grid(32, 32, 16, 4)[0]
+    # Two chunks of the third picture and the first.
+    got = groups.skip(tile, 9.0, torch.zeros(4, 4, 16, 16), (2, 0))
+    assert got is not None
+    assert [float(x.mean()) for x in got] == [2, 0, 2, 0]
+    groups.begin(LADDER, (1, 3))
+    got = groups.skip(tile, 9.0, torch.zeros(1, 4, 16, 16), (1,))
+    assert got is not None and float(got.mean()) == 2
+
+
 def test_maps_and_masks_of_another_size() -> None:
     ramp = torch.linspace(0, 1, 8).expand(1, 1, 4, 8)
     assert fitted(ramp, 64, 128).shape == (1, 1, 64, 128)

@@ -131,6 +131,17 @@ def test_features_of_a_batch_are_those_of_its_pictures() -> None:
                 rounding.assert_same(whole[i : i + 1], alone, rounding.NETWORK)
 
 
+def test_features_of_some_sites_are_those_of_all() -> None:
+    guidance = trained(TWO_SITES)
+    lq = draw(12, 1, 3, 32, 48)
+    with torch.no_grad():
+        conv_in, down = guidance.features(lq)
+        (alone,) = guidance.features(lq, sites=[1])
+        turned = guidance.features(lq, sites=[1, 0])
+    assert torch.equal(alone, down)
+    assert torch.equal(turned[0], down) and torch.equal(turned[1], conv_in)
+
+
 # -- inside a diffusers UNet -------------------------------------------------------------------------------
 
 MakeUNet = Callable[..., torch.nn.Module]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgp_core.errors import CheckpointError
-from pgp_core.topology import NANO, SDXL, KeyMap, scheme_of, split_block, stacks_of, strip_prefix
+from pgp_core.topology import NANO, SDXL, KeyMap, scheme_of, split_block, stacks_of
 
 #: unet/config.json of SDXL base 1.0 as published.
 SDXL_CONFIG = {
@@ -337,14 +337,7 @@ def test_a_stack_in_a_strange_place_is_refused(foreign: str, ldm: bool, sdxl_key
         stacks_of([*keys, foreign])
 
 
-# -- prefixes and sites ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("prefix", ["", "model.diffusion_model.", "diffusion_model.", "unet."])
-@pytest.mark.parametrize("key", ["input_blocks.0.0.weight", "down_blocks.0.resnets.0.conv1.weight"])
-def test_strip_prefix(prefix: str, key: str) -> None:
-    others = ["first_stage_model.encoder.conv_in.weight", "conditioner.embedders.0.x"] if prefix else []
-    assert strip_prefix(iter([*others, prefix + key])) == prefix
+# -- sites ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 Tested with ComfyUI 0.33. Everything touched: ``comfy.supported_models.SDXL`` and ``comfy.model_base`` (building a
 MODEL: ``model``), ``comfy.model_patcher`` and ``comfy.model_management`` (who owns weights), the UNet's
-``input_block_patch`` and the ``OUTER_SAMPLE`` wrapper (where guidance acts: ``guidance``; ``adaptive``), the
-``model_function_wrapper``, ``CFGGuider.conds`` and the switches of ``comfy.ops`` (``tiling``), object patches on
-transformer blocks (``pruning``), the ``DIFFUSION_MODEL`` wrapper (``recording``), ``ModelPatcher.add_patches``
-(``missing_blocks``), ``ModelPatcher.model_state_dict_for_saving`` (``saving``), ``comfy.utils.load_torch_file``
-(``files``), ``comfy.sd.VAE`` (nano's codec: ``nano``), ``comfy.samplers.KSAMPLER`` (``one_step``) and ``folder_paths``
-(``folders``, ``models``, ``plans``, ``conditioning``, ``recording``).
+``input_block_patch``, the ``OUTER_SAMPLE`` and ``APPLY_MODEL`` wrappers and the ``ON_PRE_RUN`` callback (where guidance
+acts: ``guidance``; ``adaptive``), the ``CALC_COND_BATCH`` wrapper, ``comfy.samplers.get_area_and_mult`` and the windows
+of ``comfy.context_windows`` (``places``), the ``model_function_wrapper``, ``CFGGuider.conds`` and the switches of
+``comfy.ops`` (``tiling``), object patches on transformer blocks (``pruning``), the ``DIFFUSION_MODEL`` wrapper
+(``recording``), ``ModelPatcher.add_patches`` (``missing_blocks``), ``ModelPatcher.model_state_dict_for_saving``
+(``saving``), ``comfy.utils.load_torch_file`` (``files``), ``comfy.sd.VAE`` (nano's codec: ``nano``),
+``comfy.samplers.KSAMPLER`` (``one_step``) and ``folder_paths`` (``folders``, ``models``, ``plans``, ``conditioning``,
+``recording``).
 """
 
 from __future__ import annotations

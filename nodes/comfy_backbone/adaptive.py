@@ -50,13 +50,11 @@ def adaptive_model(
         raise PGPError(f"{NAME}: difficulty must be a mask, got a tensor of shape {tuple(difficulty.shape)}")
     for name, value in zip(("easy_start", "medium_start"), starts, strict=True):
         number(value, f"{NAME}: {name} must be", 0, 1)
-    sampling = model.get_model_object("model_sampling")
-    easy, medium = (float(sampling.percent_to_sigma(1 - s)) for s in starts)
     overlap = getattr(wrapper, "overlap", None)
-    groups = Groups(difficulty[:, None], _coarse(model, samples), split, (easy, medium), common, overlap)
+    groups = Groups(difficulty[:, None], _coarse(model, samples), split, _levels(model, starts), common, overlap)
     adaptive = model.clone()
     adaptive.model_options.setdefault("transformer_options", {})[OPTION] = groups
-    adaptive.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _Runs(groups))
+    adaptive.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _Runs(groups, starts))
     return adaptive
 
 
@@ -79,15 +77,30 @@ def _coarse(model: Any, samples: dict[str, Any]) -> torch.Tensor:
     return coarse
 
 
+def _levels(model: Any, starts: tuple[float, float]) -> tuple[float, float]:
+    """Noise levels at which shares of a MODEL's timesteps are left."""
+    sampling = model.get_model_object("model_sampling")
+    easy, medium = (float(sampling.percent_to_sigma(1 - s)) for s in starts)
+    return easy, medium
+
+
 class _Runs:
     """Core's OUTER_SAMPLE wrapper: tells the groups the ladder, and the log what was spared."""
 
-    def __init__(self, groups: Groups):
-        self.groups = groups
+    def __init__(self, groups: Groups, starts: tuple[float, float]):
+        self.groups, self.starts = groups, starts
 
     def __call__(self, executor: Any, noise: Any, latent: Any, sampler: Any, sigmas: Any, *args: Any, **kw: Any) -> Any:
         groups = self.groups
-        groups.begin(sigmas.tolist(), current_part())
+        part = current_part(noise.shape[0])
+        if groups.pictures not in (1, part.total):
+            raise PGPError(
+                f"{NAME}: tiles were grouped for {groups.pictures} latents, and {part.total} are sampled; connect the "
+                "latent that is sampled to samples, with as many masks"
+            )
+        # Of the MODEL that is sampled, whatever was done to its schedule since.
+        groups.starts = _levels(executor.class_obj.model_patcher, self.starts)
+        groups.begin(sigmas.tolist(), None if groups.pictures == 1 else (part.first, part.end))
         result = executor(noise, latent, sampler, sigmas, *args, **kw)
         if groups.skipped:
             total = groups.called + groups.skipped

@@ -12,8 +12,9 @@ import comfy.utils
 import torch
 
 from ...pgp_core.boundary import first_line
+from ...pgp_core.diffusers_folder import find_weights
 from ...pgp_core.errors import CheckpointError
-from ...pgp_core.weights_file import FLOATS, WeightsFile, check_file, open_weights
+from ...pgp_core.weights_file import FLOATS, WeightsFile, check_file, open_weights, together
 
 
 def read(path: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -34,21 +35,28 @@ def read(path: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 
 @contextmanager
 def opened(path: str) -> Iterator[WeightsFile]:
-    """A file of weights, mapped by our reader, which touches nothing that is not asked for.
+    """A file of weights, or all shards of one, mapped by our reader, which touches nothing that is not asked for.
 
     Core's reader is needed for safetensors under dynamic VRAM, which streams weights from the file that core opened,
     and where the user forbids mapping files; it makes every tensor, which reads a little of each.
     """
+    found = find_weights(Path(path))
     core = comfy.memory_management.aimdo_enabled or comfy.utils.DISABLE_MMAP
-    if not core or not path.lower().endswith((".safetensors", ".sft")):
+    if not core or not all(p.suffix.lower() in (".safetensors", ".sft") for p in found.files):
         with open_weights(path) as file:
             yield file
         return
+    yield together([_by_core(str(p)) for p in found.files], found)
+
+
+def _by_core(path: str) -> WeightsFile:
     sd, metadata = read(path)
-    yield WeightsFile(
+    dtypes = {k: v.dtype for k, v in sd.items() if v.dtype in FLOATS}
+    return WeightsFile(
         os.path.basename(path),
         {k: tuple(v.shape) for k, v in sd.items()},
-        frozenset(k for k, v in sd.items() if v.dtype in FLOATS),
+        frozenset(dtypes),
         sd.__getitem__,
         metadata,
+        dtypes=dtypes,
     )

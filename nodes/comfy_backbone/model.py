@@ -13,7 +13,9 @@ import comfy.supported_models
 import comfy.utils
 import torch
 
-from ...pgp_core.checkpoints import check_same
+from ...pgp_core.checkpoints import check_finite, check_same
+from ...pgp_core.errors import CheckpointError
+from ...pgp_core.finite import is_finite, not_finite
 from ...pgp_core.plan import PrunePlan
 from ...pgp_core.schedule import start_gain
 from ...pgp_core.topology import NANO, KeyMap
@@ -149,8 +151,13 @@ def load_unet(path: str, options: dict[str, Any] | None = None, disable_dynamic:
         patcher = reporting(patcher)
     if not patcher.is_dynamic():
         # One by one, so that only one tensor is there twice; those of the right dtype stay pages of the file.
-        for key in sd:
-            sd[key] = sd[key].to(dtype=dtype, device=offload)
+        for key, before in sd.items():
+            sd[key] = before.to(dtype=dtype, device=offload)
+            if not is_finite(sd[key]):
+                raise CheckpointError(not_finite(info.name, key, before, dtype))
+    else:
+        # The others stay on the disk until they are used.
+        check_finite({k: v for k, v in sd.items() if v.ndim == 1}, info.name)
     model.load_model_weights(sd, "", assign=True)
     patcher.cached_patcher_init = (load_unet, (path, options))
     _tell(info)
@@ -160,6 +167,8 @@ def load_unet(path: str, options: dict[str, Any] | None = None, disable_dynamic:
 def _tell(info: UNetInfo) -> None:
     kept = sum(len(s.keep) for s in info.plan.stacks.values())
     log.info("%s: %d of %d transformer blocks", info.name, kept, kept + info.plan.removed)
+    for note in info.notes:
+        log.warning("%s: %s", info.name, note)
     if info.prediction == "v_prediction" and info.shape.topology is not NANO:
         log.warning(
             "%s predicts v, not noise: it samples rightly, but guidance that was trained on a noise-predicting model "

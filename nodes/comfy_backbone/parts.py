@@ -5,21 +5,39 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
+from dataclasses import dataclass
 
-_PART: ContextVar[tuple[int, int] | None] = ContextVar("pgp_diffsr_part", default=None)
+
+@dataclass(frozen=True)
+class Part:
+    """Latents ``first`` to ``end`` of a batch of ``total``."""
+
+    first: int
+    end: int
+    total: int
+
+    @property
+    def numbers(self) -> slice:
+        """Of its latents, counted in the whole batch."""
+        return slice(self.first, self.end)
 
 
-def current_part() -> tuple[int, int] | None:
-    """First and end of the latents that are sampled now, counted in the whole batch; None for all of them."""
-    return _PART.get()
+_PART: ContextVar[Part | None] = ContextVar("pgp_diffsr_part", default=None)
+
+
+def current_part(latents: int) -> Part:
+    """What a run of ``latents`` latents samples: of the whole batch, or all that there is."""
+    part = _PART.get()
+    if part is None or part.end - part.first != latents:
+        return Part(0, latents, latents)
+    return part
 
 
 @contextlib.contextmanager
-def sampling_part(first: int, end: int) -> Iterator[None]:
-    """While it lasts, runs sample latents ``first`` to ``end`` of what was sampled before it."""
-    outer = _PART.get()
-    start = outer[0] if outer else 0
-    token = _PART.set((start + first, start + end))
+def sampling_part(first: int, end: int, total: int) -> Iterator[None]:
+    """While it lasts, runs sample latents ``first`` to ``end`` of ``total`` that were sampled before it."""
+    outer = current_part(total)
+    token = _PART.set(Part(outer.first + first, outer.first + end, outer.total))
     try:
         yield
     finally:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import comfy.model_management as mm
-import comfy.model_sampling
 import folder_paths
 import torch
 from comfy.cli_args import args
@@ -19,8 +18,9 @@ from ...pgp_core.errors import CheckpointError, PGPError
 from ...pgp_core.plan import PrunePlan, StackPlan
 from ...pgp_core.safetensors_stream import write_streaming
 from ...pgp_core.topology import KeyMap, split_block
-from ...pgp_core.unet_file import MODEL_KEY, V_PREDICTION, ZERO_SNR, UNetInfo, inspect_unet, metadata_of
+from ...pgp_core.unet_file import MODEL_KEY, UNetInfo, inspect_unet, markers_of, metadata_of
 from ...pgp_core.weights_file import WeightsFile
+from .predictions import SAMPLING, prediction_of
 from .pruning import ATTACHMENT, skipped_blocks
 
 
@@ -74,10 +74,7 @@ def save_unet(model: Any, filename_prefix: str, prompt: Any = None, extra_pnginf
         last.provenance,
     )
     info = replace(info, plan=plan)
-    if info.prediction == "v_prediction":
-        kept[V_PREDICTION] = torch.zeros(0)
-        if info.zero_snr:
-            kept[ZERO_SNR] = torch.zeros(0)
+    kept |= {name: torch.zeros(0) for name in markers_of(info)}
 
     path = numbered(filename_prefix, ".safetensors", CheckpointError)
     metadata = metadata_of(info, path.stem.rstrip("_"))
@@ -100,17 +97,11 @@ def save_unet(model: Any, filename_prefix: str, prompt: Any = None, extra_pnginf
 
 def _info(model: Any, weights: dict[str, Any]) -> UNetInfo:
     """What the MODEL is, as its file would say."""
-    sampling = model.get_model_object("model_sampling")
-    kinds = {
-        "sample": comfy.model_sampling.X0,
-        "v_prediction": comfy.model_sampling.V_PREDICTION,
-        "epsilon": comfy.model_sampling.EPS,
-    }
-    prediction = next((k for k, c in kinds.items() if isinstance(sampling, c)), None)
-    if prediction is None or isinstance(sampling, comfy.model_sampling.ModelSamplingContinuousEDM):
-        raise CheckpointError("this MODEL samples in another way than SDXL: core's Save Model can save it")
+    prediction, zero_snr = prediction_of(model)
     own = getattr(model.model.model_config, "info", None)
-    about = {"prediction": prediction, "latent_std": own.latent_std if own else 0.0}
+    # Another sampling, set on the MODEL, has no start gain.
+    latent_std = own.latent_std if own and SAMPLING not in model.object_patches else 0.0
+    about = {"prediction": prediction, "latent_std": latent_std, "zero_snr": zero_snr}
     info = inspect_unet(
         WeightsFile(
             "this MODEL",
@@ -121,7 +112,7 @@ def _info(model: Any, weights: dict[str, Any]) -> UNetInfo:
         )
     )
     named = replace(info.plan, name=own.plan.name, provenance=own.plan.provenance) if own else info.plan
-    return replace(info, plan=named, zero_snr=bool(getattr(sampling, "zsnr", False)))
+    return replace(info, plan=named)
 
 
 def relative_to_output(path: Path) -> str:

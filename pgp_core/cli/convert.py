@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .output import emit
+from .output import emit, say
 
 DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
 
@@ -38,7 +38,7 @@ def _run(args: argparse.Namespace) -> int:
             bar.total = total
             bar.update(done - bar.n)
 
-        unet, guidance = convert(args.file, args.output, getattr(torch, DTYPES[args.dtype]), progress)
+        unet, guidance = convert(args.file, args.output, getattr(torch, DTYPES[args.dtype]), progress, say)
     if args.json:
         emit({"input": str(args.file), "unet": str(unet), "guidance": str(guidance), "dtype": args.dtype})
     print(f"{unet}\n{guidance}", file=sys.stderr)  # noqa: T201

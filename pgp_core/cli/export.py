@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .output import emit
+from .output import emit, say
 
 
 def add_to(commands: Any) -> None:
@@ -33,6 +33,8 @@ def _run(args: argparse.Namespace) -> int:
 
     with file_progress(args.output.name) as progress:
         info = renumber_file(args.model, args.output, progress)
+    for note in info.notes:
+        say(f"{info.name}: {note}")
     if args.json:
         depths = {s: len(e.keep) for s, e in info.plan.stacks.items()}
         size = args.output.stat().st_size

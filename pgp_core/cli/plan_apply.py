@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..plan import load_plan
-from .output import emit
+from .output import emit, say
 
 
 def add_to(actions: Any) -> None:
@@ -30,6 +30,8 @@ def _run(args: argparse.Namespace) -> int:
     plan = load_plan(args.plan)
     with file_progress(args.output.name) as progress:
         info = prune_file(args.model, plan, args.output, progress)
+    for note in info.notes:
+        say(f"{info.name}: {note}")
     if args.json:
         size = args.output.stat().st_size
         about = {"input": str(args.model), "output": str(args.output), "plan": plan.name, "bytes": size}

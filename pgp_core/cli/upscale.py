@@ -183,14 +183,16 @@ def _upscale(
 ) -> None:
     from tqdm import tqdm
 
-    from ..images import open_picture, save_picture
+    from ..images import check_size, open_picture, save_picture
     from ..sampling import SampleOptions
     from ..upscale import upscale
 
     started = time.perf_counter()
     picture = open_picture(source)
-    if picture.frames > 1:
-        print(f"{source} holds {picture.frames} pictures: the first one is taken", file=sys.stderr)  # noqa: T201
+    for note in picture.notes:
+        print(f"{source}: {note}", file=sys.stderr)  # noqa: T201
+    # Not after minutes.
+    check_size(target, *size.of(picture.pixels.shape[1], picture.pixels.shape[0]))
     steps = args.steps or 1
     start = args.start or pipeline.start
     denoise = args.denoise if start == "lq" else 1.0
@@ -200,9 +202,10 @@ def _upscale(
         def progress(done: int, total: int) -> None:
             bar.update(done - bar.n)
 
-        result = upscale(pipeline, picture.rgb(), size, chosen, args.color_fix, progress, args.wrap)
+        result = upscale(pipeline, picture.channels(), size, chosen, args.color_fix, progress, args.wrap)
     height, width = result.shape[-2:]
-    save_picture(picture.enlarged(result[0], args.wrap), target, args.quality, args.lossless)
+    for note in save_picture(picture.enlarged(result[0]), target, args.quality, args.lossless):
+        print(f"{target}: {note}", file=sys.stderr)  # noqa: T201
     seconds = time.perf_counter() - started
     row = {
         "input": str(source),

@@ -62,7 +62,7 @@ def _opened() -> Iterator[tuple[str, Image.Image]]:
         path = folder / file
         if not path.is_file():
             raise PGPError(f'this scikit-image has no {path}; its wheel does: pip install "pgp-diffsr[eval]"')
-        with Image.open(path) as image:
+        with Image.open(path, formats=("PNG", "JPEG")) as image:
             yield path.stem, image.convert("RGB")
 
 

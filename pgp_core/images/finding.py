@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from PIL import Image
-
 from ..errors import PictureError
+from .formats import known_endings
 
 
 def known_extensions() -> set[str]:
-    """Endings of the formats that Pillow reads, lower case, with the dot."""
-    return {ext for ext, fmt in Image.registered_extensions().items() if fmt in Image.OPEN}
+    """Endings of the formats that are read here, lower case, with the dot."""
+    return known_endings()
 
 
 def find_pictures(inputs: list[Path]) -> list[Path]:

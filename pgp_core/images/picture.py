@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from ..canvas import resample
-from ..wrap import Wrap
+from ..transparency import bleed, without_ringing
 
 #: BT.601, as Pillow's own conversion to grey.
 LUMA = (0.299, 0.587, 0.114)
@@ -22,16 +22,21 @@ class Metadata:
 
     Attributes:
         icc: profile that the pixels are in; they are never converted from it, so it stays true.
-        exif, xmp: without orientation, as the pixels are upright.
+        exif, xmp: of an upright picture, without thumbnails; in order, whatever the file held.
+        iptc, comment: as they are in JPEG.
         text: PNG's text chunks, ComfyUI's workflows among them.
         dpi: pixels per inch along both axes.
+        chunks: PNG's chunks that say what colours its values mean and have no ICC profile for it.
     """
 
     icc: bytes | None = None
     exif: bytes | None = None
     xmp: bytes | None = None
+    iptc: bytes | None = None
+    comment: bytes | None = None
     text: Mapping[str, str] = field(default_factory=dict)
     dpi: tuple[float, float] | None = None
+    chunks: Mapping[bytes, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -40,15 +45,17 @@ class Picture:
 
     Attributes:
         pixels: ``(H, W, 1)`` grey or ``(H, W, 3)`` RGB, uint8 or uint16.
-        alpha: ``(H, W)`` of the same type, or None.
+        alpha: ``(H, W)`` of the same type, or None; no colour is multiplied by it.
         metadata: of the file.
-        frames: how many pictures the file holds; this is the first.
+        frames: how many pictures the file holds; this is the first, or the main one.
+        notes: what was left out or decided when it was read, a line each, for the user.
     """
 
     pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
     alpha: npt.NDArray[np.uint8] | npt.NDArray[np.uint16] | None = None
     metadata: Metadata = Metadata()
     frames: int = 1
+    notes: tuple[str, ...] = ()
 
     @property
     def white(self) -> int:
@@ -56,24 +63,31 @@ class Picture:
         return int(np.iinfo(self.pixels.dtype).max)
 
     def rgb(self) -> torch.Tensor:
-        """``(1, 3, H, W)`` float32 in [0, 1]; grey is repeated."""
-        return _floats(self.pixels).expand(-1, 3, -1, -1)
+        """``(1, 3, H, W)`` float32 in [0, 1]; grey is repeated, the visible colours are carried under what is
+        transparent."""
+        return bleed(self.channels(), self.white)[:, :3] if self.alpha is not None else self.channels()
 
-    def enlarged(self, rgb: torch.Tensor, wrap: str = "none") -> Picture:
+    def channels(self) -> torch.Tensor:
+        """``(1, 3 or 4, H, W)`` float32 in [0, 1] as they are in the file, the fourth is alpha; grey is repeated."""
+        rgb = _floats(self.pixels).expand(-1, 3, -1, -1)
+        return rgb if self.alpha is None else torch.cat([rgb, _floats(self.alpha[..., None])], 1)
+
+    def enlarged(self, result: torch.Tensor) -> Picture:
         """The result of the model as a picture of this one's kind: grey if this is grey, as deep as this,
-        with this one's alpha at the new size, and its metadata.
+        with its alpha, and its metadata.
 
         Args:
-            rgb: ``(3, H, W)`` in [0, 1].
-            wrap: one of :data:`pgp_core.wrap.WRAPS`: along which axes it repeats.
+            result: ``(3, H, W)`` or ``(4, H, W)`` in [0, 1]; without alpha it is this picture's, enlarged.
         """
+        rgb, alpha = result[:3], result[3:]
         if self.pixels.shape[-1] == 1:
             rgb = sum((weight * plane for weight, plane in zip(LUMA, rgb, strict=True)), torch.zeros(1))[None]
-        alpha = None
-        if self.alpha is not None:
-            height, width = rgb.shape[-2:]
-            alpha = self._levels(resample(_floats(self.alpha[..., None]), width, height, Wrap(wrap))[0])[..., 0]
-        return replace(self, pixels=self._levels(rgb), alpha=alpha, frames=1)
+        if self.alpha is None:
+            return replace(self, pixels=self._levels(rgb), frames=1, notes=())
+        if not len(alpha):
+            own = _floats(self.alpha[..., None])
+            alpha = without_ringing(own, resample(own, result.shape[-1], result.shape[-2]))[0]
+        return replace(self, pixels=self._levels(rgb), alpha=self._levels(alpha)[..., 0], frames=1, notes=())
 
     def _levels(self, x: torch.Tensor) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
         """``(C, H, W)`` in [0, 1] to ``(H, W, C)``, rounded."""

@@ -1,126 +1,253 @@
-"""Opening pictures: Pillow, and libvips for those with 16 bits, which Pillow cuts down to 8."""
+"""Opening pictures: Pillow, and libvips for those with 16 bits, which Pillow cuts down to 8.
+
+PNG, JPEG and TIFF are taken apart first. The libraries decode nothing but pixels, and nothing that is said beside them
+can cost the picture.
+"""
 
 from __future__ import annotations
 
 import io
-import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..errors import PictureError
-from . import deep
-from .picture import Metadata, Picture
-
-_BITS_PER_SAMPLE, _SAMPLE_FORMAT = 258, 339
-_GREY = ("1", "L", "LA", "La")
+from ..boundary import first_line, parsing
+from ..errors import PGPError, PictureError
+from . import beside, colour, deep, formats, jpeg, png, shallow, tiff
+from .beside import Found
+from .ifd import Structure
+from .picture import Picture
+from .turning import upright
 
 
 def open_picture(path: Path) -> Picture:
-    """Read a picture and turn it upright after its EXIF.
+    """Read a picture and turn it upright after its EXIF, or its XMP where that has none.
 
     Grey stays grey, 16 bits stay 16. Palettes become RGB. CMYK and Lab become sRGB by their ICC profile. RGB and
-    grey keep their values and their profile.
+    grey keep their values and their profile. Of several pictures in a file it is the first, or the main one.
 
     Raises:
-        PictureError: if it is no picture that can be read, damaged, too large to be harmless, or in floating
-            point.
+        PictureError: if it is no picture that can be read, damaged, too large to be harmless, in floating
+            point, or a camera's raw file; if its format needs a package that is not installed.
+        PGPError: if it has 16 bits and libvips is not installed.
     """
     try:
-        with warnings.catch_warnings():
-            # Large, but not as large as Pillow's limit, beyond which it raises.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
-                bits = _bits(file)
-                if bits > 16 or file.mode == "F":
-                    raise PictureError(f"{path} has {bits} bits a channel: convert it to 8 or 16 bits")
-                if bits == 16:
-                    return deep.read(path, getattr(file, "n_frames", 1))
-                file.load()
-                return _shallow(file, getattr(file, "n_frames", 1))
-    except FileNotFoundError:
-        raise PictureError(f"there is no file {path}") from None
+        if not path.is_file():
+            raise PictureError(f"there is no file {path}" if not path.exists() else f"{path} is no file")
+        with path.open("rb") as file:
+            kind = formats.kind_of(path, file.read(64))
+            read = {"PNG": _png, "JPEG": _jpeg, "TIFF": _tiff}.get(kind.name)
+            with parsing(path, PictureError), _better_names(path):
+                file.seek(0)
+                return read(path, file) if read else _other(path, file, kind)
+    except OSError as e:
+        raise PictureError(f"{path} cannot be read ({e.strerror or first_line(e)})") from None
+
+
+@contextmanager
+def _better_names(path: Path) -> Iterator[None]:
+    """For what libraries raise that is no damage."""
+    try:
+        yield
     except UnidentifiedImageError as e:
-        # Pillow knows no TIFF of grey and alpha with 16 bits.
-        if _is_tiff(path):
-            return deep.read(path)
-        raise PictureError(f"{path} cannot be read as a picture ({e})") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as e:
-        raise PictureError(
-            f"{path} cannot be read as a picture ({str(e).splitlines()[0] if str(e) else e!r})"
-        ) from None
+        raise PictureError(f"{path} cannot be read as a picture: it is none, or damaged") from e
+    except Image.DecompressionBombError as e:
+        raise PictureError(f"{path} is too large to be opened ({first_line(e)})") from e
+    except MemoryError as e:
+        raise PictureError(f"{path} takes more memory than there is") from e
 
 
-def _bits(file: Any) -> int:
-    """Bits a channel as they are in the file."""
-    if file.format == "TIFF":
-        bits = max(file.tag_v2.get(_BITS_PER_SAMPLE, (8,)))
-        floating = 3 in np.atleast_1d(file.tag_v2.get(_SAMPLE_FORMAT, (1,)))
-        return 32 if floating else bits
-    if file.mode in ("F", "I"):
-        return 16 if file.format == "PNG" else 32
-    raw = [t[3][0] if isinstance(t[3], tuple) else t[3] for t in file.tile or ()]
-    return 16 if file.mode.startswith("I;16") or any(";16" in str(r) for r in raw) else 8
+def _png(path: Path, file: BinaryIO) -> Picture:
+    parts = png.read(file.read())
+    chunks, profiles, text = parts.chunks, parts.profiles, dict(parts.text)
+    found = Found(
+        exif=chunks.get(b"eXIf") or profiles.get("exif") or profiles.get("app1", b""),
+        xmp=text.pop(png.XMP, "").encode("utf-8", "replace") or profiles.get("xmp", b""),
+        icc=_unpacked(chunks.get(b"iCCP", b""), parts.notes),
+        iptc=jpeg.iptc(profiles.get("iptc", b"")),
+        text=text,
+        dpi=png.resolution(chunks.get(b"pHYs", b"")),
+        lost=parts.notes,
+    )
+    bits, kind = (parts.pixels[24], parts.pixels[25]) if len(parts.pixels) > 25 else (8, 0)
+    if not found.icc:
+        made, problem = colour.of_chunks(chunks)
+        if kind in (0, 4) and (made or problem):
+            found.chunks = {name: chunks[name] for name in (b"cICP", b"gAMA") if name in chunks}
+        elif problem and b"cICP" in chunks:
+            found.chunks = {b"cICP": chunks[b"cICP"]}
+        elif problem:
+            found.lost.append(problem)
+        found.icc = made or b"" if kind not in (0, 4) else b""
+    if bits == 16:
+        pixels, extra = _deep(parts.pixels, path)
+        return _picture(found, pixels, extra[0] if extra else None, found.icc, parts.frames)
+    with shallow.opened(io.BytesIO(parts.pixels), ("PNG",)) as image:
+        image.load()
+        return _picture(found, *shallow.split(image, found.icc), parts.frames)
 
 
-def _is_tiff(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
-
-def _shallow(file: Any, frames: int) -> Picture:
-    image = ImageOps.exif_transpose(file)
-    text = dict(getattr(file, "text", {}))
-    text = {k: str(v) for k, v in text.items() if k != "XML:com.adobe.xmp"}
-    xmp = image.info.get("xmp")
-    metadata: dict[str, Any] = {
-        "exif": image.getexif().tobytes() if len(image.getexif()) else None,
-        "xmp": xmp.encode() if isinstance(xmp, str) else xmp,
-        "text": text,
-        "dpi": tuple(map(float, image.info["dpi"])) if "dpi" in image.info else None,
-    }
-    icc = image.info.get("icc_profile")
-    alpha = None
-    if image.has_transparency_data:
-        grey = image.mode in _GREY
-        image = image.convert("LA" if grey and image.mode != "1" else "RGBA")
-        alpha = np.asarray(image.getchannel("A"))
-        image = image.convert("L" if grey else "RGB")
-    elif image.mode in _GREY:
-        image = image.convert("L")
-    elif image.mode in ("CMYK", "LAB"):
-        image, icc = _to_srgb(image, icc), None
-    else:
-        image = image.convert("RGB")
-    if icc and _space(icc) != ("GRAY" if image.mode == "L" else "RGB"):
-        # A profile for other channels than the picture has now: it would be wrong to keep.
-        icc = None
-    pixels = np.asarray(image)
-    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-    return Picture(pixels, alpha, Metadata(icc=icc or None, **metadata), frames)
-
-
-def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
-    srgb = ImageCms.createProfile("sRGB")
+def _unpacked(body: bytes, lost: list[str]) -> bytes:
+    """The profile in an iCCP chunk."""
     try:
-        own: Any = ImageCms.ImageCmsProfile(io.BytesIO(icc)) if icc else None
-        if image.mode == "LAB":
-            own = own or ImageCms.createProfile("LAB")
-        if own is not None:
-            converted = ImageCms.profileToProfile(image, own, srgb, outputMode="RGB")
-            if converted is not None:
-                return converted
-    except (OSError, ImageCms.PyCMSError):
-        # A damaged profile: the plain conversion is what is left.
-        pass
-    return image.convert("RGB")
+        packed = body.partition(b"\0")[2][1:]
+        return zlib.decompressobj().decompress(packed, 2**24) if packed else b""
+    except zlib.error:
+        lost.append("the ICC profile (damaged)")
+        return b""
 
 
-def _space(icc: bytes) -> str:
-    """Colour space of a profile: "RGB", "GRAY", "CMYK", or "" for a damaged one."""
+def _jpeg(path: Path, file: BinaryIO) -> Picture:
+    parts = jpeg.read(file.read())
+    found = Found(parts.exif, parts.xmp, parts.extended, parts.icc, parts.iptc, parts.comment)
+    with shallow.opened(io.BytesIO(parts.pixels), ("JPEG",)) as image:
+        image.load()
+        found.dpi = image.info.get("dpi")
+        several = 1
+        if parts.several:
+            # Phones put a second picture behind, of depth or brightness.
+            file.seek(0)
+            several = _frames(file)
+        return _picture(found, *shallow.split(image, found.icc), several, "main")
+
+
+def _frames(file: BinaryIO) -> int:
     try:
-        return str(ImageCms.ImageCmsProfile(io.BytesIO(icc)).profile.xcolor_space).strip()
-    except (OSError, ImageCms.PyCMSError):
-        return ""
+        with shallow.opened(file, ("JPEG", "MPO")) as image:
+            return shallow.frames(image)
+    except Exception:
+        # What is said of other pictures is damaged, not this one.
+        return 1
+
+
+def _tiff(path: Path, file: BinaryIO) -> Picture:
+    structure = Structure(file)
+    every = tiff.pages(structure)
+    if tiff.is_raw(structure, every) or path.suffix.lower() in formats.RAW:
+        raise formats.raw(path)
+    page, count = tiff.main(every)
+    if page.bits > 16 or 3 in page.formats:
+        raise PictureError(f"{path} has {page.bits} bits a channel: convert it to 8 or 16 bits")
+    if page.bits not in (1, 2, 4, 8, 16) or any(kind not in (1, 4) for kind in page.formats):
+        signed = " with a sign" if any(kind not in (1, 4) for kind in page.formats) else ""
+        raise PictureError(f"{path} has {page.bits} bits{signed} a channel: convert it to 8 or 16 bits")
+    said = tiff.beside(structure, page)
+    found = Found(said.exif or b"", said.xmp, b"", said.icc, said.iptc, dpi=said.dpi, lost=list(said.notes))
+    found.orientation = page.orientation if 0x112 in page.directory.entries else None
+    if any(kind == 0 for kind in page.extra):
+        found.lost.append("a channel that is not said to be alpha")
+    if page.bits == 16:
+        return _deep_tiff(path, found, page, count)
+    try:
+        file.seek(0)
+        with shallow.opened(file, ("TIFF",)) as image:
+            image.seek(page.index)
+            image.load()
+            # Pillow turns most of them while it loads them, and says so by orientation 1.
+            turned: Any = ImageOps.exif_transpose(image)
+            found.turned = True
+            return _picture(found, *shallow.split(turned, found.icc), count)
+    except (PGPError, Image.DecompressionBombError, MemoryError):
+        raise
+    except Exception as e:
+        # There are kinds that Pillow does not know and libvips does.
+        found.turned = False
+        try:
+            return _deep_tiff(path, found, page, count)
+        except Exception:
+            raise e from None
+
+
+def _deep_tiff(path: Path, found: Found, page: tiff.Page, count: int) -> Picture:
+    pixels, extra = _deep(path, path, page.index, page.colours if page.photometric in (0, 1, 2, 5) else 0)
+    for kind, channel in zip(page.extra, extra, strict=False):
+        if kind == 0:
+            continue
+        if kind == 1 and not deep.divides():
+            pixels = _divided(pixels, channel)
+        return _picture(found, pixels, channel, None if page.photometric == 5 else found.icc, count)
+    return _picture(found, pixels, None, None if page.photometric == 5 else found.icc, count)
+
+
+def _divided(pixels: Any, alpha: Any) -> Any:
+    """Colours that were multiplied by alpha."""
+    white = int(np.iinfo(pixels.dtype).max)
+    by = np.maximum(alpha, 1).astype(np.uint64)[..., None]
+    return np.minimum((pixels.astype(np.uint64) * white + by // 2) // by, white).astype(pixels.dtype)
+
+
+def _deep(source: Path | bytes, path: Path, page: int = 0, colours: int = 0) -> Any:
+    try:
+        return deep.read(source, path, page, colours)
+    except (PGPError, MemoryError):
+        raise
+    except Exception as e:
+        raise PictureError(f"{path} is damaged ({deep.line(e)})") from e
+
+
+def _other(path: Path, file: BinaryIO, kind: formats.Kind) -> Picture:
+    with shallow.opened(file, kind.formats) as image:
+        # Photoshop's layers are no pictures; what they make together is opened.
+        count, info = 1 if image.format == "PSD" else shallow.frames(image), image.info
+        image.load()
+        packet = info.get("xmp") or b""
+        found = Found(
+            exif=_bytes(info.get("exif")),
+            xmp=packet.encode("utf-8", "replace") if isinstance(packet, str) else _bytes(packet),
+            icc=_bytes(info.get("icc_profile")),
+            comment=_bytes(info.get("comment")),
+            dpi=info.get("dpi"),
+            # libjxl turns pictures itself, whatever EXIF goes on saying.
+            turned=image.format == "JXL",
+        )
+        if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
+            raise PictureError(f"{path} has 32 bits a channel: convert it to 8 or 16 bits")
+        if image.mode == "I" or image.mode.startswith("I;16"):
+            levels = np.clip(np.asarray(image), 0, 65535).astype(np.uint16)
+            return _picture(found, levels[..., None], None, found.icc, count)
+        if _cut_down(image, file):
+            found.lost.append("the lower half of its 16 bits: convert it to PNG or TIFF to keep them")
+        return _picture(found, *shallow.split(image, found.icc), count)
+
+
+def _bytes(value: object) -> bytes:
+    return value if isinstance(value, bytes) else b""
+
+
+def _cut_down(image: Any, file: BinaryIO) -> bool:
+    """Whether the file has more than the 8 bits that Pillow gives."""
+    file.seek(0)
+    head = file.read(4096)
+    if image.format == "SGI":
+        return head[3:4] == b"\2"
+    if image.format == "PPM":
+        words = b"\n".join(line.split(b"#")[0] for line in head.splitlines()[:20]).split()
+        return len(words) > 3 and words[0] in (b"P3", b"P6") and words[3].isdigit() and int(words[3][:9]) > 255
+    if image.format == "JPEG2000":
+        at = head.find(b"\xff\x4f\xff\x51")
+        return at >= 0 and len(head) > at + 42 and (head[at + 42] & 0x7F) + 1 > 8
+    return False
+
+
+def _picture(
+    found: Found, pixels: Any, alpha: Any, icc: bytes | None, frames: int = 1, which: str = "first"
+) -> Picture:
+    metadata, orientation = beside.settled(found)
+    metadata = beside.with_profile(metadata, found.icc, icc, pixels.shape[-1] == 1, found.lost)
+    notes = []
+    if frames > 1:
+        notes.append(f"it holds {frames} pictures: the {which} one is taken")
+    if found.lost:
+        notes.append(f"left out: {'; '.join(dict.fromkeys(found.lost))}")
+    return Picture(
+        upright(pixels, orientation),
+        None if alpha is None else upright(alpha, orientation),
+        metadata,
+        frames,
+        tuple(notes),
+    )

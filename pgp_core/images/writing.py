@@ -1,50 +1,117 @@
-"""Saving pictures as PNG, TIFF, JPEG or WebP, with what their file can hold of the input's metadata."""
+"""Saving pictures as PNG, TIFF, JPEG or WebP, with what their file can hold of the input's metadata.
+
+Pixels come first; then each piece of metadata is put in by itself. What cannot be is left out and named, and never
+costs the picture.
+"""
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from ..atomic import replacing
+from ..boundary import first_line
 from ..errors import PGPError, PictureError
 from . import deep
+from .dressing import Dressing
 from .picture import Picture
 
 #: Name of a format to the suffix that its files get.
 FORMATS = {"png": ".png", "tiff": ".tif", "jpeg": ".jpg", "webp": ".webp"}
 #: Pixels a side that a format can hold.
 _LIMIT = {"jpeg": 65500, "webp": 16383}
+#: Bytes of pixels from which a TIFF file gets 64-bit offsets.
+_LARGE = 2**31
 
 
-def save_picture(picture: Picture, path: Path, quality: int = 95, lossless: bool = False) -> None:
+def save_picture(picture: Picture, path: Path, quality: int = 95, lossless: bool = False) -> list[str]:
     """Write under a temporary name in the same folder, then rename. The suffix says the format.
 
-    PNG and TIFF keep 16 bits and alpha. JPEG has neither: pictures are put on white. WebP has alpha.
+    PNG and TIFF keep 16 bits and alpha. JPEG has neither: pictures are put on white. WebP has alpha. EXIF and XMP get
+    the picture's new size.
 
     Args:
         quality: of JPEG and WebP, 1 to 100.
         lossless: WebP without loss.
 
+    Returns:
+        lines for the user that say what of the metadata had to be left out.
+
     Raises:
         PictureError: if it cannot be written; nothing half-written stays.
+        PGPError: if there is no such format.
     """
-    name = _format(path)
     height, width = picture.pixels.shape[:2]
-    if max(height, width) > _LIMIT.get(name, 2**31):
-        raise PictureError(f"{path} cannot be written: {name} holds {_LIMIT[name]} pixels a side, not {width}x{height}")
+    name = check_size(path, width, height)
+    dressing = Dressing(picture.metadata, width, height)
     try:
         with replacing(path) as temporary:
-            if picture.pixels.dtype == np.uint16 and name in ("png", "tiff"):
-                deep.write(picture, temporary)
-            else:
-                _image(picture, name).save(temporary, name.upper(), **_options(picture, name, quality, lossless))
-    except (OSError, ValueError) as e:
-        raise PictureError(f"{path} cannot be written: {e}") from None
+            _write(picture, temporary, name, dressing, quality, lossless)
+    except (PGPError, MemoryError) as e:
+        raise PictureError(f"{path} cannot be written: {first_line(e)}") from None
+    except Exception as e:
+        # Whatever an encoder ran into.
+        raise PictureError(f"{path} cannot be written: {e if isinstance(e, OSError) else first_line(e)}") from e
+    return [f"left out: {'; '.join(dressing.lost)}"] if dressing.lost else []
+
+
+def check_size(path: Path, width: int, height: int) -> str:
+    """The format of a result, before it is computed.
+
+    Raises:
+        PictureError: if the format holds no picture of this size.
+        PGPError: if there is no such format.
+    """
+    name = _format(path)
+    if max(height, width) > _LIMIT.get(name, 2**31):
+        raise PictureError(f"{path} cannot be written: {name} holds {_LIMIT[name]} pixels a side, not {width}x{height}")
+    return name
+
+
+def _write(picture: Picture, path: Path, name: str, dressing: Dressing, quality: int, lossless: bool) -> None:
+    is_deep = picture.pixels.dtype == np.uint16 and name in ("png", "tiff")
+    if name == "tiff":
+        if is_deep:
+            deep.write(picture, path)
+        else:
+            large = {"big_tiff": True} if picture.pixels.nbytes > _LARGE else {}
+            _image(picture, name).save(path, "TIFF", compression="tiff_adobe_deflate", **large)
+        dressing.tiff(path)
+    elif name == "webp":
+        _webp(_image(picture, name), path, dressing, quality, lossless)
+    else:
+        if is_deep:
+            deep.write(picture, path)
+            encoded = path.read_bytes()
+        else:
+            buffer = io.BytesIO()
+            options = {"quality": quality, "subsampling": 0} | dressing.jfif() if name == "jpeg" else {}
+            _image(picture, name).save(buffer, name.upper(), **options)
+            encoded = buffer.getvalue()
+        with path.open("wb") as file:
+            file.writelines(dressing.png(encoded) if name == "png" else dressing.jpeg(encoded))
+
+
+def _webp(image: Image.Image, path: Path, dressing: Dressing, quality: int, lossless: bool) -> None:
+    # exact: libwebp changes colours under what is transparent otherwise.
+    options: dict[str, Any] = {"quality": quality, "lossless": lossless, "exact": lossless}
+    for metadata in (dressing.webp(), {}):
+        try:
+            # Pillow takes a profile and EXIF from the picture where none is given.
+            image.save(path, "WEBP", **options, **{"icc_profile": b"", "exif": b"", "xmp": b"", **metadata})
+            return
+        except OSError:
+            # The disk, perhaps.
+            raise
+        except Exception as e:
+            if not metadata:
+                raise
+            dressing.lost.append(f"{', '.join(metadata)} ({first_line(e)})")
 
 
 def _format(path: Path) -> str:
@@ -75,28 +142,3 @@ def _image(picture: Picture, name: str) -> Image.Image:
 def _eight(levels: Any) -> Any:
     """16 bits to 8, rounded."""
     return ((levels.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
-
-
-def _options(picture: Picture, name: str, quality: int, lossless: bool) -> dict[str, Any]:
-    meta = picture.metadata
-    options: dict[str, Any] = {"icc_profile": meta.icc}
-    if meta.exif:
-        options["exif"] = meta.exif
-    if meta.dpi and name != "webp":
-        options["dpi"] = meta.dpi
-    if name == "png":
-        info = PngInfo()
-        for key, value in meta.text.items():
-            info.add_itxt(key, value) if not value.isascii() else info.add_text(key, value)
-        if meta.xmp:
-            info.add_itxt("XML:com.adobe.xmp", meta.xmp.decode("utf-8", "replace"))
-        options["pnginfo"] = info
-    elif meta.xmp and name in ("jpeg", "webp"):
-        options["xmp"] = meta.xmp
-    if name == "jpeg":
-        options |= {"quality": quality, "subsampling": 0}
-    elif name == "webp":
-        options |= {"quality": quality, "lossless": lossless}
-    elif name == "tiff":
-        options["compression"] = "tiff_adobe_deflate"
-    return options

@@ -13,6 +13,7 @@ from typing import Any
 from ..atomic import replacing
 from ..errors import ReportError
 from ..json_format import check_format, loads
+from ..text_files import read_text
 from .maps import FeatureMap
 
 FORMAT = "pgp-diffsr/redundancy-report"
@@ -180,7 +181,7 @@ def load_report(path: str | os.PathLike[str]) -> Report:
     """
     path = Path(path)
     try:
-        data = loads(path.read_text(encoding="utf-8"))
+        data = loads(read_text(path))
     except FileNotFoundError:
         raise ReportError(f"there is no file {path}") from None
     except (OSError, UnicodeDecodeError) as e:

@@ -140,7 +140,14 @@ class Groups:
         if levels and levels[-1] == 0:
             self._least = levels[max(0, len(levels) - 1 - self.common)]
 
-    def skip(self, tile: Tile, sigma: float, like: torch.Tensor) -> torch.Tensor | None:
+    @property
+    def pictures(self) -> int:
+        """For how many pictures tiles are grouped; 1 may be for any number."""
+        return max(self.y0.shape[0], self.map.shape[0])
+
+    def skip(
+        self, tile: Tile, sigma: float, like: torch.Tensor, latents: Sequence[int] | None = None
+    ) -> torch.Tensor | None:
         """What a tile's denoised latent is taken to be without asking the model.
 
         A batch is asked for as a whole: it waits as long as its hardest picture may.
@@ -150,6 +157,7 @@ class Groups:
             sigma: the sampler's noise level.
             like: ``(k B, C, height, width)``, what the model would be given: ``k`` chunks, for the positive and the
                 negative prompt, of the same pictures.
+            latents: numbers of these pictures among those that are sampled; None for all of them in their order.
 
         Returns:
             the tile's part of ``y0`` in the shape, dtype and device of ``like``; None when the model is to be called.
@@ -166,6 +174,8 @@ class Groups:
             self.called += 1
             return None
         coarse = tile.crop(self._of_part(self.y0))
+        if latents is not None and self.y0.shape[0] > 1:
+            coarse = coarse[list(latents)]
         if like.shape[0] % coarse.shape[0] or like.shape[1:] != coarse.shape[1:]:
             raise PGPError(
                 f"tiles were grouped for a latent of shape {tuple(coarse.shape)}, not {tuple(like.shape)}: "

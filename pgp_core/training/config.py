@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from ..text_files import read_text
 from .tables import FromCommandLine, limits, read_table
 
 if sys.version_info >= (3, 11):
@@ -265,7 +266,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     if not path.exists() and (READY / f"{path}.toml").is_file():
         found, root = READY / f"{path}.toml", Path()
     try:
-        table = tomllib.loads(found.read_text("utf-8"))
+        table = tomllib.loads(read_text(found))
     except FileNotFoundError:
         ready = ", ".join(sorted(p.stem for p in READY.glob("*.toml")))
         raise ConfigError(f"there is no file {path}; ready ones are {ready}") from None

@@ -62,7 +62,7 @@ def degrade(
     noisy = np.asarray(small, np.float32) + rng.normal(0, noise, (small.height, small.width, 3))
     buffer = io.BytesIO()
     Image.fromarray(np.clip(np.rint(noisy), 0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=jpeg)
-    return Image.open(buffer).convert("RGB")
+    return Image.open(buffer, formats=("JPEG",)).convert("RGB")
 
 
 def fixed_recipe(hq: Image.Image, seed: int = 0) -> Image.Image:

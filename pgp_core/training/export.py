@@ -13,6 +13,7 @@ from ..checkpoints import read_safetensors, sha256, write_safetensors
 from ..errors import PGPError
 from ..guidance import KEY_PREFIX, METADATA_KEY
 from ..plan import PRESET_DIR, load_plan
+from ..text_files import read_text
 from ..topology import KeyMap, stacks_of
 from .nano import STAGES, stage_config
 
@@ -100,7 +101,7 @@ def export_nano(folder: Path, out: Path = nano.FOLDER, cfg: float = 1.0) -> dict
 
 def _figures(stage: Path) -> dict[str, Any]:
     """A stage's figures, without where it was run."""
-    figures: dict[str, Any] = json.loads((stage / "figures.json").read_text())
+    figures: dict[str, Any] = json.loads(read_text(stage / "figures.json"))
     for section in figures["config"].values():
         for key, value in section.items() if isinstance(section, dict) else ():
             if isinstance(value, str) and Path(value).is_absolute():
@@ -109,7 +110,7 @@ def _figures(stage: Path) -> dict[str, Any]:
 
 
 def _lines(log: Path) -> list[str]:
-    return log.read_text().splitlines() if log.exists() else []
+    return read_text(log).splitlines() if log.exists() else []
 
 
 def import_nano(folder: Path, source: Path = nano.FOLDER) -> Path:

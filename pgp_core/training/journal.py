@@ -55,7 +55,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """The whole rows of a log; none where there is no file."""
     rows = []
     if path.exists():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").removeprefix("\ufeff").splitlines():
             try:
                 row = json.loads(line)
             except ValueError:

@@ -14,7 +14,7 @@ from ..checkpoints import write_safetensors
 from ..guidance import KEY_PREFIX, METADATA_KEY
 from ..sdxl_loading import S1_KEY
 from ..topology import KeyMap
-from ..unet_file import V_PREDICTION, metadata_of
+from ..unet_file import markers_of, metadata_of
 from .building import WEIGHTS, Parts
 from .config import RunConfig
 from .lora_layers import lora_weights
@@ -61,9 +61,7 @@ def _write_unet(path: Path, unet: Mapping[str, torch.Tensor], parts: Parts, dtyp
     assert parts.info is not None
     names = KeyMap.of(unet)
     tensors = {names.to_ldm(k): v.to(dtype) for k, v in unet.items()}
-    if parts.prediction == "v_prediction":
-        # Core's loader knows by this how the model predicts.
-        tensors[V_PREDICTION] = torch.zeros(0)
+    tensors |= {name: torch.zeros(0) for name in markers_of(parts.info)}
     write_safetensors(path, tensors, metadata_of(parts.info, path.parent.name))
     return path
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,11 +19,26 @@ SEED, STEPS, CFG = 5, 4, 1.5
 
 
 def _pipeline(tensors: dict[str, torch.Tensor]) -> NanoPipeline:
-    """Nano with the PEAM weights that the check redrew."""
-    pipeline = NanoPipeline.load(one_step=False)
+    """Nano with the PEAM weights that the check redrew, in the dtype that the tensors have."""
+    dtype = tensors["image"].dtype
+    pipeline = NanoPipeline.load(one_step=False, dtype=dtype)
+    pipeline.guidance.to(dtype)
     peam = {k.removeprefix("peam."): v for k, v in tensors.items() if k.startswith("peam.")}
     pipeline.guidance.peam.load_state_dict(peam)
     return pipeline
+
+
+def both(run: Callable[[dict[str, torch.Tensor]], torch.Tensor], tensors: dict[str, torch.Tensor]) -> Both:
+    """A run in float64 and in float32."""
+    return Both(run({k: v.double() for k, v in tensors.items()}), run(tensors))
+
+
+@dataclass(frozen=True)
+class Both:
+    """One run on diffusers: exact, and with float32's rounding."""
+
+    exact: torch.Tensor
+    rounded: torch.Tensor
 
 
 def _denoiser(pipeline: NanoPipeline, image: torch.Tensor, options: SampleOptions) -> Denoiser:

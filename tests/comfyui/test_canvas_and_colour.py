@@ -68,9 +68,44 @@ def test_sizes_are_exact_and_alpha_comes_along(
     result = _image(server.picture(saved))
     assert (result.size, result.mode) == (size, "RGBA")
     x = torch.from_numpy(np.array(rgba)).movedim(-1, 0)[None] / 255
-    expected = canvas.resample(x, *size)[0].movedim(0, -1).numpy() * 255
+    expected = canvas.enlarge(x, *size)[0].movedim(0, -1).numpy() * 255
     # SaveImage rounds down.
     assert np.abs(np.asarray(result) - expected).max() <= 1.01
+
+
+def test_a_transparent_disc_has_no_rim(server: Server, tmp_path: Path) -> None:
+    """Through the canvas and the simple node's graph: what is seen is the disc's colour and the paper's, mixed by
+    alpha, whatever the file holds under alpha 0."""
+    y, x = np.mgrid[:25, :25]
+    alpha = np.clip((9 - np.hypot(y - 12, x - 12)) / 2 + 0.5, 0, 1) * 255
+    colour = np.array((230, 128, 51))
+    results = []
+    for name, under in (("black", 0), ("noise", np.random.default_rng(0).integers(0, 256, (25, 25, 3)))):
+        rgb = np.where(alpha.round()[..., None] > 0, colour, under)
+        rgba = Image.fromarray(np.dstack([rgb, alpha.round()]).astype(np.uint8))
+        rgba.save(tmp_path / f"{name}.png")
+        server.upload(tmp_path / f"{name}.png", f"disc-{name}.png")
+        load = {"class_type": "LoadImage", "inputs": {"image": f"disc-{name}.png"}}
+        join = {"class_type": "JoinImageWithAlpha", "inputs": {"image": ["1", 0], "alpha": ["1", 1]}}
+        upscale = {"image": ["2", 0], "scale": 2.0, "steps": 1, "cfg": 0.0, "strength": 1.0, "seed": 0, "tile": 0}
+        prompt = {
+            "1": load,
+            "2": join,
+            "3": _canvas(["2", 0], scale=2.0),
+            "4": _fix(["3", 0], ["3", 0], "3"),
+            "5": _save(["4", 0]),
+            "6": {
+                "class_type": "PGPDiffSRUpscale",
+                "inputs": upscale | {"color_fix": "wavelet", "shared_noise": False},
+            },
+            "7": _save(["6", 0]),
+        }
+        outputs = server.run(prompt)["outputs"]
+        results.append([np.asarray(_image(server.picture(outputs[i]["images"][0])), float) for i in ("5", "7")])
+    for black, noise, tolerance in zip(*results, (1.01, 3.0), strict=True):
+        assert black.shape == (50, 50, 4) and np.array_equal(black, noise)
+        # SaveImage rounds down; the model changes a plane of one colour by a level or two.
+        assert (np.abs(black[..., :3] - colour) * black[..., 3:] / 255).max() <= tolerance
 
 
 def test_a_batch_is_its_pictures_one_by_one(server: Server, object_info: dict[str, Any], tmp_path: Path) -> None:

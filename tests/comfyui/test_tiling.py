@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rounding
 
 from . import pictures
 from .comfy_server import RunFailed, Server
@@ -18,6 +19,8 @@ SUBJECTS = ("tiles", "phase", "overflow", "frames", "refusals")
 PLACES = [[y, x] for y in (0, 8, 16) for x in (0, 8, 12)]
 SIZES = [[2, 48, h, w] for h in (16, 17) for w in (16, 17)]
 PHASES = ("tile", "canvas")
+#: Nano's latents on the wire lie within [-1, 1].
+ROUNDING = rounding.bound(rounding.NETWORK, 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +41,8 @@ def test_a_picture_that_fits_is_sampled_bit_for_bit_as_without_tiling(checks: Ch
 def test_tiles_of_a_model_without_context_beyond_the_overlap_are_the_whole(checks: Checks) -> None:
     result = checks["tiling_without_context"]
     assert result["size"] > 0.1
-    assert result["difference"] <= 1e-6
+    # Weighted means of a few tiles.
+    assert result["difference"] <= rounding.bound(16, 1.0)
     # A Gaussian counts the tiles' edges, too.
     assert result["gaussian"] <= 1e-2
 
@@ -76,7 +80,7 @@ def test_conditioning_and_controlnet_are_cut_to_the_tile(checks: Checks) -> None
     assert [t[:2] for t in result["tiles"]] == PLACES
     for *_, right in result["tiles"]:
         assert all(right), right
-    assert result["whole"] <= 1e-5
+    assert result["whole"] <= ROUNDING
     assert result["left as it was"], "the UNet takes features from the list; a second call needs them again"
     assert result["not refused without tiles"] == 0
     assert result["five dimensions"] == 0
@@ -87,6 +91,8 @@ def test_faithdiff_s_micro_conditioning_says_where_the_tile_lies(checks: Checks)
     assert result["tiles"] == 9
     # Against core's own embedding of those numbers.
     assert result["difference"] <= 1e-6
+    assert result["tiles of an area"] == 4
+    assert result["in an area"] <= 1e-6
     assert result["PEAM alone"] <= 1e-6
     assert result["whole"] and result["too short"]
 
@@ -109,7 +115,7 @@ def test_a_tile_that_is_known_already_is_not_run(phase: str, checks: Checks) -> 
     run = [p for p in PLACES if p[0] > 0]
     # The exchange over the canvas needs the first layers of all tiles.
     assert result["called"] == (run if phase == "tile" else PLACES + run)
-    assert result["skipped"] <= 1e-5
+    assert result["skipped"] <= ROUNDING
 
 
 # -- memory, numbers -----------------------------------------------------------------------------------------
@@ -178,12 +184,12 @@ def test_layers_of_8_bits_are_taken_out_of_their_range(checks: Checks) -> None:
 
 
 def test_a_batch_in_parts_is_the_batch(checks: Checks) -> None:
-    """With a mask and a latent per picture, and with as many pictures for the guidance, fewer, or one."""
+    """With a mask and a latent per picture, and with as many pictures for the guidance, or one."""
     result = checks["tiling_frames"]
-    assert len(result["from the whole"]) == 9
+    assert len(result["from the whole"]) == 6
     for case, differences in result["from the whole"].items():
-        assert max(differences) <= 2e-5, case
-    assert result["unguided"] <= 1e-5
+        assert max(differences) <= ROUNDING, case
+    assert result["unguided"] <= ROUNDING
 
 
 def test_features_are_held_for_one_part_only(checks: Checks) -> None:
@@ -196,13 +202,13 @@ def test_features_are_held_for_one_part_only(checks: Checks) -> None:
 def test_steps_are_numbered_through_and_the_last_has_all_pictures(checks: Checks) -> None:
     result = checks["tiling_frames"]
     assert result["steps"] == [[0, 6, 2], [1, 6, 2], [2, 6, 2], [3, 6, 1], [4, 6, 1], [5, 6, 1]]
-    assert result["last"] <= 1e-4
+    assert result["last"] <= ROUNDING
 
 
 def test_each_part_has_its_own_conditioning(checks: Checks) -> None:
     result = checks["tiling_frames"]
     assert result["conditioning matters"] > 0.01
-    assert max(result["conditioning"]) <= 1e-5
+    assert max(result["conditioning"]) <= ROUNDING
     assert result["hints"] == [3, 1, 9, 7], "the graph's ControlNet was changed"
 
 
@@ -219,8 +225,9 @@ def test_one_step_works_in_tiles(checks: Checks) -> None:
 def test_the_dial_works_in_tiles(checks: Checks) -> None:
     result = checks["tiling_one_step"]
     assert result["dial matters"] > 1e-3
-    assert result["dial"] <= 1e-4
-    assert result["dial in parts"] <= 1e-4
+    # Two predictions.
+    assert result["dial"] <= 2 * ROUNDING
+    assert result["dial in parts"] <= 2 * ROUNDING
 
 
 # -- refusals ------------------------------------------------------------------------------------------------
@@ -235,7 +242,6 @@ def test_the_dial_works_in_tiles(checks: Checks) -> None:
         ("tiling_refusals", "twice, another between", ["already"]),
         ("tiling_refusals", "video", ["video"]),
         ("tiling_refusals", "phase", ["tile or canvas", "none"]),
-        ("tiling_refusals", "area", ["area", "mask"]),
         ("tiling_refusals", "tiles within tiles", ["8 x 16", "16 x 16"]),
         ("tiling_crops", "refused", ["ControlNet", "29 x 33"]),
         ("tiling_not_finite", "never", ["float32"]),
@@ -250,7 +256,9 @@ def test_what_does_not_fit_is_refused_in_one_line(check: str, case: str, words: 
         assert word in message
 
 
-def test_an_area_without_guidance_is_tiled_by_itself(checks: Checks) -> None:
+def test_an_area_is_tiled_by_itself(checks: Checks) -> None:
+    """What its tiles meet is tested in test_graphs.py."""
+    assert checks["tiling_refusals"]["area"] == []
     assert checks["tiling_refusals"]["area, unguided"]
 
 

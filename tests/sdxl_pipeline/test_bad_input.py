@@ -77,12 +77,12 @@ def _case(name: str, files: Everything, tmp: Path, s1: dict[str, Path]) -> tuple
         return Files(**good, conditioning=tmp / "c.safetensors"), ConditioningError, "pooled"
     if name == "missing file":
         return Files(**{**good, "model": tmp / "no.safetensors"}), PGPError, "nothing is downloaded"
-    if name == "folder as model":
-        return Files(**{**good, "model": files.sdxl}), PGPError, "--sdxl"
+    if name == "component as whole folder":
+        return Files(sdxl=files.sdxl / "unet", guidance=files.faithdiff), PGPError, f"give {files.sdxl} as --sdxl"
     if name == "no vae":
         return Files(model=files.faithdiff, **files.saved), CheckpointError, "--vae"
     if name == "vae without vae":
-        return Files(**good, vae=files.faithdiff), CheckpointError, "holds no VAE"
+        return Files(**good, vae=files.faithdiff), CheckpointError, "holds a UNet, no VAE"
     if name == "flux vae":
         weights = sdxl_files.vae().state_dict()
         weights["decoder.conv_in.weight"] = torch.zeros(96, 16, 3, 3)
@@ -103,7 +103,11 @@ def _case(name: str, files: Everything, tmp: Path, s1: dict[str, Path]) -> tuple
     shutil.copytree(files.sdxl, tmp / "sdxl")
     if name.startswith("damaged "):
         (tmp / "sdxl" / name.removeprefix("damaged ")).write_bytes(b"{")
-        return Files(sdxl=tmp / "sdxl", guidance=files.faithdiff), CheckpointError, "cannot be read|get it again"
+        return (
+            Files(sdxl=tmp / "sdxl", guidance=files.faithdiff),
+            CheckpointError,
+            "cannot be read|get it again|config.json is damaged",
+        )
     shutil.rmtree(tmp / "sdxl" / name.removeprefix("without "))
     return Files(sdxl=tmp / "sdxl", guidance=files.faithdiff), CheckpointError, name.removeprefix("without ")
 
@@ -112,8 +116,8 @@ def _case(name: str, files: Everything, tmp: Path, s1: dict[str, Path]) -> tuple
 CASES = [
     "sd15", "flux", "inpainting", "nano", "nano's guidance", "guidance of SDXL's width", "guidance of another scale",
     "no guidance", "lora", "dora", "one-step lora in steps", "no conditioning", "no negative conditioning",
-    "conditioning of another width", "conditioning without pooled", "missing file", "folder as model", "no vae",
-    "vae without vae", "flux vae",
+    "conditioning of another width", "conditioning without pooled", "missing file", "no vae",
+    "component as whole folder", "vae without vae", "flux vae",
     "incomplete vae", "incomplete text encoder", "without vae", "without unet", "without text_encoder",
     "without text_encoder_2", "without tokenizer_2", "damaged vae/config.json",
     "damaged text_encoder_2/model.safetensors", "damaged tokenizer/vocab.json",

@@ -99,8 +99,8 @@ FILES: dict[str, Wrong] = {
     "text.safetensors": Wrong("damaged or no", b"Once upon a time there was no model.\n" * 50),
     "text.bin": Wrong("damaged or no PyTorch file", b"Once upon a time there was no model.\n" * 50),
     "page.ckpt": Wrong("damaged or no PyTorch file", b"<!DOCTYPE html>\n<html>404 not found</html>\n"),
-    "folder.safetensors": Wrong("is a folder", None),
-    "folder.bin": Wrong("is a folder", None),
+    "folder.safetensors": Wrong("has no weights", None),
+    "folder.bin": Wrong("has no weights", None),
 }
 
 

@@ -11,6 +11,7 @@ from ....pgp_core.number import number
 from ....pgp_core.tiling import PHASES, STEP, check_blend
 from ....pgp_core.tiling.options import MAX_PIXELS
 from ....pgp_core.wrap import Wrap
+from .. import places
 from .calls import TiledCalls
 from .frames import Runs
 
@@ -66,6 +67,7 @@ def tile_model(
     # In front of the guidance's wrapper, which makes features for what is sampled at a time.
     others = tiled.wrappers.get(WrappersMP.OUTER_SAMPLE, {})
     tiled.wrappers[WrappersMP.OUTER_SAMPLE] = {KEY: [Runs(calls, frames)], **others}
+    places.watch(tiled)
     return tiled
 
 

@@ -14,16 +14,15 @@ import torch
 from ....pgp_core.errors import PGPError
 from ....pgp_core.tiling import Fitting, Tile, automatic, blended, out_of_memory
 from ....pgp_core.tiling.fitting import LEAST
-from ....pgp_core.wrap import MARGIN, Wrap
+from ....pgp_core.wrap import MARGIN, PLAIN, Wrap
 from ..guidance import GuidancePatch
+from ..places import call_of
 from . import micro_conditioning
 from .canvas_phase import CanvasPhase, Reached
 from .cropping import cropped
 from .full_precision import in_float32
 
 log = logging.getLogger(__name__)
-
-_PLAIN = Wrap()
 
 
 class TiledCalls:
@@ -54,7 +53,7 @@ class TiledCalls:
         whole_canvas: bool,
         scale: int,
         previous: Any,
-        wrap: Wrap = _PLAIN,
+        wrap: Wrap = PLAIN,
     ):
         self.wrap, self.margin = wrap, MARGIN // scale
         self.tile, self.overlap, self.blend = tile, overlap, blend
@@ -91,9 +90,7 @@ class TiledCalls:
         x = args["input"]
         if x.ndim != 4:
             return self.model(apply_model, args)
-        if self.wrap:
-            args = {**args, "input": self.wrap.repeated(x, self.margin)}
-        call = _Call(self, self._run, apply_model, args)
+        call = _Call(self, self._run, apply_model, {**args, "input": self.wrap.repeated(x, self.margin)})
         fitting = self._fitting(x, call.base)
         size, before = (x.shape[-2], x.shape[-1]), fitting.tile
         out = fitting.run(*size, lambda tiles: call.denoised(tiles, fitting.overlap))
@@ -152,34 +149,44 @@ class _Call:
         self._guidance = _guidance_in(self._options)
         self._phase: CanvasPhase | None = None
         size = tuple(args["input"].shape[-2:])
-        if tiled.wrap and not run.wrap_seen:
-            _check_wrap(tiled.wrap, size, tiled.margin, self._guidance)
+        if tiled.wrap and (size != run.latent or not run.wrap_seen):
+            _check_wrap(tiled.wrap, size, run.latent, tiled.margin, self._guidance)
             run.wrap_seen = True
-        if self._guidance is not None and self._guidance.strength and run.latent not in (None, size):
-            raise PGPError(
-                "PGP-DiffSR Tiling: the model is called for an area of the picture, which its guidance cannot follow; "
-                "set the conditioning with a mask instead of an area, or leave out what else cuts the latent"
-            )
 
     def denoised(self, tiles: Sequence[Tile], overlap: int) -> torch.Tensor:
         """What the MODEL makes of its input.
 
         Raises:
             torch.OutOfMemoryError, MemoryError: where a tile does not fit.
-            PGPError: where the result is not finite, not even in float32.
+            PGPError: where the result is not finite, not even in float32; where something knows of the whole picture
+                only.
         """
-        x, options = self._args["input"], self._options
-        coarse: dict[Tile, torch.Tensor] = {}
-        if (groups := options.get("pgp_groups")) is not None:
-            sigma = float(self._args["timestep"][0])
-            answers = ((t, groups.skip(t, sigma, t.crop(x))) for t in tiles)
-            coarse = {t: known for t, known in answers if known is not None}
+        options, call = self._options, call_of(self._options)
+        if call is not None and call.gligen and len(tiles) > 1:
+            raise PGPError(
+                "PGP-DiffSR Tiling: GLIGEN's boxes lie in the whole picture, and tiles cannot follow them; leave "
+                "GLIGEN out, or sample without tiles"
+            )
+        coarse = self._coarse(tiles)
         self._phase = None
         if self._tiled.whole_canvas and self._guidance is not None and 1 < len(tiles) > len(coarse):
-            phase = self._phase = CanvasPhase(self._guidance)
-            chunks, sites = len(self._args["cond_or_uncond"]), self._guidance.exchanging(options)
-            phase.gather(self._features, tiles, overlap, self._tiled.blend, chunks, sites)
+            phase = self._phase = CanvasPhase(self._guidance, options)
+            phase.gather(self._features, tiles, overlap, self._tiled.blend, self._guidance.exchanging(options))
         return blended(lambda t: coarse[t] if t in coarse else self._tile(t), tiles, overlap, self._tiled.blend)
+
+    def _coarse(self, tiles: Sequence[Tile]) -> dict[Tile, torch.Tensor]:
+        """What stands for tiles for which the MODEL need not be called."""
+        if (groups := self._options.get("pgp_groups")) is None:
+            return {}
+        x, call = self._args["input"], call_of(self._options)
+        if self._run.latent not in (None, tuple(x.shape[-2:])):
+            raise PGPError(
+                "PGP-DiffSR Adaptive: a conditioning or a context window is for an area of the picture, which its "
+                "groups of tiles do not follow; set the conditioning with a mask instead, or leave Adaptive out"
+            )
+        sigma, latents = float(self._args["timestep"][0]), None if call is None else call.latents
+        answers = ((t, groups.skip(t, sigma, t.crop(x), latents)) for t in tiles)
+        return {t: known for t, known in answers if known is not None}
 
     def _tile(self, tile: Tile) -> torch.Tensor:
         return self._finite(lambda: self._model(tile))
@@ -203,7 +210,8 @@ class _Call:
             c["transformer_options"]["pgp_phase"] = self._phase
         if self._guidance is not None and self._guidance.has_alignment and "y" in c:
             embedder = getattr(self.base, "embedder", None)
-            c["y"] = micro_conditioning.of_tile(c["y"], tile, self._tiled.scale, embedder)
+            areas = self._guidance.areas(self._options)
+            c["y"] = micro_conditioning.of_tile(c["y"], tile, self._tiled.scale, embedder, areas)
         try:
             return self._tiled.model(self._apply_model, {**self._args, "input": tile.crop(self._args["input"]), "c": c})
         except RuntimeError as error:
@@ -235,8 +243,15 @@ class _Call:
         )
 
 
-def _check_wrap(wrap: Wrap, size: tuple[int, ...], margin: int, guidance: GuidancePatch | None) -> None:
-    """Whether the canvas has the margins that wrapping takes."""
+def _check_wrap(
+    wrap: Wrap, size: tuple[int, ...], latent: tuple[int, int] | None, margin: int, guidance: GuidancePatch | None
+) -> None:
+    """Whether the canvas has the margins that wrapping takes, and all of it is called."""
+    if latent is not None and size != latent:
+        raise PGPError(
+            "PGP-DiffSR Tiling: with wrap the whole picture repeats; leave out areas of conditionings, context windows "
+            "and what else cuts the latent, or use masks"
+        )
     fits = all(size[dim] > 2 * margin for dim in wrap.dims)
     if fits and guidance is not None:
         fits = all(torch.equal(wrap.repeated(lq, MARGIN), lq) for lq in guidance.lq)

@@ -28,10 +28,14 @@ class CanvasPhase:
     """One call's exchanges; the guidance finds it in its options as ``pgp_phase``.
 
     The UNet's features at a site are gathered from all tiles, exchanged at once, and handed out tile by tile.
+
+    Args:
+        patch: the guidance.
+        options: ``transformer_options`` of the call, without a tile.
     """
 
-    def __init__(self, patch: Any):
-        self._patch = patch
+    def __init__(self, patch: Any, options: dict[str, Any]):
+        self._patch, self._options = patch, options
         self._wanted: int | None = None
         self._canvases: dict[int, torch.Tensor] = {}
 
@@ -52,7 +56,6 @@ class CanvasPhase:
         tiles: Sequence[Tile],
         overlap: int,
         blend: str,
-        chunks: int,
         sites: Sequence[int],
     ) -> None:
         """Exchange phases over the canvas, at one site after the other.
@@ -60,13 +63,12 @@ class CanvasPhase:
         Args:
             features: of a tile, by a call that ends with :class:`Reached`; None where it came to its end.
             overlap: in latent positions.
-            chunks: how many conditionings the batch holds.
             sites: that exchange, as the UNet comes to them.
         """
         for site in sites:
             self._wanted = site
             try:
-                self._canvases[site] = self._gathered(site, features, tiles, overlap, blend, chunks)
+                self._canvases[site] = self._gathered(site, features, tiles, overlap, blend)
             except _NotReached:
                 # Another pack's wrapper answered without the UNet.
                 return
@@ -80,7 +82,6 @@ class CanvasPhase:
         tiles: Sequence[Tile],
         overlap: int,
         blend: str,
-        chunks: int,
     ) -> torch.Tensor:
         halvings, device = self._patch.halvings(site), torch.device("cpu")
         fine = {tile.coarser(1 << halvings): tile for tile in tiles}
@@ -95,16 +96,15 @@ class CanvasPhase:
             return h.float().to(mm.intermediate_device())
 
         h = blended(resting, list(fine), overlap >> halvings, blend)
-        return self._exchanged(h, site, chunks, device)
+        return self._exchanged(h, site, device)
 
-    def _exchanged(self, h: torch.Tensor, site: int, chunks: int, device: torch.device) -> torch.Tensor:
+    def _exchanged(self, h: torch.Tensor, site: int, device: torch.device) -> torch.Tensor:
         """In place of h, a few channels at a time: each channel of each latent has a phase of its own."""
-        f = fit(self._patch.resting_features(site, tuple(h.shape[-2:])), *h.shape[-2:])
-        for i in range(h.shape[0]):
-            picture = i % (h.shape[0] // chunks) % f.shape[0]
+        for i, row in enumerate(self._patch.rows(site, tuple(h.shape), self._options)):
+            f = fit(row[None], *h.shape[-2:])[0]
             for c in range(0, h.shape[1], _CHANNELS):
                 some = slice(c, c + _CHANNELS)
-                h[i, some] = exchange_phase(h[i, some].to(device), f[picture, some].to(device, torch.float32)).to(h)
+                h[i, some] = exchange_phase(h[i, some].to(device), f[some].to(device, torch.float32)).to(h)
         return h
 
 

@@ -49,7 +49,7 @@ class Runs:
                     kwargs["latent_shapes"] = [(end - first, *noise.shape[1:])]
                 of_part = None if callback is None else watch.of(i)
                 rest = (cut.tensor(latent_image), sampler, sigmas, cut.tensor(denoise_mask), of_part, *args)
-                with sampling_part(first, end):
+                with sampling_part(first, end, total):
                     result = executor(cut.tensor(noise), *rest, **kwargs)
                 results.append(result.to(mm.intermediate_device()))
             return torch.cat(results)

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ...errors import PGPError, PictureError, name_some
 from ...images import known_extensions, open_picture
+from ...text_files import read_text
 
 
 @dataclass(frozen=True)
@@ -105,20 +106,20 @@ def _size(path: Path) -> tuple[int, int]:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=("JPEG", "PNG", "WEBP")) as file:
                 return file.size
-    except UnidentifiedImageError:
-        # There are kinds that Pillow does not know and libvips does.
+    except Image.DecompressionBombError as e:
+        raise PictureError(f"{path} is too large to be opened ({e})") from None
+    except Exception:
+        # Of other kinds, and of files that are not in order, the careful way says what they are.
         height, width = open_picture(path).pixels.shape[:2]
         return width, height
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as e:
-        raise PictureError(f"{path} cannot be read as a picture ({e})") from None
 
 
 def _caption(path: Path) -> str:
     try:
-        return " ".join(path.read_text(encoding="utf-8-sig").split())
+        return " ".join(read_text(path).split())
     except FileNotFoundError:
         return ""
     except UnicodeDecodeError as e:

@@ -145,6 +145,6 @@ def check_range(out: Path) -> Any:
 def check_picture_of_another_size(_out: Path) -> Any:
     """A canvas that does not fit the latent is resized; the sampling goes through."""
     nano = scene.Nano()
-    small = scene.pictures(1, height=8, width=8)
-    latent = nano.sample(nano.guided(small), scene.noise(), steps=2)
+    large = scene.pictures(1, height=2 * scene.HEIGHT, width=2 * scene.WIDTH)
+    latent = nano.sample(nano.guided(large), scene.noise(), steps=2)
     return {"finite": bool(latent.isfinite().all()), "shape": list(latent.shape)}

@@ -60,11 +60,11 @@ def check_tiling_whole_canvas(_out: Path) -> Any:
         total[..., y : y + h.shape[-2], x : x + h.shape[-1]] += h * weight
         share[y : y + h.shape[-2], x : x + h.shape[-1]] += weight
     h = total / share
-    patch = scene.patch_of(nano.guided(image))
-    patch.prepare(lambda *_: None, noise)
+    guided = nano.guided(image)
+    patch, kept = scene.patch_of(guided), []
     (site,) = patch.exchanging({"sigmas": torch.ones(1)})
-    f = patch.features[site].repeat(2, 1, 1, 1)
-    patch.cleanup()
+    nano.sample(guided, noise, steps=1, callback=lambda *_: kept.append(patch.features[site]))
+    f = kept[0].repeat(2, 1, 1, 1)
     own, phase = torch.fft.fft2(h.double()), torch.fft.fft2(f.double())
     expected = torch.fft.ifft2(own.abs() * phase / phase.abs()).real
     differences = []

@@ -106,7 +106,7 @@ def check_tiling_skips(_out: Path) -> Any:
     told: list[Any] = []
 
     class Groups:
-        def skip(self, tile: Tile, sigma: float, like: torch.Tensor) -> torch.Tensor | None:
+        def skip(self, tile: Tile, sigma: float, like: torch.Tensor, _latents: Any) -> torch.Tensor | None:
             told.append([tile.y, tile.x, sigma, list(like.shape)])
             return torch.full_like(like, 7.0) if tile.y == 0 else None
 
@@ -261,6 +261,15 @@ def check_tiling_alignment(_out: Path) -> Any:
         rows = [expected(c[0][1], **numbers) for c in (nano.negative, nano.positive)]
         differences.append(scene.difference(y, torch.cat(rows)))
     plain = [expected(c[0][1]) for c in (nano.negative, nano.positive)]
+    context, extra = nano.positive[0]
+    nano.positive = [[context, {**extra, "area": (24, 20, 5, 7), "strength": 1.0}]]
+    in_area = []
+    for tile, y in sample(guided):
+        if tile.of == (24, 20):
+            sizes = {"target_height": tile.height * 4, "target_width": tile.width * 4}
+            numbers = {"crop_h": 5 + tile.y, "crop_w": 7 + tile.x, **sizes}
+            in_area.append(scene.difference(y, expected(extra, **numbers)))
+    nano.positive = [[context, extra]]
     others = [scene.difference(y, torch.cat(plain)) for _, y in sample(nano.guided(image))]
     whole = Tile(0, 0, HEIGHT, WIDTH, (HEIGHT, WIDTH))
     y = torch.zeros(1, 10)
@@ -268,6 +277,8 @@ def check_tiling_alignment(_out: Path) -> Any:
     return {
         "tiles": len(differences),
         "difference": max(differences),
+        "tiles of an area": len(in_area),
+        "in an area": max(in_area),
         "PEAM alone": max(others),
         "whole": of_tile(y, whole, 4, embedder) is y,
         "too short": of_tile(y, Tile(0, 0, 8, 8, (HEIGHT, WIDTH)), 4, embedder) is y,

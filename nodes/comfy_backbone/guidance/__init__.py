@@ -1,0 +1,9 @@
+"""Guidance: its files, and what acts on a MODEL while it is sampled."""
+
+from __future__ import annotations
+
+from .apply import KEY, apply_guidance
+from .loading import describe_guidance, load_guidance
+from .patch import GuidancePatch
+
+__all__ = ["KEY", "GuidancePatch", "apply_guidance", "describe_guidance", "load_guidance"]

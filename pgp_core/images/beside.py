@@ -1,0 +1,116 @@
+"""What a file says beside its pixels: brought into order, for an upright picture, whatever state it was in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from . import colour, exif, xmp
+from .picture import Metadata
+
+#: Bytes of XMP that are looked at. Those of a photograph with all its history are far fewer.
+_MOST_XMP = 2**24
+#: Pixels per inch that every format can say.
+_LEAST_DPI, _MOST_DPI = 0.01, 60000.0
+#: What libvips writes where it knows none: a pixel a millimetre.
+_UNKNOWN = 25.4
+
+
+@dataclass
+class Found:
+    """As it stands in the file.
+
+    Attributes:
+        extended: XMP's extension, as JPEG has it.
+        dpi: of the format itself; EXIF may say it too.
+        turned: whether the pixels are upright whatever EXIF says.
+        lost: what has been left out already.
+    """
+
+    exif: bytes = b""
+    xmp: bytes = b""
+    extended: bytes = b""
+    icc: bytes = b""
+    iptc: bytes = b""
+    comment: bytes = b""
+    text: Mapping[str, str] = field(default_factory=dict)
+    chunks: Mapping[bytes, bytes] = field(default_factory=dict)
+    dpi: tuple[float, ...] | None = None
+    orientation: int | None = None
+    turned: bool = False
+    lost: list[str] = field(default_factory=list)
+
+
+def settled(found: Found) -> tuple[Metadata, int]:
+    """What can be kept, and how the pixels are to be turned; what cannot is added to ``found.lost``.
+
+    The profile is left as it is: see :func:`with_profile`.
+    """
+    lost = found.lost
+    block = exif.read(found.exif) if found.exif else exif.Found(None)
+    lost += block.notes
+    text = xmp.checked(found.xmp) if 0 < len(found.xmp) <= _MOST_XMP else None
+    if text is None and found.xmp.strip(b"\0 "):
+        lost.append("XMP (damaged)" if len(found.xmp) <= _MOST_XMP else "XMP (too large)")
+    elif text is not None and found.extended:
+        more = xmp.joined(text, found.extended) if len(found.extended) <= _MOST_XMP else None
+        if more is None:
+            lost.append("the extension of XMP (damaged)")
+        text = more or text
+    orientation = found.orientation or (block.orientation if block.said else None)
+    orientation = orientation or (xmp.orientation(text) if text else None) or 1
+    metadata = Metadata(
+        icc=found.icc or None,
+        exif=block.exif,
+        xmp=xmp.upright(text).encode() if text else None,
+        iptc=found.iptc or None,
+        comment=found.comment or None,
+        text=found.text,
+        dpi=resolution(found.dpi, block.dpi, lost),
+        chunks=found.chunks,
+    )
+    return metadata, 1 if found.turned else orientation
+
+
+def resolution(
+    said: tuple[float, ...] | None, in_exif: tuple[float, float] | None, lost: list[str]
+) -> tuple[float, float] | None:
+    """The first of both, pixels per inch, that every format can say.
+
+    One that makes no sense is added to ``lost``; but EXIF's own, which stays in EXIF.
+    """
+    for dpi in (said, in_exif):
+        try:
+            along = (float(dpi[0]), float(dpi[1])) if dpi else None
+        except (TypeError, ValueError, IndexError, ZeroDivisionError, OverflowError):
+            along = (math.nan, math.nan)
+        if along is None:
+            continue
+        if all(abs(d - _UNKNOWN) < 1e-3 for d in along):
+            continue
+        if all(math.isfinite(d) and _LEAST_DPI <= d <= _MOST_DPI for d in along):
+            return along
+        # Pillow and cameras write 0, or 1 pixel an inch, where they mean that nobody knows.
+        if dpi is said and any(d != 0 for d in along):
+            lost.append(f"the resolution ({along[0]:g} x {along[1]:g} dpi)")
+    return None
+
+
+def with_profile(
+    metadata: Metadata, before: bytes | None, after: bytes | None, grey: bool, lost: list[str]
+) -> Metadata:
+    """The metadata with the profile, if it is one for the pixels' channels.
+
+    Args:
+        before: of the file; after: of the pixels, None if they have been converted out of it.
+    """
+    if after:
+        space = colour.space(after)
+        if space != ("GRAY" if grey else "RGB"):
+            kind = f"it is for {space}, the picture is {'grey' if grey else 'RGB'}" if space else "damaged"
+            lost.append(f"the ICC profile ({kind})")
+            after = None
+    elif before and not colour.space(before):
+        lost.append("the ICC profile (damaged: the colours are converted without it)")
+    return replace(metadata, icc=after or None)

@@ -1,0 +1,1 @@
+"""Graphs as people build them around a guided MODEL."""
