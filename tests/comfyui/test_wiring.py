@@ -27,7 +27,7 @@ WRONG = {
     "S1 at another timestep": ["timestep 999, not 1"],
     "empty latent": ["the latent is empty", "VAE Encode"],
     "empty latent of SDXL": ["the latent is empty", "VAE Encode"],
-    "another VAE's latent": ["4 x 8 x 8", "48 channels", "own VAE"],
+    "another VAE's latent": ["4 x 17 x 13", "48 channels", "own VAE"],
     "a latent with NaN": ["not finite already before the model"],
     "a mask": ["noise mask", "remove"],
     "CFG NaN": ["CFG must be a finite number, not nan"],

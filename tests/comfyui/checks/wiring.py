@@ -156,9 +156,9 @@ def check_wrong_wires(_out: Path) -> Any:
         "S1 at another timestep": lambda: s.sampled(timestep=1),
         "empty latent": lambda: s.sampled(latent={"samples": zeros}),
         "empty latent of SDXL": lambda: s.sampled(
-            latent={"samples": torch.zeros(1, 4, 8, 8), "downscale_ratio_spacial": 8}
+            latent={"samples": torch.zeros(1, 4, *s.z_l.shape[2:]), "downscale_ratio_spacial": 4}
         ),
-        "another VAE's latent": lambda: s.sampled(latent={"samples": torch.ones(1, 4, 8, 8)}),
+        "another VAE's latent": lambda: s.sampled(latent={"samples": torch.ones(1, 4, *s.z_l.shape[2:])}),
         "a latent with NaN": lambda: s.sampled(latent={"samples": torch.where(s.z_l > 0.5, float("nan"), s.z_l)}),
         "a mask": lambda: s.sampled(latent=mask),
         "CFG NaN": lambda: s.sampled(cfg=float("nan")),
