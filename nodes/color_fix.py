@@ -7,7 +7,7 @@ import logging
 import torch
 from comfy_api.latest import io
 
-from ..pgp_core.canvas import MAX_SIDE, enlarge, uncanvas
+from ..pgp_core.canvas import MAX_SIDE, enlarge, same_proportions, uncanvas
 from ..pgp_core.checked_pictures import checked_pictures
 from ..pgp_core.color_fix import METHODS, color_fix
 from ..pgp_core.errors import PGPError
@@ -15,6 +15,9 @@ from ..pgp_core.number import number
 from ..pgp_core.wrap import MARGIN, WRAPS, Wrap
 
 log = logging.getLogger(__name__)
+
+#: Pixels by which sides may be off that were rounded to positions of a latent.
+CELL = 8
 
 
 class PGPDiffSRColorFix(io.ComfyNode):
@@ -90,6 +93,12 @@ class PGPDiffSRColorFix(io.ComfyNode):
                 raise PGPError(
                     "PGP-DiffSR Colour Fix: with wrap the reference is the canvas, as large as the image; connect "
                     "PGP-DiffSR Canvas"
+                )
+            have, want = references.shape[-2:], pictures.shape[-2:]
+            if not same_proportions(have, want, CELL):
+                raise PGPError(
+                    f"PGP-DiffSR Colour Fix: the reference is {have[1]} x {have[0]} pixels, the image {want[1]} x "
+                    f"{want[0]}, and resizing would put colours in wrong places; connect the canvas that was encoded"
                 )
             references = enlarge(references, pictures.shape[-1], pictures.shape[-2])
         source = references if references.shape[1] == 4 else pictures

@@ -26,7 +26,8 @@ class PGPDiffSRLoadModel(io.ComfyNode):
                 io.Combo.Input(
                     "model_name",
                     options=comfy_backbone.unet_names(),
-                    tooltip="A file in models/diffusion_models: a UNet, a whole SDXL checkpoint, or FaithDiff.bin.",
+                    tooltip="A file in models/diffusion_models: a UNet, a whole SDXL checkpoint, or FaithDiff.bin. Of "
+                    "a model in several files any one.",
                 ),
                 io.Combo.Input(
                     "plan",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
 from comfy_api.latest import io, ui
 
 from . import comfy_backbone
+
+log = logging.getLogger(__name__)
 
 
 class PGPDiffSRSaveModel(io.ComfyNode):
@@ -18,7 +22,8 @@ class PGPDiffSRSaveModel(io.ComfyNode):
             category="PGP-DiffSR",
             description=(
                 "Saves the model's UNet without the blocks that a plan removes; LoRAs and merges are baked in. The "
-                "file knows its plan. Guidance is not saved with it."
+                "file knows its plan. Guidance is not saved with it. The node says whether core's own loader reads "
+                "the file."
             ),
             search_aliases=["pgp", "save diffusion model", "export", "pruned", "bake lora"],
             inputs=[
@@ -38,4 +43,6 @@ class PGPDiffSRSaveModel(io.ComfyNode):
     @classmethod
     def execute(cls, model: io.Model.Type, filename_prefix: str) -> io.NodeOutput:
         path = comfy_backbone.save_unet(model, filename_prefix, cls.hidden.prompt, cls.hidden.extra_pnginfo)
-        return io.NodeOutput(ui=ui.PreviewText(comfy_backbone.relative_to_output(path)))
+        name, loading = comfy_backbone.relative_to_output(path), comfy_backbone.core_loading_of(path)
+        log.info("%s: %s", name, loading)
+        return io.NodeOutput(ui=ui.PreviewText(f"{name}\n{loading}"))

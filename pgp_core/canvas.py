@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -182,6 +183,16 @@ def crop(pictures: torch.Tensor, width: int, height: int) -> torch.Tensor:
     if min(top, left) < 0:
         raise PGPError(f"{pictures.shape[-1]}x{pictures.shape[-2]} pixels cannot be cropped to {width}x{height}")
     return pictures[..., top : top + height, left : left + width]
+
+
+def same_proportions(have: Sequence[int], want: Sequence[int], rounding: int) -> bool:
+    """Whether one scale takes a picture to another size, whose sides may be off by less than ``rounding`` pixels.
+
+    Args:
+        have, want: height and width.
+    """
+    scales = [((w - rounding) / h, (w + rounding) / h) for h, w in zip(have, want, strict=True)]
+    return max(low for low, _ in scales) < min(high for _, high in scales)
 
 
 def canvas(pictures: torch.Tensor, size: Size, model: str, wrap: Wrap = PLAIN) -> tuple[torch.Tensor, int, int]:

@@ -12,8 +12,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from .atomic import replacing
+from .boundary import first_line
 from .errors import CheckpointError, PGPError, name_some
 from .finite import is_finite
+from .safetensors_header import check_header
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -23,13 +25,16 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tens
         CheckpointError: if the file is missing, truncated or no safetensors.
     """
     path = Path(path)
-    if not path.is_file():
+    if "\0" in str(path) or not path.is_file():
         raise CheckpointError(f"there is no file {path}")
     try:
+        check_header(path)
         with safe_open(path, framework="pt") as f:
             return {k: f.get_tensor(k) for k in f.keys()}, dict(f.metadata() or {})  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as e:
-        raise CheckpointError(f"{path.name} is damaged or no safetensors file ({e}): get it again") from None
+    # The library lets errors of other kinds through too, and more with every release.
+    except Exception as e:
+        why = first_line(e)
+        raise CheckpointError(f"{path.name} is damaged or no safetensors file ({why}): get it again") from None
 
 
 def write_safetensors(
@@ -50,8 +55,14 @@ def write_safetensors(
     try:
         with replacing(path) as temporary:
             save_file(own, temporary, dict(metadata or {}))
-    except (OSError, SafetensorError) as e:
-        raise CheckpointError(f"{path} cannot be written: {e}") from None
+    # Texts that are none (halves of surrogate pairs) are a TypeError or another, by release.
+    except (OSError, SafetensorError, UnicodeError, TypeError, ValueError) as e:
+        raise CheckpointError(f"{path} cannot be written: {_why(e)}") from None
+
+
+def _why(error: Exception) -> str:
+    """Without the temporary file's name, which says nothing to anyone."""
+    return error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
 
 
 def check_same(

@@ -13,10 +13,13 @@ from .atomic import replacing
 from .errors import CheckpointError
 from .faithdiff import find_extras, value_path, value_shape
 from .guidance import KEY_PREFIX, METADATA_KEY
+from .locks import locked
 from .safetensors_stream import write_streaming
 from .unet_diffusers import check_whole
 from .unet_file import inspect_unet, markers_of, metadata_of
 from .weights_file import open_weights
+
+_ADVICE = "wait for it, or choose another folder"
 
 
 def convert(
@@ -28,7 +31,7 @@ def convert(
 ) -> tuple[Path, Path]:
     """Split a FaithDiff file into a UNet and a guidance file, tensor by tensor.
 
-    The UNet gets LDM keys without prefix, which core's loader reads too. Both files appear together, or
+    The UNet gets LDM keys without prefix; of SDXL's size, core's loader reads it too. Both files appear together, or
     neither does.
 
     Args:
@@ -76,7 +79,12 @@ def convert(
             )
 
         try:
-            with replacing(unet_path) as unet_file, replacing(guidance_path) as guidance_file:
+            with (
+                locked(unet_path, _ADVICE),
+                locked(guidance_path, _ADVICE),
+                replacing(unet_path) as unet_file,
+                replacing(guidance_path) as guidance_file,
+            ):
                 write(unet_file, unet, metadata_of(info, f"{path.stem} UNet"), *markers_of(info))
                 write(guidance_file, guidance, {METADATA_KEY: json.dumps(extras.spec.to_json())})
         except OSError as e:

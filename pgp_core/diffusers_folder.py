@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import CheckpointError, name_some
-from .text_files import read_json
+from .json_format import read_json
 
 #: In this order: what was saved unnamed is the most precise; safetensors before pickled weights.
 _STEMS = tuple(
@@ -70,7 +70,7 @@ def config(folder: Path, name: str = "config.json") -> dict[str, Any]:
     path = folder / name
     if not path.is_file():
         return {}
-    data = read_json(path, CheckpointError)
+    data = read_json(path, "settings", CheckpointError)
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} is no JSON object")
     return data
@@ -119,7 +119,10 @@ def weight_files(folder: Path) -> list[Path]:
                 return [folder / f"{stem}{suffix}"]
             if shards := sorted(folder.glob(f"{stem}-*-of-*{suffix}")):
                 return _all_shards(folder, shards)
-    others = sorted(p for p in folder.iterdir() if p.suffix.lower() in WEIGHTS and p.is_file())
+    try:
+        others = sorted(p for p in folder.iterdir() if p.suffix.lower() in WEIGHTS and p.is_file())
+    except OSError as e:
+        raise CheckpointError(f"{folder} cannot be read: {e.strerror or e}") from None
     if len(others) == 1:
         return others
     if len({m["stem"] for p in others if (m := _SHARD.fullmatch(p.name))}) == 1 and others:
@@ -148,7 +151,7 @@ def _beside(path: Path, shard: re.Match[str]) -> list[Path]:
 
 def _indexed(path: Path) -> list[Path]:
     """The shards that an index names."""
-    data = read_json(path, CheckpointError) if path.is_file() else None
+    data = read_json(path, "settings", CheckpointError) if path.is_file() else None
     if data is None:
         raise CheckpointError(f"there is no file {path}: it is missing or was moved")
     names = data.get("weight_map") if isinstance(data, dict) else None

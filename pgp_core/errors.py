@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+
+from .visible import OBEYED
 
 #: Names in damaged files can be of any length and hold anything; no message needs more.
 _LONGEST = 600
+_CONTROL = re.compile(f"{OBEYED.pattern}+")
 
 
 class PGPError(ValueError):
@@ -13,11 +17,12 @@ class PGPError(ValueError):
 
     The message is one line for the person who gave the input; the command line prints it without a
     traceback, ComfyUI shows it on the node. Line breaks and control characters, which names from a file may
-    hold, become spaces, and a message that is far too long is cut in its middle.
+    hold, become spaces, and a message that is far too long is cut in its middle. Paths lose what says whose machine
+    it is: people share messages.
     """
 
     def __init__(self, message: object = ""):
-        text = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\ud800-\udfff]+", " ", str(message))
+        text = _CONTROL.sub(" ", _without_home(str(message)))
         if len(text) > _LONGEST:
             text = f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
         super().__init__(text)
@@ -65,3 +70,18 @@ def name_some(names: object, limit: int = 3) -> str:
     shown = ", ".join(listed[:limit])
     rest = len(listed) - limit
     return f"{shown} and {rest} more ({len(listed)} in all)" if rest > 0 else f"{shown} ({len(listed)} in all)"
+
+
+def _without_home(text: str) -> str:
+    """Paths below the working directory from there on, those below the home folder from ``~`` on."""
+    try:
+        here = os.getcwd()
+    except OSError:
+        here = ""
+    home = os.path.expanduser("~")
+    for folder, shown in ((here, ""), (home, f"~{os.sep}")):
+        # A root, or a home that is not known, says nothing.
+        if len(folder) > 3 and os.path.isabs(folder):
+            start = re.compile(rf"(?<![\w./\\-]){re.escape(folder.rstrip(os.sep) + os.sep)}")
+            text = shown.join(start.split(text))
+    return text

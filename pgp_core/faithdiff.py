@@ -63,8 +63,8 @@ def find_extras(file: WeightsFile) -> Extras:
     if home is None:
         what = described(file.shapes)
         raise GuidanceError(
-            f"{file.name} is no FaithDiff file{f': it holds {what}' if what else ''}, without {ENCODER.rstrip('.')} "
-            "and what belongs to it: choose FaithDiff.bin"
+            f"{file.name} is no FaithDiff file{f': it holds {what}' if what else ''}, without "
+            f"{ENCODER.rstrip('.')} and what belongs to it: choose FaithDiff.bin"
         )
     file, prefix = beneath(file, home), home.prefix
     groups = {g: {k for k in file.shapes if k.startswith(g)} for g in GROUPS}

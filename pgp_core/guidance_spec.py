@@ -172,7 +172,7 @@ class GuidanceSpec:
             )
         except GuidanceError:
             raise
-        except (KeyError, TypeError, ValueError, OverflowError) as e:
+        except Exception as e:
             raise GuidanceError(f"{source}: its guidance metadata is incomplete or wrong at {e}") from None
         spec._check(source)
         return spec

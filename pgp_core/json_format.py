@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
+from .boundary import first_line
 from .errors import PGPError
+from .text_files import read_text
 
 
 def loads(text: Any) -> Any:
@@ -37,8 +40,32 @@ def parse_metadata(text: Any, key: str, source: str, error: type[PGPError]) -> A
     """
     try:
         return loads(text)
-    except (TypeError, ValueError, RecursionError) as e:
-        raise error(f'{source}: its "{key}" is not valid JSON: {e}') from None
+    # Of whatever kind: deep lists are a RecursionError, endless numbers Python's own ValueError.
+    except Exception as e:
+        raise error(f'{source}: its "{key}" is not valid JSON: {first_line(e)}') from None
+
+
+def read_json(path: Path, kind: str, error: type[PGPError]) -> Any:
+    """A file's JSON; see :func:`pgp_core.text_files.read_text`.
+
+    Args:
+        kind: what the file should be, for errors: "a plan".
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        PGPError: of the class given, if it cannot be read or is not valid JSON.
+    """
+    try:
+        raw = read_text(path)
+    except FileNotFoundError:
+        raise
+    # ValueError where a path holds a null character, or the file is no UTF-8.
+    except (OSError, ValueError) as e:
+        raise error(f"{path} cannot be read as {kind}: {first_line(e)}") from None
+    try:
+        return loads(raw)
+    except Exception as e:
+        raise error(f"{path} is not valid JSON: {first_line(e)}") from None
 
 
 def check_format(data: Any, name: str, newest: int, source: str, kind: str, error: type[PGPError]) -> dict[str, Any]:

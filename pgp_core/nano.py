@@ -75,5 +75,5 @@ def own_cfg(folder: Path = FOLDER) -> float:
     with open_weights(folder / UNET_FILE) as file:
         try:
             return float(loads(file.metadata["pgp.model"])["cfg"])
-        except (KeyError, TypeError, ValueError, RecursionError) as e:
+        except Exception as e:
             raise CheckpointError(f"{UNET_FILE} lacks nano's metadata ({e})") from None

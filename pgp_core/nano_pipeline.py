@@ -11,7 +11,7 @@ from . import lora, nano, pixel_codec
 from .canvas import pad
 from .checkpoints import read_safetensors
 from .denoiser import Conditioning, Denoiser
-from .errors import CheckpointError
+from .errors import CheckpointError, PGPError
 from .guidance import Guidance, GuidanceSpec
 from .json_format import loads
 from .lq_tiles import LQTiles
@@ -81,7 +81,9 @@ class NanoPipeline:
             about = loads(metadata["pgp.model"])
             cfg, prediction = float(about["cfg"]), str(about["prediction"])
             latent_std = float(about.get("latent_std", 0))
-        except (KeyError, TypeError, ValueError, RecursionError) as e:
+        except PGPError:
+            raise
+        except Exception as e:
             raise CheckpointError(f"{nano.UNET_FILE} lacks nano's metadata ({e})") from None
         if prediction not in PREDICTIONS:
             raise CheckpointError(f"{nano.UNET_FILE} predicts {prediction!r}, which this release does not know: update")

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import PlanError, name_some
-from .json_format import check_format, loads
-from .text_files import read_text
+from .json_format import check_format, read_json
 from .topology import TOPOLOGIES, Topology, stack_order
 
 FORMAT = "pgp-diffsr/prune-plan"
@@ -198,13 +197,7 @@ def load_plan(name_or_path: str | os.PathLike[str]) -> PrunePlan:
     text = os.fspath(name_or_path)
     path = PRESET_DIR / f"{text}.json" if text in presets() else Path(text)
     try:
-        raw = read_text(path)
+        data = read_json(path, "a plan", PlanError)
     except FileNotFoundError:
         raise PlanError(f"no plan named {text}, and no such file; bundled plans: {', '.join(presets())}") from None
-    except (OSError, UnicodeDecodeError) as e:
-        raise PlanError(f"{path} cannot be read as a plan: {e}") from None
-    try:
-        data = loads(raw)
-    except (ValueError, RecursionError) as e:
-        raise PlanError(f"{path} is not valid JSON: {e}") from None
     return PrunePlan.from_json(data, path.name)

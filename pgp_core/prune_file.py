@@ -12,6 +12,7 @@ import torch
 
 from .atomic import replacing
 from .errors import CheckpointError
+from .locks import locked
 from .plan import PrunePlan
 from .safetensors_stream import write_streaming
 from .topology import split_block
@@ -119,7 +120,7 @@ def _write(
         return tensor
 
     try:
-        with replacing(target) as temporary:
+        with locked(target), replacing(_free(target)) as temporary:
             write_streaming(
                 temporary,
                 {**shapes, **dict.fromkeys(markers, (0,))},

@@ -13,6 +13,18 @@ from .errors import CheckpointError
 from .finite import is_finite, not_finite
 from .weights_file import FLOATS
 
+#: Bytes; the library's own limit, beyond which it refuses a file.
+LARGEST_HEADER = 100_000_000
+
+
+def storable(text: str) -> bool:
+    """Whether a file can hold a text: half of a surrogate pair is none, and a file with one is read by nobody."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
 
 def write_streaming(
     path: Path,
@@ -33,8 +45,12 @@ def write_streaming(
 
     Raises:
         OSError: if it cannot be written.
-        CheckpointError: if a tensor holds NaN or infinity, or too large numbers for its type.
+        CheckpointError: if metadata and names are no text, or more than readers take; if a tensor holds NaN or
+            infinity, or too large numbers for its type.
     """
+    texts = [*shapes, *metadata, *metadata.values()]
+    if not all(isinstance(t, str) and storable(t) for t in texts):
+        raise CheckpointError(f"{path.name}: its metadata or its names hold half of a surrogate pair, which is no text")
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     offset = 0
     dtypes = dtype if isinstance(dtype, Mapping) else dict.fromkeys(shapes, dtype)
@@ -45,6 +61,8 @@ def write_streaming(
     text = json.dumps(header, separators=(",", ":")).encode()
     # The format aligns the data to 8 bytes with spaces.
     text += b" " * (-len(text) % 8)
+    if len(text) > LARGEST_HEADER:
+        raise CheckpointError(f"a header of {len(text)} bytes is more than readers of safetensors take: shorten it")
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)

@@ -10,12 +10,10 @@ from pathlib import Path
 
 import torch
 
-from . import conditioning, diffusers_folder, guidance_file, lora, prompts
-from .checkpoints import read_safetensors
+from . import conditioning, diffusers_folder, guidance_file, prompts
 from .conditioning import Entry
 from .errors import CheckpointError, ConditioningError, GuidanceError, PGPError
 from .guidance import Guidance, GuidanceSpec
-from .json_format import loads
 from .plan import PrunePlan
 from .sdxl_vae import VAE, load_vae
 from .topology import SDXL, KeyMap
@@ -26,9 +24,6 @@ from .weights_file import WeightsFile, open_weights, read_converted
 
 #: Tells a person something that is no error, in one line.
 Say = Callable[[str], None]
-#: Timestep of a one-step LoRA whose metadata says none; PiSA-SR's.
-S1_TIMESTEP = 1
-S1_KEY = "pgp.s1"
 
 
 @dataclass(frozen=True)
@@ -41,7 +36,7 @@ class Files:
         guidance: a guidance file, or FaithDiff's; None for the one in ``model`` if that is FaithDiff's.
         vae: a file, or a diffusers ``vae`` folder.
         plan: blocks that are left in the file.
-        loras: added to the UNet's weights.
+        loras: added to the UNet's weights; files, or folders as PEFT saves them.
         semantic_lora: PiSA-SR's second LoRA for one step, on top of ``loras``.
         prompt, negative_prompt: encoded with the text encoders of ``sdxl``.
         conditioning, negative_conditioning: saved CONDITIONING in place of either prompt.
@@ -166,66 +161,6 @@ def check_fits(spec: GuidanceSpec, shape: UNetShape, name: str) -> None:
                 f"{name} is guidance for {site.channels} channels at {site.module}, the UNet has {width or 'none'} "
                 "there: give guidance that was made for it"
             )
-
-
-# -- LoRA ----------------------------------------------------------------------------------------------------
-
-
-def merge_loras(unet: torch.nn.Module, paths: Sequence[Path], one_step: bool, say: Say) -> int:
-    """Add LoRAs to the UNet's weights.
-
-    Returns:
-        the timestep that a one-step LoRA among them was distilled at, or :data:`S1_TIMESTEP`.
-
-    Raises:
-        CheckpointError: if one does not fit, or is for one step and ``one_step`` is False.
-    """
-    timestep = S1_TIMESTEP
-    for path in paths:
-        weights, told = _read_lora(path, one_step)
-        timestep = timestep if told is None else told
-        changed = lora.merge(unet, weights, source=path.name)
-        _say_left_out(path, weights, changed, say)
-    return timestep
-
-
-def put_beside(unet: torch.nn.Module, path: Path, say: Say) -> lora.Beside:
-    """A one-step LoRA beside the UNet's weights, so that it can be left out.
-
-    Raises:
-        CheckpointError: if it does not fit.
-    """
-    weights, _ = _read_lora(path, True)
-    beside = lora.Beside(unet, weights, path.name)
-    _say_left_out(path, weights, beside.layers, say)
-    return beside
-
-
-def _read_lora(path: Path, one_step: bool) -> tuple[dict[str, torch.Tensor], int | None]:
-    """A LoRA's layers, and the timestep if it says that it is for one step."""
-    weights, metadata = read_safetensors(path)
-    timestep = None
-    if S1_KEY in metadata:
-        if not one_step:
-            raise CheckpointError(f"{path.name} makes a model work in one step: use --one-step, or leave it out")
-        timestep = _s1_timestep(metadata[S1_KEY], path.name)
-    return lora.diffusers_names(weights, path.name), timestep
-
-
-def _say_left_out(path: Path, weights: dict[str, torch.Tensor], changed: int, say: Say) -> None:
-    layers = sum(k.endswith(".lora_down.weight") for k in weights)
-    if changed < layers:
-        say(f"{path.name}: {layers - changed} of its {layers} layers are not in this UNet and are left out")
-
-
-def _s1_timestep(text: str, name: str) -> int:
-    try:
-        timestep = loads(text).get("timestep", S1_TIMESTEP)
-        if not isinstance(timestep, int) or not 0 <= timestep < 1000:
-            raise ValueError(f"timestep {timestep!r}")
-    except (ValueError, AttributeError, RecursionError) as e:
-        raise CheckpointError(f'{name}: its metadata "{S1_KEY}" is wrong: {e}') from None
-    return timestep
 
 
 # -- VAE and prompts -----------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from . import conditioning, faithdiff, sdxl_loading
+from . import conditioning, faithdiff, sdxl_loading, sdxl_loras
 from .canvas import pad
 from .denoiser import Conditioning, Denoiser
 from .errors import PGPError
@@ -105,13 +105,13 @@ class SDXLPipeline:
                 sdxl_loading.check_prompt(prompt, shape)
         vae = sdxl_loading.read_vae(files, device)
         unet = found.read(device, dtype)
-        timestep = sdxl_loading.merge_loras(unet, files.loras, one_step, say)
+        timestep = sdxl_loras.merge_loras(unet, files.loras, one_step, say)
         semantic = None
         if files.semantic_lora is not None:
             if dial.merged:
-                sdxl_loading.merge_loras(unet, [files.semantic_lora], one_step, say)
+                sdxl_loras.merge_loras(unet, [files.semantic_lora], one_step, say)
             else:
-                semantic = sdxl_loading.put_beside(unet, files.semantic_lora, say)
+                semantic = sdxl_loras.put_beside(unet, files.semantic_lora, say)
         stem = (files.model or files.sdxl or Path("sdxl")).stem
         named = found.info.plan.name not in ("full", "pruned")
         return cls(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,9 @@ def load_vae(
     try:
         scaling = float(settings.get("scaling_factor") or SCALING_FACTOR)
         shift = float(settings.get("shift_factor") or 0)
-    except (TypeError, ValueError):
+        if not (math.isfinite(scaling) and math.isfinite(shift)):
+            raise ValueError("not finite")
+    except Exception:
         raise CheckpointError(f"{path}: its config.json has no number as scaling_factor or shift_factor") from None
     return VAE(module.to(device), scaling, shift)
 
@@ -141,7 +144,8 @@ def _diffusers_names(weights: dict[str, torch.Tensor], source: str) -> dict[str,
     types = {"down_block_types": [""] * levels, "up_block_types": [""] * levels}
     try:
         converted: dict[str, torch.Tensor] = convert_ldm_vae_checkpoint(weights, types)
-    except (KeyError, IndexError, AttributeError) as e:
+    # A converter of others: whatever it raises, it missed something.
+    except Exception as e:
         raise CheckpointError(f"{source} holds no whole VAE: {e} is missing") from None
     return converted
 

@@ -5,11 +5,6 @@ from __future__ import annotations
 import codecs
 import os
 from pathlib import Path
-from typing import Any
-
-from .boundary import parsing
-from .errors import PGPError
-from .json_format import loads
 
 #: UTF-32's marks begin as UTF-16's do, so they come first. Python's codecs of these names take the mark away.
 _MARKS = (
@@ -39,17 +34,3 @@ def read_text(path: str | os.PathLike[str]) -> str:
         UnicodeDecodeError: if it is no text in one of these encodings.
     """
     return decode_text(Path(path).read_bytes())
-
-
-def read_json(path: Path, error: type[PGPError]) -> Any:
-    """A JSON file; see :func:`read_text`.
-
-    Raises:
-        PGPError: of the class given, if it cannot be read or is not valid JSON.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as e:
-        raise error(f"{path} cannot be read: {e.strerror or e}") from None
-    with parsing(path, error):
-        return loads(decode_text(data))

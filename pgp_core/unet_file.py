@@ -149,7 +149,7 @@ def _about(file: WeightsFile) -> dict[str, Any]:
             raise TypeError("it is no object")
         if not 0 <= float(about.get("latent_std", 0)) <= 1e4:
             raise ValueError(f"latent_std is {about['latent_std']}")
-    except (TypeError, ValueError, OverflowError, RecursionError) as e:
+    except Exception as e:
         raise CheckpointError(f'{file.name}: its metadata "{MODEL_KEY}" is wrong: {e}') from None
     return about
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from .boundary import first_line
 from .diffusers_folder import Found, find_weights
@@ -21,7 +19,9 @@ from .errors import CheckpointError, name_some
 from .file_kinds import LENGTH, is_safetensors, is_torch, refuse_others
 from .finite import is_finite, not_finite
 from .prefixes import without_wrappers
+from .safetensors_header import check_header
 from .scaled_fp8 import without_scales
+from .torch_file import load_torch_file
 
 #: Bytes of a mapped file that may be in memory beside what they become.
 _GROUP = 1 << 28
@@ -75,6 +75,8 @@ def check_file(path: Path) -> bytes:
     Raises:
         CheckpointError: if there is no file, or it is a folder, empty, or of a kind that holds no weights.
     """
+    if "\0" in str(path):
+        raise CheckpointError(f"there is no file {path}: no name holds a null character")
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder: choose a file")
     if not path.is_file():
@@ -157,13 +159,15 @@ def _open_file(path: Path) -> Iterator[WeightsFile]:
 @contextmanager
 def _open_safetensors(path: Path) -> Iterator[WeightsFile]:
     try:
+        check_header(path)
         with safe_open(path, framework="pt") as f:
             slices = {k: f.get_slice(k) for k in f.keys()}  # noqa: SIM118
             shapes = {k: tuple(s.get_shape()) for k, s in slices.items()}
             named = {name: dtype for dtype, name in FLOATS.items()}
             dtypes = {k: named[s.get_dtype()] for k, s in slices.items() if s.get_dtype() in named}
             metadata = dict(f.metadata() or {})
-    except (SafetensorError, OSError, ValueError) as e:
+    # The library lets errors of other kinds through too, and more with every release.
+    except Exception as e:
         raise CheckpointError(
             f"{path.name} is damaged or no safetensors file ({first_line(e)}): get it again"
         ) from None
@@ -181,30 +185,7 @@ def _open_safetensors(path: Path) -> Iterator[WeightsFile]:
 
 
 def _open_torch(path: Path) -> WeightsFile:
-    def load(mmap: bool) -> Any:
-        with warnings.catch_warnings():
-            # About kinds of tensors that are refused below.
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-
-    mapped = True
-    try:
-        try:
-            data = load(True)
-        except RuntimeError as e:
-            if "mmap" not in str(e):
-                raise
-            mapped = False
-            data = load(False)
-    # torch.load lets errors of every kind through where a file is damaged.
-    except Exception as e:
-        if isinstance(e, UnpicklingError) and "global" in str(e).lower():
-            raise CheckpointError(
-                f"{path.name} holds more than weights, so it is not opened: unpickling could run anything"
-            ) from None
-        # Its UnpicklingError begins with advice to load the file unsafely.
-        why = "its pickle is wrong" if isinstance(e, UnpicklingError) else first_line(e)
-        raise CheckpointError(f"{path.name} is damaged or no PyTorch file ({why}): get it again") from None
+    data, mapped = load_torch_file(path)
     weights = dict(_tensors(data))
     if not weights:
         raise CheckpointError(f"{path.name} holds no weights")

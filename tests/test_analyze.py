@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from pgp_core.cli import main
+from pgp_core.nano_pipeline import NanoPipeline
 from pgp_core.plan import load_plan
+from pgp_core.redundancy.analyze import analyze
 from pgp_core.redundancy.report import load_report
+from pgp_core.sampling import SampleOptions
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +42,7 @@ def test_a_report_of_a_folder(folder: Path, tmp_path: Path, capsys: pytest.Captu
         assert image.format == "PNG" and image.width == 1024
     row = json.loads(capsys.readouterr().out)
     report = load_report(out)
-    assert row["pictures"] == report.measured["pictures"] == [str(folder / "0.png"), str(folder / "1.png")]
+    assert row["pictures"] == report.measured["pictures"] == ["0.png", "1.png"]
     # Nano's latent is a quarter of the canvas: 24 x 18 pixels, framed by 32 and to multiples of 16.
     assert report.measured["latent"] == [24, 24]
     assert (report.measured["calls"], report.measured["cfg"], report.partial) == (6, 1.5, False)
@@ -79,18 +84,59 @@ def test_the_same_run_gives_the_same_report(folder: Path, tmp_path: Path) -> Non
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
 
 
-def test_a_broken_picture_ends_it_and_what_was_measured_is_kept(
+def test_broken_pictures_are_left_out_and_said(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    broken = tmp_path / "z.png"
-    broken.write_text("no picture")
-    out = tmp_path / "r.json"
-    assert run("--images", folder / "0.png", broken, "-o", out, "--steps", 2, "--scale", 1) == 1
-    assert load_report(out).partial
-    assert "marked as partial" in capsys.readouterr().err
-    assert run("--images", broken, "-o", tmp_path / "none.json") == 1
-    assert "z.png cannot be read" in capsys.readouterr().err
+    """The report is that of the others, to the last number."""
+    (tmp_path / "a.png").write_text("no picture")
+    (tmp_path / "b.png").write_bytes((folder / "0.png").read_bytes()[:60])
+    os.mkfifo(tmp_path / "c.png")
+    few = ("--steps", 2, "--scale", 1)
+    broken = [tmp_path / f"{name}.png" for name in "abc"]
+    pictures = broken[0], folder / "0.png", broken[1], folder / "1.png", broken[2]
+    assert run("--images", *pictures, "-o", tmp_path / "r.json", *few, "--json") == 1
+    said = capsys.readouterr()
+    for path in broken:
+        assert len([line for line in said.err.splitlines() if path.name in line]) == 1
+    assert "3 of 5 pictures failed and were left out" in said.err
+    assert json.loads(said.out)["failed"] == ["a.png", "b.png"]
+    assert run("--images", folder, "-o", tmp_path / "good.json", *few) == 0
+    report, good = load_report(tmp_path / "r.json"), load_report(tmp_path / "good.json")
+    assert not report.partial
+    assert report.measured["pictures"] == ["0.png", "1.png"]
+    assert (report.blocks, report.modules) == (good.blocks, good.modules)
+    assert report.measured["calls"] == good.measured["calls"] == 4
+    capsys.readouterr()
+    assert run("--images", broken[0], "-o", tmp_path / "none.json") == 1
+    assert capsys.readouterr().err.count("a.png cannot be read") == 1
+    assert run("--images", *broken, "-o", tmp_path / "none.json") == 1
+    assert "none of 2 pictures could be sampled" in capsys.readouterr().err
     assert not (tmp_path / "none.json").exists()
+
+
+def test_a_picture_that_fails_while_it_is_sampled_counts_for_nothing() -> None:
+    """Of a run that is interrupted, what was sampled counts."""
+    pipeline = NanoPipeline.load(one_step=False)
+    canvas = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    options = SampleOptions(steps=3, cfg=1.0)
+
+    def stop(kind: type[BaseException]) -> Any:
+        def progress(picture: str, done: int, _total: int) -> None:
+            if picture == "bad" and done == 2:
+                raise kind("no more")
+
+        return progress
+
+    both = [("bad", lambda: canvas.flip(-1)), ("good", lambda: canvas)]
+    errors: list[Any] = []
+    report = analyze(pipeline, "nano", both, options, stop(MemoryError), lambda *e: errors.append(e))
+    assert [(name, "memory" in str(e)) for name, e in errors] == [("bad", True)]
+    alone = analyze(pipeline, "nano", both[1:], options)
+    assert (report.blocks, report.modules, report.maps) == (alone.blocks, alone.modules, alone.maps)
+    assert report.measured["calls"] == alone.measured["calls"] == 3 and not report.partial
+    interrupted = analyze(pipeline, "nano", both[::-1], options, stop(KeyboardInterrupt))
+    assert interrupted.partial and interrupted.measured["calls"] == 5
+    assert interrupted.measured["pictures"] == ["good"]
 
 
 @pytest.mark.parametrize(

@@ -52,11 +52,11 @@ def two_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def data() -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        printed: list[str] = []
-        patch.setattr("builtins.print", lambda *a, **k: printed.append(a[0]))
+        emitted: list[Any] = []
+        patch.setattr("pgp_core.cli.bench.emit", emitted.append)
         assert main([*NANO, "--json"]) == 0
-    (line,) = printed
-    return json.loads(line)
+    (row,) = emitted
+    return json.loads(json.dumps(row))
 
 
 def test_fields_of_the_contract(data: Any) -> None:

@@ -163,3 +163,24 @@ def test_a_hundred_megapixels_times_four_are_refused_before_they_are_made() -> N
         canvas.canvas(large, canvas.Size(scale=4.0), "pgp-nano")
     with pytest.raises(PGPError, match="100000x1 would become 400000x4"):
         canvas.Size(scale=4.0).of(100_000, 1)
+
+
+@pytest.mark.parametrize(
+    ("have", "want", "same"),
+    [
+        ((480, 640), (1920, 2560), True),
+        ((480, 640), (480, 640), True),
+        # 123 x 457 enlarged by four, its sides rounded down and up to 8.
+        ((457, 123), (1824, 488), True),
+        ((457, 123), (1832, 496), True),
+        ((480, 640), (640, 480), False),
+        ((480, 640), (512, 512), False),
+        # With a frame of 32 pixels on each side.
+        ((480, 640), (544, 704), False),
+        ((1024, 1024), (1024, 1040), False),
+        ((1024, 1024), (1024, 1039), True),
+    ],
+)
+def test_proportions_are_the_same_but_for_rounding(have: tuple[int, int], want: tuple[int, int], same: bool) -> None:
+    assert canvas.same_proportions(have, want, 8) is same
+    assert canvas.same_proportions(have[::-1], want[::-1], 8) is same

@@ -91,12 +91,6 @@ def test_folder_without_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "no picture" in error_line(capsys)
 
 
-def test_two_inputs_for_one_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    a, b = picture(tmp_path / "a.png"), picture(tmp_path / "a.bmp")
-    assert main(["upscale", str(a), str(b), "-o", str(tmp_path / "out")]) == 1
-    assert "both" in error_line(capsys)
-
-
 def test_bad_options_are_refused_before_anything_is_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a = picture(tmp_path / "a.png")
     assert main(["upscale", str(a), "-o", str(tmp_path / "out"), "--steps", "0"]) == 1

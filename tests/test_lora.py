@@ -204,11 +204,20 @@ def test_beside_a_half_precision_unet(dtype: torch.dtype, make_unet: MakeUNet, l
     torch.testing.assert_close(layer(x).float(), expected, atol=0.05, rtol=0.05)
 
 
-def test_a_layer_that_is_neither_linear_nor_a_convolution_cannot_stand_beside(make_unet: MakeUNet) -> None:
+def test_a_module_of_another_kind_is_merged_but_nothing_stands_beside_it(make_unet: MakeUNet) -> None:
+    class Odd(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(32))
+
     stem = "lora_unet_conv_norm_out"
     odd = {f"{stem}.lora_down.weight": torch.ones(1, 1), f"{stem}.lora_up.weight": torch.ones(32, 1)}
-    with pytest.raises(CheckpointError, match="conv_norm_out is neither"):
-        Beside(make_unet(), odd)
+    unet: Any = make_unet()
+    unet.conv_norm_out = Odd()
+    with pytest.raises(CheckpointError, match="conv_norm_out is of a module"):
+        Beside(unet, odd)
+    assert merge(unet, odd) == 1
+    assert torch.equal(unet.conv_norm_out.weight, torch.ones(32))
 
 
 # -- misfits -----------------------------------------------------------------------------------------------
@@ -270,9 +279,9 @@ def test_one_misfit_leaves_the_unet_unchanged(
         [],
         ["lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight", "lora_te1_x.lora_up.weight"],
         ["lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight"],
-        ["unet.conv_in.lora_A.weight", "unet.conv_in.lora_B.weight"],
+        ["lora_unet_nothing_like_it.lora_down.weight", "lora_unet_nothing_like_it.lora_up.weight"],
     ],
-    ids=["empty", "text encoder", "another model", "another naming"],
+    ids=["empty", "text encoder", "another model", "unknown names"],
 )
 def test_a_file_that_changes_nothing_is_refused(keys: list[str], make_unet: MakeUNet) -> None:
     with pytest.raises(CheckpointError, match="mine changes no layer of this UNet"):

@@ -99,7 +99,10 @@ def test_apply_writes_the_pruned_unet(
 ) -> None:
     out = tmp_path / "new" / "pruned.safetensors"
     assert main(["plan", "apply", str(model), PLAN, "-o", str(out), "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
+    captured = capsys.readouterr()
+    said = json.loads(captured.out)
+    assert said["loads_in_core"] is False
+    assert "ComfyUI's own Load Diffusion Model does not read this file" in captured.err
     assert said["output"] == str(out)
     assert said["bytes"] == out.stat().st_size
     plan, weights, source = load_plan(PLAN), load_file(out), load_file(model)
@@ -174,7 +177,10 @@ def test_renumbered_blocks_are_dense_and_the_model_is_the_same(
     capsys.readouterr()
     assert main(["export", str(pruned), "-o", str(dense), "--renumber", "--json"]) == 0
     depths = {s: len(e.keep) for s, e in gaps.stacks.items()}
-    assert json.loads(capsys.readouterr().out)["depths"] == depths
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["depths"] == depths
+    assert json.loads(captured.out)["loads_in_core"] is False
+    assert "In ComfyUI use the file that it was made from" in captured.err
     about = json.loads(metadata(dense)["pgp.renumbered"])
     assert about["depths"] == depths
     assert about["numbers"][GAPPED] == [0, 3]

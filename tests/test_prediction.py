@@ -114,7 +114,7 @@ def _said_by(path: Path) -> dict[str, Any]:
         return {"keys": {"v_pred", "ztsnr"} & set(f.keys()), "spec": spec, **about}
 
 
-@pytest.mark.parametrize(("v", "zero"), itertools.product([False, True], repeat=2))
+@pytest.mark.parametrize(("v", "zero"), [*itertools.product([False, True], repeat=2)])
 def test_every_way_to_write_a_file_keeps_it(v: bool, zero: bool, tmp_path: Path) -> None:
     metadata = {"modelspec.prediction_type": "v"} if v else {}
     metadata |= {"ss_zero_terminal_snr": "True"} if zero else {}

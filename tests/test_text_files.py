@@ -11,9 +11,10 @@ import reports
 
 from pgp_core.diffusers_folder import config
 from pgp_core.errors import CheckpointError
+from pgp_core.json_format import read_json
 from pgp_core.plan import PRESET_DIR, load_plan
 from pgp_core.redundancy.report import load_report
-from pgp_core.text_files import decode_text, read_json
+from pgp_core.text_files import decode_text
 from pgp_core.topology import SDXL
 from pgp_core.training.config import READY, load_config
 from pgp_core.training.samples.scanning import _caption
@@ -53,6 +54,6 @@ def test_what_is_no_text_is_that_file_s_error(tmp_path: Path) -> None:
     for data in (b"\xff\x00", codecs.BOM_UTF16_LE + b"x", b"[" * 100_000, b"{"):
         path.write_bytes(data)
         with pytest.raises(CheckpointError, match=r"config\.json") as error:
-            read_json(path, CheckpointError)
+            read_json(path, "settings", CheckpointError)
         assert "\n" not in str(error.value)
     assert json.loads(decode_text(b"{}")) == {}

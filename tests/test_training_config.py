@@ -141,7 +141,7 @@ def test_what_is_missing_is_named(key: str) -> None:
 
 
 @pytest.mark.parametrize(("content", "words"), [
-    (b"[run", "is no TOML"), (b"\xff\xfe", "is no TOML"), (None, "there is no file"),
+    (b"[run", "is no TOML"), (b"\xff\xfa", "is no TOML"), (None, "there is no file"),
 ])  # fmt: skip
 def test_files_that_are_none(content: bytes | None, words: str, tmp_path: Path) -> None:
     path = tmp_path / "x.toml"

@@ -2,14 +2,14 @@
 
 Tested with ComfyUI 0.33. Everything touched: ``comfy.supported_models.SDXL`` and ``comfy.model_base`` (building a
 MODEL: ``model``), ``comfy.model_patcher`` and ``comfy.model_management`` (who owns weights), the UNet's
-``input_block_patch``, the ``OUTER_SAMPLE`` and ``APPLY_MODEL`` wrappers and the ``ON_PRE_RUN`` callback (where guidance
-acts: ``guidance``; ``adaptive``), the ``CALC_COND_BATCH`` wrapper, ``comfy.samplers.get_area_and_mult`` and the windows
-of ``comfy.context_windows`` (``places``), the ``model_function_wrapper``, ``CFGGuider.conds`` and the switches of
-``comfy.ops`` (``tiling``), object patches on transformer blocks (``pruning``), the ``DIFFUSION_MODEL`` wrapper
-(``recording``), ``ModelPatcher.add_patches`` (``missing_blocks``), ``ModelPatcher.model_state_dict_for_saving``
-(``saving``), ``comfy.utils.load_torch_file`` (``files``), ``comfy.sd.VAE`` (nano's codec: ``nano``),
-``comfy.samplers.KSAMPLER`` (``one_step``) and ``folder_paths`` (``folders``, ``models``, ``plans``, ``conditioning``,
-``recording``).
+``input_block_patch``, the ``OUTER_SAMPLE`` and ``APPLY_MODEL`` wrappers and the ``ON_PRE_RUN`` callback (where
+guidance acts: ``guidance``; ``adaptive``), the ``CALC_COND_BATCH`` wrapper, ``comfy.samplers.get_area_and_mult`` and
+the windows of ``comfy.context_windows`` (``places``), the ``model_function_wrapper``, ``CFGGuider.conds`` and the
+switches of ``comfy.ops`` (``tiling``), object patches on transformer blocks (``pruning``), the ``DIFFUSION_MODEL``
+wrapper (``recording``), ``ModelPatcher.add_patches`` and ``comfy.lora`` (``missing_blocks``),
+``ModelPatcher.model_state_dict_for_saving`` (``saving``), ``comfy.utils.load_torch_file`` (``files``),
+``comfy.sd.VAE`` (nano's codec: ``nano``), ``comfy.samplers.KSAMPLER`` (``one_step``) and ``folder_paths``
+(``folders``, ``models``, ``plans``, ``conditioning``, ``recording``).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .one_step_checks import lacks_s1
 from .plans import NO_PLAN, plan_choices, plan_files, plan_named, save_plan_named
 from .pruning import apply_plan
 from .recording import Recording, check_report, record, report_files, report_named
-from .saving import relative_to_output, save_unet
+from .saving import core_loading_of, relative_to_output, save_unet
 from .tiling import tile_model
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "check_report",
     "conditioning_fingerprint",
     "conditioning_names",
+    "core_loading_of",
     "describe_guidance",
     "guidance_names",
     "is_guided",

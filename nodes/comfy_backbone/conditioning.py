@@ -14,7 +14,7 @@ from ...pgp_core import conditioning
 from ...pgp_core.checkpoints import sha256
 from ...pgp_core.errors import ConditioningError
 from . import folders
-from .saving import numbered, relative_to_output
+from .saving import new_file, numbered, relative_to_output
 
 
 def conditioning_names() -> list[str]:
@@ -34,7 +34,8 @@ def save_conditioning(entries: Any, filename_prefix: str, prompt: str) -> str:
     """
     path = numbered(filename_prefix, folders.CONDITIONING_EXTENSION, ConditioningError)
     # --disable-metadata: core writes no prompts either.
-    conditioning.save(path, entries, "" if args.disable_metadata else prompt)
+    with new_file(path, ConditioningError):
+        conditioning.save(path, entries, "" if args.disable_metadata else prompt)
     return relative_to_output(path).replace(os.sep, "/")
 
 

@@ -22,8 +22,9 @@ from ...pgp_core.topology import NANO, KeyMap
 from ...pgp_core.unet_file import UNetInfo, inspect_unet
 from ...pgp_core.unet_shape import SDXL_SHAPE, UNetShape
 from .files import opened
-from .missing_blocks import reporting
+from .missing_blocks import GappedList, reporting
 from .nano_latent import NanoLatent
+from .removed import watch
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +149,9 @@ def load_unet(path: str, options: dict[str, Any] | None = None, disable_dynamic:
     cls = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
     patcher = cls(model, load_device=load_device, offload_device=offload)
     if info.plan.removed:
+        model._pgp_diffsr_pruned = True
         patcher = reporting(patcher)
+        watch(patcher)
     if not patcher.is_dynamic():
         # One by one, so that only one tensor is there twice; those of the right dtype stay pages of the file.
         for key, before in sd.items():
@@ -182,7 +185,12 @@ def _drop_blocks(unet: torch.nn.Module, plan: PrunePlan) -> None:
     names = KeyMap()
     for stack, entry in plan.stacks.items():
         blocks = unet.get_submodule(names.to_ldm(stack) + ".transformer_blocks")
-        for number in [n for n in blocks._modules if int(n) not in entry.keep]:
+        removed = [n for n in blocks._modules if int(n) not in entry.keep]
+        if not removed:
+            continue
+        # The same list, for what is asked for by number.
+        blocks.__class__ = GappedList
+        for number in removed:
             del blocks._modules[number]
         for position, (number, block) in enumerate(blocks._modules.items()):
             if block is not None and position != int(number):
@@ -198,12 +206,20 @@ def _numbered(number: int) -> Any:
     return hook
 
 
+def _is_estimate(key: str, value: Any, shapes: dict[str, Any]) -> bool:
+    """Whether an entry of a layer's state is no weight of it, but memory that it will take."""
+    return value.is_meta and key.endswith(".temp.weight") and key.removesuffix("temp.weight") + "weight" in shapes
+
+
 def shapes_of(module: torch.nn.Module) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the weights that a module expects.
 
     Under dynamic VRAM core's linear layers have none until they are loaded, so their sizes are read.
     """
-    shapes = {k: tuple(v.shape) for k, v in module.state_dict().items()}
+    state = module.state_dict()
+    # Of packed weights (GGUF's) only the parameter says what it stands for; its layer's state is an estimate of memory.
+    shapes = {k: tuple(p.shape) for k, p in module.named_parameters()}
+    shapes |= {k: tuple(v.shape) for k, v in state.items() if k not in shapes and not _is_estimate(k, v, shapes)}
     for name, layer in module.named_modules():
         if isinstance(layer, torch.nn.Linear) and layer.weight is None:
             shapes[f"{name}.weight"] = (layer.out_features, layer.in_features)

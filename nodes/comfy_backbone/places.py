@@ -7,6 +7,7 @@ it calculates a batch of conditionings.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +19,8 @@ from ...pgp_core.errors import PGPError
 from ...pgp_core.tiling import Tile
 
 KEY = "pgp_diffsr_places"
-#: Where a call of the model finds its :class:`Call` in ``transformer_options``.
-OPTION = "pgp_call"
+# Not in the call's options: a compiled network takes every name in them for one that will always be there.
+_CALL: ContextVar[Call | None] = ContextVar("pgp_diffsr_call", default=None)
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,9 @@ def watch(model: Any) -> None:
         model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, _told)
 
 
-def call_of(options: dict[str, Any]) -> Call | None:
-    """What ``transformer_options`` say of a call."""
-    found: Call | None = options.get(OPTION)
-    return found
+def current_call() -> Call | None:
+    """What core calculates now; None outside of that, and for a MODEL that is not watched."""
+    return _CALL.get()
 
 
 def _told(
@@ -88,14 +88,11 @@ def _told(
         )
     if x_in.ndim != 4:
         return executor(model, conds, x_in, timestep, model_options)
-    # In place, since core and other packs keep state of their own in the same dict.
-    options = model_options.setdefault("transformer_options", {})
-    before = options.get(OPTION)
-    options[OPTION] = _call(conds, x_in, timestep, model_options)
+    token = _CALL.set(_call(conds, x_in, timestep, model_options))
     try:
         return executor(model, conds, x_in, timestep, model_options)
     finally:
-        options[OPTION] = before
+        _CALL.reset(token)
 
 
 def _call(conds: list[Any], x: torch.Tensor, timestep: Any, model_options: dict[str, Any]) -> Call:
@@ -122,7 +119,7 @@ def _area(cond: dict[str, Any], x: torch.Tensor, timestep: Any) -> Piece:
 def _window(model_options: dict[str, Any]) -> tuple[tuple[int, ...] | None, tuple[int, int] | None, bool]:
     """Numbers of the latents of core's context window, where it lies, and whether it is one over height or width."""
     handler = model_options.get("context_handler")
-    window = model_options["transformer_options"].get("context_window")
+    window = model_options.get("transformer_options", {}).get("context_window")
     if handler is None or window is None:
         return None, (0, 0), False
     # As core takes them out of the latent, with the frame before the window and those that every window keeps.

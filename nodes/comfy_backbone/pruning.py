@@ -12,6 +12,7 @@ from ...pgp_core.errors import PGPError
 from ...pgp_core.plan import PrunePlan
 from ...pgp_core.topology import KeyMap
 from .model import shapes_of
+from .removed import watch
 
 _PREFIX, _SUFFIX = "diffusion_model.", ".forward"
 #: Attachment of a MODEL that holds the last plan applied, for the metadata of a saved file.
@@ -94,6 +95,7 @@ def apply_plan(model: Any, plan: PrunePlan) -> tuple[Any, Saving]:
         # Not a shorter list of blocks: clones share modules, and LoRAs would see the shorter one.
         pruned.add_object_patch(_PREFIX + key + _SUFFIX, skip)
     pruned.set_attachments(ATTACHMENT, plan)
+    watch(pruned, skipped_blocks)
     prefixes = tuple(f"{names.to_ldm(s)}.transformer_blocks.{n}." for s, n in gone | removed)
     sizes = {k: math.prod(v) for k, v in shapes_of(model.model.diffusion_model).items()}
     saving = Saving(

@@ -21,7 +21,7 @@ from .folders import REPORTS, REPORTS_EXTENSION, files
 from .guidance import KEY
 from .model import shapes_of
 from .pruning import blocks_of, skipped_blocks
-from .saving import numbered, relative_to_output
+from .saving import new_file, numbered, relative_to_output
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,8 @@ class Recording:
     def save(self, name: str) -> str:
         """Write the report below the output folder; where, for people."""
         path = numbered(f"{REPORTS}/{name}" if "/" not in name else name, REPORTS_EXTENSION, ReportError)
-        self.report().save(path)
+        with new_file(path, ReportError):
+            self.report().save(path)
         return relative_to_output(path)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +16,20 @@ import torch
 from comfy.cli_args import args
 
 from ...pgp_core.atomic import replacing
+from ...pgp_core.core_loading import CoreLoading, loads_in_core
 from ...pgp_core.errors import CheckpointError, PGPError
+from ...pgp_core.locks import locked
 from ...pgp_core.plan import PrunePlan, StackPlan
-from ...pgp_core.safetensors_stream import write_streaming
+from ...pgp_core.safetensors_stream import storable, write_streaming
 from ...pgp_core.topology import KeyMap, split_block
 from ...pgp_core.unet_file import MODEL_KEY, UNetInfo, inspect_unet, markers_of, metadata_of
-from ...pgp_core.weights_file import WeightsFile
+from ...pgp_core.weights_file import WeightsFile, open_weights
 from .predictions import SAMPLING, prediction_of
 from .pruning import ATTACHMENT, skipped_blocks
+from .workflow_metadata import workflow_metadata
+
+#: Types of weights that a file of ours can have.
+_WEIGHTS = {"float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"}
 
 
 def numbered(filename_prefix: str, extension: str, error: type[PGPError]) -> Path:
@@ -31,8 +39,8 @@ def numbered(filename_prefix: str, extension: str, error: type[PGPError]) -> Pat
         PGPError: of the class given, if the prefix leads out of the output folder or cannot be a file's name.
     """
     try:
-        if "\0" in filename_prefix:
-            raise OSError("a file's name has no null character")
+        if "\0" in filename_prefix or not storable(filename_prefix):
+            raise OSError("a file's name has no null character and no half of a surrogate pair")
         folder, name, counter, _, _ = folder_paths.get_save_image_path(
             filename_prefix, folder_paths.get_output_directory()
         )
@@ -53,9 +61,15 @@ def save_unet(model: Any, filename_prefix: str, prompt: Any = None, extra_pnginf
     original numbers; metadata holds modelspec, the plan and, unless ComfyUI is told not to, the workflow.
 
     Raises:
-        CheckpointError: if the MODEL is no SDXL-shaped UNet, the prefix leads out of the output folder, or the file
-            cannot be written.
+        CheckpointError: if the MODEL is no SDXL-shaped UNet or is quantised, the prefix leads out of the output folder,
+            or the file cannot be written.
     """
+    packed = sorted({str(p.dtype).removeprefix("torch.") for p in model.model.diffusion_model.parameters()} - _WEIGHTS)
+    if packed:
+        raise CheckpointError(
+            f"this MODEL's weights are quantised (packed as {', '.join(packed)}, as GGUF files have them), and "
+            "cannot be written as they are: save a MODEL that was loaded from a file in float16, bfloat16 or float8"
+        )
     mm.load_models_gpu([model])
     weights = model.model_state_dict_for_saving(model.model.diffusion_model, "diffusion_model.")
     info = _info(model, weights)
@@ -79,9 +93,9 @@ def save_unet(model: Any, filename_prefix: str, prompt: Any = None, extra_pnginf
     path = numbered(filename_prefix, ".safetensors", CheckpointError)
     metadata = metadata_of(info, path.stem.rstrip("_"))
     if not args.disable_metadata:
-        metadata |= {k: json.dumps(v) for k, v in {"prompt": prompt, **(extra_pnginfo or {})}.items() if v is not None}
+        metadata |= workflow_metadata(prompt, extra_pnginfo, metadata)
     try:
-        with replacing(path) as temporary:
+        with new_file(path, CheckpointError), replacing(path) as temporary:
             write_streaming(
                 temporary,
                 {k: tuple(v.shape) for k, v in kept.items()},
@@ -91,8 +105,21 @@ def save_unet(model: Any, filename_prefix: str, prompt: Any = None, extra_pnginf
                 metadata,
             )
     except OSError as e:
-        raise CheckpointError(f"{path} cannot be written: {e}") from None
+        raise CheckpointError(f"{relative_to_output(path)} cannot be written: {e.strerror or e}") from None
     return path
+
+
+@contextmanager
+def new_file(path: Path, error: type[PGPError]) -> Iterator[None]:
+    """Hold a name that :func:`numbered` gave while its file is written.
+
+    Raises:
+        PGPError: if another process writes it, or has written it since.
+    """
+    with locked(path, "queue it again, which takes the next number"):
+        if path.exists():
+            raise error(f"{relative_to_output(path)} was written by another process meanwhile: queue it again")
+        yield
 
 
 def _info(model: Any, weights: dict[str, Any]) -> UNetInfo:
@@ -113,6 +140,16 @@ def _info(model: Any, weights: dict[str, Any]) -> UNetInfo:
     )
     named = replace(info.plan, name=own.plan.name, provenance=own.plan.provenance) if own else info.plan
     return replace(info, plan=named)
+
+
+def core_loading_of(path: Path) -> CoreLoading:
+    """Whether core's own loader reads a file that :func:`save_unet` wrote, by what the file holds.
+
+    Raises:
+        CheckpointError: if it is gone, or not what was written.
+    """
+    with open_weights(path) as file:
+        return loads_in_core(inspect_unet(file))
 
 
 def relative_to_output(path: Path) -> str:

@@ -3,17 +3,46 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from .. import __version__
+from ..boundary import first_line
 from ..errors import Cancelled, PGPError
+from ..visible import visible
 from . import analyze, bench, convert, evaluate, export, guidance, plan, plot, train, upscale
-from .output import say
+from .output import finish_streams, lines_of_others, plain, prepare_streams, say, write_out
+
+#: Characters of one argument that a message about wrong usage repeats.
+_SHOWN = 200
+
+
+class Parser(argparse.ArgumentParser):
+    """One whose messages hold no character that a terminal obeys, and are of sane length."""
+
+    #: Python's own would be written out, since they are such characters too.
+    color = False
+
+    def error(self, message: str) -> NoReturn:
+        """Wrong usage: what argparse says, and exit status 2."""
+        self.print_usage(sys.stderr)
+        if len(message) > 3 * _SHOWN:
+            message = f"{message[:_SHOWN]} … {message[-_SHOWN:]}"
+        plain(f"{self.prog}: error: {message}")
+        raise SystemExit(2)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if message and file is sys.stderr:
+            for line in message.splitlines():
+                plain(line)
+        elif message:
+            write_out(message)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    parser = argparse.ArgumentParser(prog="pgp-diffsr", description="Super-resolution with PGP-DiffSR.")
+    parser = Parser(prog="pgp-diffsr", description="Super-resolution with PGP-DiffSR.")
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -23,8 +52,21 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run. Exit status 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
-    args = build_parser().parse_args(argv)
+    """Run. Exit status 0 done, 1 failed, 2 wrong usage, 130 interrupted, 141 nobody reads the output any more."""
+    prepare_streams()
+    lines_of_others()
+    parser = build_parser()
+    given = sys.argv[1:] if argv is None else list(argv)
+    for text in given:
+        if "\0" in text:
+            parser.error(f"no argument can hold a null character: {text}")
+    args = parser.parse_args(given)
+    status = _run(args)
+    finish_streams()
+    return status
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
         return int(args.run(args))
     except (KeyboardInterrupt, Cancelled) as e:
@@ -42,6 +84,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         say(f'error: {e.name} is not installed; run: pip install "pgp-diffsr[{_extra(args.command, e.name)}]"')
         return 1
+    except Exception as e:
+        if args.debug:
+            raise
+        say(f"error: {_unforeseen(e)}")
+        return 1
+
+
+def _unforeseen(error: Exception) -> Any:
+    """What nobody caught nearer to where it happened, in one line; as an error of ours, which names no home folder."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return PGPError("there is not enough memory: give smaller tiles, a smaller size or another --device")
+    if isinstance(error, OSError) and error.strerror:
+        return PGPError(f"{error.strerror}{'' if error.filename is None else f': {visible(error.filename)}'}")
+    return PGPError(
+        f"{type(error).__name__}: {first_line(error)}; this is a mistake of pgp-diffsr: run with --debug and report it"
+    )
 
 
 def _extra(command: str, module: str | None) -> str:

@@ -8,8 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..visible import visible
 from . import full_size, plot
 from .device import choose_device
+from .inputs import Inputs
 from .numbers import count, finite, integer, seed
 from .output import emit, say, table
 
@@ -41,7 +43,7 @@ def _run(args: argparse.Namespace) -> int:
 
     from ..canvas import Size, canvas
     from ..errors import ReportError
-    from ..images import find_pictures, open_picture
+    from ..images import open_picture
     from ..redundancy.analyze import analyze
     from ..sampling import SampleOptions
 
@@ -51,7 +53,8 @@ def _run(args: argparse.Namespace) -> int:
         raise ReportError(f"a report ends in .json; {args.output} does not")
     if args.output.exists() and not args.overwrite:
         raise ReportError(f"{args.output} is there already: choose another name, or --overwrite")
-    size, pictures = Size(scale=args.scale), find_pictures(args.images)[: args.limit]
+    size, wanted = Size(scale=args.scale), Inputs(args.images, args.limit)
+    pictures = wanted.pictures
     pipeline = _load(args)
     options: dict[str, Any] = {"steps": args.steps, "seed": args.seed}
     options["cfg"] = pipeline.cfg if args.cfg is None else args.cfg
@@ -63,15 +66,17 @@ def _run(args: argparse.Namespace) -> int:
     with tqdm(total=args.steps * len(pictures), unit="step", disable=None, leave=False) as bar:
 
         def progress(name: str, _done: int, _total: int) -> None:
-            bar.set_description(name)
+            bar.set_description(visible(name))
             bar.update()
 
         report = analyze(
             pipeline,
             getattr(pipeline, "name", "pgp-nano"),
-            [(str(p), partial(lq, p)) for p in pictures],
+            # Reports are shared: names, not where they lie.
+            [(p.name, partial(lq, p)) for p in pictures],
             SampleOptions(**options),
             progress,
+            lambda _, error: wanted.fail(error),
         )
     report.save(args.output)
     if args.plot is not None:
@@ -81,7 +86,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.json:
         emit({"output": str(args.output), "partial": report.partial, **report.measured})
     table([("report", str(args.output)), *_least(report)])
-    return 1 if report.partial else 0
+    return wanted.status() or int(report.partial)
 
 
 def _least(report: Any, count: int = 5) -> list[tuple[str, str]]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING, Any
 
 from . import bench_data
 from .device import choose_device
 from .numbers import whole
-from .output import emit
+from .output import emit, plain
 
 if TYPE_CHECKING:
     from ..bench import Report
@@ -103,4 +102,5 @@ def _print(report: Report) -> None:
         f"batch {o.batch}{' with CFG' if o.cfg else ''}{', compiled' if o.compiled else ''}, median of {o.repeats}; "
         f"hooking PEAM in costs {report.injection_overhead_ratio:.2%} of a full step beside PEAM itself"
     )
-    print("\n".join(lines), file=sys.stderr)  # noqa: T201
+    for line in lines:
+        plain(line)

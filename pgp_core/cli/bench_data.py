@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .numbers import integer
+from .numbers import count
 from .output import emit, say
 from .samples import add_samples, folder_samples
 
@@ -20,7 +20,7 @@ def add_to(actions: Any) -> None:
         "Decoded pictures are not kept. Training makes crops in several processes (workers), each on a core.",
     )
     data.add_argument("--folder", type=Path, required=True, metavar="DIR", help="HQ pictures, in folders within it too")
-    data.add_argument("--count", type=integer, default=200, metavar="N", help="crops (200)")
+    data.add_argument("--count", type=count, default=200, metavar="N", help="crops (200)")
     add_samples(data)
     data.add_argument("--json", action="store_true", help="one JSON object on stdout")
     data.set_defaults(run=_data)

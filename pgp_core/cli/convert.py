@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
-from .output import emit, say
+from ..visible import visible
+from .output import emit, plain, say
 
 DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
 
@@ -31,15 +31,23 @@ def _run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ..convert import convert
+    from ..core_loading import loads_in_core
+    from ..unet_file import inspect_unet
+    from ..weights_file import open_weights
 
-    with tqdm(desc=args.file.name, unit="B", unit_scale=True, disable=None, leave=False) as bar:
+    with tqdm(desc=visible(args.file.name), unit="B", unit_scale=True, disable=None, leave=False) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
         unet, guidance = convert(args.file, args.output, getattr(torch, DTYPES[args.dtype]), progress, say)
+    with open_weights(unet) as file:
+        loading = loads_in_core(inspect_unet(file))
     if args.json:
-        emit({"input": str(args.file), "unet": str(unet), "guidance": str(guidance), "dtype": args.dtype})
-    print(f"{unet}\n{guidance}", file=sys.stderr)  # noqa: T201
+        about = {"input": str(args.file), "unet": str(unet), "guidance": str(guidance), "dtype": args.dtype}
+        emit({**about, "loads_in_core": loading.loads})
+    for path in (unet, guidance):
+        plain(str(path))
+    say(str(loading))
     return 0

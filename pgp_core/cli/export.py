@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
-from .output import emit, say
+from .output import emit, plain, say
 
 
 def add_to(commands: Any) -> None:
@@ -28,16 +27,20 @@ def add_to(commands: Any) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from ..core_loading import loads_in_core
     from ..prune_file import renumber_file
     from .progress import file_progress
 
     with file_progress(args.output.name) as progress:
         info = renumber_file(args.model, args.output, progress)
+    loading = loads_in_core(info, renumbered=True)
     for note in info.notes:
         say(f"{info.name}: {note}")
     if args.json:
         depths = {s: len(e.keep) for s, e in info.plan.stacks.items()}
         size = args.output.stat().st_size
-        emit({"input": str(args.model), "output": str(args.output), "bytes": size, "depths": depths})
-    print(args.output, file=sys.stderr)  # noqa: T201
+        about = {"input": str(args.model), "output": str(args.output), "bytes": size, "depths": depths}
+        emit({**about, "loads_in_core": loading.loads})
+    plain(str(args.output))
+    say(str(loading))
     return 0

@@ -40,7 +40,13 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         "--sdxl", type=Path, metavar="DIR|CHECKPOINT", help="what is not given otherwise: UNet, VAE, text encoders"
     )
     group.add_argument("--vae", type=Path, metavar="FILE|DIR", help="VAE (the one in --sdxl)")
-    group.add_argument("--lora", type=Path, action="append", metavar="FILE", help="LoRA for the UNet; several: again")
+    group.add_argument(
+        "--lora",
+        type=Path,
+        action="append",
+        metavar="FILE|DIR",
+        help="LoRA for the UNet, as any tool writes it; several: again",
+    )
     group.add_argument(
         "--semantic-lora", type=Path, metavar="FILE", help="with --one-step: the second of two LoRAs, for detail"
     )

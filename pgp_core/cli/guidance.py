@@ -31,14 +31,16 @@ def add_to(commands: Any) -> None:
 def _init(args: argparse.Namespace) -> int:
     from ..errors import GuidanceError
     from ..fresh_guidance import write_fresh_guidance
+    from ..locks import locked
     from ..plan import load_plan
 
     if args.output.suffix.lower() != ".safetensors":
         raise GuidanceError(f"a guidance file ends in .safetensors; {args.output} does not")
-    if args.output.exists():
-        raise GuidanceError(f"{args.output} is there already: delete it, or choose another name")
     plan = load_plan(args.plan) if args.plan else None
-    write_fresh_guidance(args.output, args.faithdiff, args.model, plan, args.seed)
+    with locked(args.output):
+        if args.output.exists():
+            raise GuidanceError(f"{args.output} is there already: delete it, or choose another name")
+        write_fresh_guidance(args.output, args.faithdiff, args.model, plan, args.seed)
     args.file = args.output
     return _show(args)
 

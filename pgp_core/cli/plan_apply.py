@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 from ..plan import load_plan
-from .output import emit, say
+from .output import emit, plain, say
 
 
 def add_to(actions: Any) -> None:
@@ -24,17 +23,21 @@ def add_to(actions: Any) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from ..core_loading import loads_in_core
     from ..prune_file import prune_file
     from .progress import file_progress
 
     plan = load_plan(args.plan)
     with file_progress(args.output.name) as progress:
         info = prune_file(args.model, plan, args.output, progress)
+    loading = loads_in_core(info)
     for note in info.notes:
         say(f"{info.name}: {note}")
     if args.json:
         size = args.output.stat().st_size
-        about = {"input": str(args.model), "output": str(args.output), "plan": plan.name, "bytes": size}
-        emit({**about, "topology": info.plan.topology, "stacks": info.plan.to_json()["stacks"]})
-    print(args.output, file=sys.stderr)  # noqa: T201
+        about: dict[str, Any] = {"input": str(args.model), "output": str(args.output), "plan": plan.name, "bytes": size}
+        about |= {"topology": info.plan.topology, "stacks": info.plan.to_json()["stacks"]}
+        emit({**about, "loads_in_core": loading.loads})
+    plain(str(args.output))
+    say(str(loading))
     return 0

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from .inputs import Inputs
 from .numbers import count, whole
 from .output import emit, say
 
@@ -81,11 +82,12 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _phase(args: argparse.Namespace) -> int:
-    from ..images import find_pictures, open_picture
+    from ..images import open_picture
     from ..plots import phase_strip
 
-    found = [open_picture(p).rgb()[0] for p in find_pictures(args.pictures)[: args.limit]]
-    return _done(args, phase_strip(found, width=args.width))
+    wanted = Inputs(args.pictures, args.limit)
+    found = list(wanted.each(lambda path: open_picture(path).rgb()[0]))
+    return _done(args, phase_strip(found, width=args.width)) or wanted.status()
 
 
 def _done(args: argparse.Namespace, pixels: Any) -> int:

@@ -11,7 +11,9 @@ def file_progress(name: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr, where that is a terminal; yields what to call with bytes done and in all."""
     from tqdm import tqdm
 
-    with tqdm(desc=name, unit="B", unit_scale=True, disable=None, leave=False) as bar:
+    from ..visible import visible
+
+    with tqdm(desc=visible(name), unit="B", unit_scale=True, disable=None, leave=False) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .numbers import MAX_SEED, count, integer, whole
+from .numbers import count, seed, whole
 
 if TYPE_CHECKING:
     from ..training.samples import FolderSamples
@@ -24,7 +24,7 @@ def add_samples(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="a crop's side in HQ pixels (512)",
     )
-    parser.add_argument("--seed", type=integer, default=0, metavar="N", help="of crops and degradations (0)")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of crops and degradations (0)")
     parser.add_argument("--degradation", choices=DEGRADATIONS, default="second-order", help="HQ to LQ (second-order)")
     parser.add_argument(
         "--enlarge",
@@ -47,12 +47,10 @@ def folder_samples(args: argparse.Namespace, folder: Path, **more: Any) -> Folde
     Raises:
         PGPError: see :class:`pgp_core.training.samples.FolderSamples`.
     """
-    from ..number import number
     from ..training.degradation import Degradation
     from ..training.samples import FAITHDIFF_ENLARGEMENTS, FolderSamples
     from ..training.second_order import SecondOrder
 
-    number(args.seed, "a seed is", 0, MAX_SEED, whole=True)
     return FolderSamples(
         folder,
         args.patch,

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .numbers import integer
+from .numbers import count
 from .output import emit, say
 from .samples import add_samples, folder_samples
 
@@ -23,7 +23,7 @@ def add_to(actions: Any) -> None:
     )
     sheet.add_argument("pictures", type=Path, metavar="FOLDER", help="HQ pictures, in folders within it too")
     sheet.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="sheet.jpg or sheet.png")
-    sheet.add_argument("--count", type=integer, default=12, metavar="N", help="crops (12)")
+    sheet.add_argument("--count", type=count, default=12, metavar="N", help="crops (12)")
     add_samples(sheet)
     sheet.add_argument("--json", action="store_true", help="what was found as one JSON object on stdout")
     sheet.set_defaults(run=_sheet)

@@ -10,13 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PGPError, PictureError
+from ..visible import visible
 from . import full_size
+from .batch import Batch, failure, paths
+from .destination import FORMATS, check_room, destination, make_folder
 from .device import choose_device
+from .noise import attributed
 from .numbers import finite, integer, seed
-from .output import emit
+from .output import emit, say
 
 if TYPE_CHECKING:
+    from ..batch.jobs import Job, Jobs
     from ..canvas import Size
+    from ..images.finding import Found
 
 #: :data:`pgp_core.color_fix.METHODS`, without waiting for PyTorch.
 METHODS = ("wavelet", "adain", "none")
@@ -26,15 +32,15 @@ STARTS = ("noise", "lq", "lr")
 BLENDS, PHASES = ("cosine", "gaussian"), ("tile", "canvas")
 #: :data:`pgp_core.wrap.WRAPS`.
 WRAPS = ("none", "x", "y", "both")
-#: :data:`pgp_core.images.FORMATS`.
-FORMATS = {"png": ".png", "tiff": ".tif", "jpeg": ".jpg", "webp": ".webp"}
 
 
 def add_to(commands: Any) -> None:
     """Register the command."""
     parser = commands.add_parser("upscale", help="enlarge and restore pictures")
     parser.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="pictures, or folders of pictures")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the results")
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="OUT", help="folder for the results; with one picture, also a file"
+    )
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--scale", type=_in_range(finite, "scale"), metavar="F", help="result over input, 1 to 8 (4)")
     for side, what in (("width", "width"), ("height", "height"), ("longest", "longer side")):
@@ -58,7 +64,7 @@ def add_to(commands: Any) -> None:
     )
     parser.add_argument("--strength", type=finite, default=1.0, metavar="F", help="of the guidance, 0 to 1 (1)")
     parser.add_argument("--color-fix", choices=METHODS, default="wavelet", help="whose colours to keep (wavelet)")
-    parser.add_argument("--format", choices=FORMATS, default="png", help="of the results (png)")
+    parser.add_argument("--format", choices=FORMATS, help="of the results (png, or as OUT ends)")
     parser.add_argument("--quality", type=integer, default=95, metavar="N", help="of JPEG and WebP, 1 to 100 (95)")
     parser.add_argument("--lossless", action="store_true", help="WebP without loss")
     parser.add_argument("--overwrite", action="store_true", help="make results again that are there already")
@@ -117,55 +123,50 @@ def _wrap(text: str) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Upscale all inputs; a picture that fails is named and the rest goes on."""
-    from ..images import find_pictures
+    from ..images.finding import look_for
 
     if wrong := full_size.wrong_usage(args):
         args.wrong_usage(wrong)
     if args.steps is None and full_size.chosen(args) and not args.one_step:
         args.steps = 20
-    size = _size(args)
-    pictures = find_pictures(args.inputs)
-    outputs = _outputs(pictures, args.output, FORMATS[args.format])
-    # Options are checked, and the folder is made, before anything slow begins.
-    options = _options(args)
-    try:
-        args.output.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise PictureError(f"the folder {args.output} cannot be made: {e}") from None
-    todo = [(s, t) for s, t in zip(pictures, outputs, strict=True) if args.overwrite or not t.exists()]
-    if args.json:
-        for source, target in zip(pictures, outputs, strict=True):
-            if (source, target) not in todo:
-                emit({"input": str(source), "output": str(target), "skipped": True})
-    failed = _all(todo, args, size, options, len(pictures) > 1) if todo else 0
-    if len(pictures) > 1 or not todo:
-        skipped = len(pictures) - len(todo)
-        summary = f"{len(todo) - failed} of {len(pictures)} pictures done"
-        if skipped:
-            summary += f", {skipped} skipped that were there already (--overwrite makes them again)"
-        if failed:
-            summary += f", {failed} failed"
-        print(f"pgp-diffsr: {summary}", file=sys.stderr)  # noqa: T201
-    return 1 if failed else 0
+    size, options = _size(args), _options(args)
+    found = look_for(args.inputs)
+    target, wrong = destination(args.output, found.lone, args.format)
+    if wrong:
+        args.wrong_usage(wrong)
+    if not found.pictures and len(found.failed) == 1:
+        ((source, error),) = found.failed
+        if args.json:
+            emit(failure(source, error))
+        raise error
+    jobs = _jobs(args, found, target)
+    batch = Batch(found, jobs, args.json, args.debug, args.overwrite)
+    return batch.run(lambda: _worker(args, size, options))
 
 
-def _all(
-    todo: list[tuple[Path, Path]], args: argparse.Namespace, size: Size, options: dict[str, Any], many: bool
-) -> int:
-    """Upscale all of them; how many failed. The failure of a lone input is raised."""
+def _jobs(args: argparse.Namespace, found: Found, target: Path | None) -> Jobs:
+    """What is to be done; the folder is made, and tried, before anything slow begins."""
+    from ..batch.jobs import Jobs, one_job, plan_jobs
+
+    if not found.pictures:
+        return Jobs()
+    folder = Path(args.output) if target is None else target.parent
+    make_folder(folder)
+    if target is not None:
+        jobs = one_job(found.pictures[0], target, args.overwrite)
+    else:
+        jobs = plan_jobs(found.pictures, folder, FORMATS[args.format or "png"], args.overwrite, found.lone)
+    if jobs.todo:
+        check_room(folder)
+    return jobs
+
+
+def _worker(args: argparse.Namespace, size: Size, options: dict[str, Any]) -> Callable[[Job], dict[str, Any]]:
+    """Load the model; what is returned makes one picture and says what it did."""
     pipeline = _load(args)
     if args.steps is None and args.cfg is None:
         options["cfg"] = 1.0
-    failed = 0
-    for source, target in todo:
-        try:
-            _upscale(pipeline, source, target, args, size, options)
-        except PGPError as e:
-            if not many:
-                raise
-            failed += 1
-            print(f"pgp-diffsr: error: {e}", file=sys.stderr)  # noqa: T201
-    return failed
+    return lambda job: _upscale(pipeline, job, args, size, options)
 
 
 def _load(args: argparse.Namespace) -> Any:
@@ -178,66 +179,56 @@ def _load(args: argparse.Namespace) -> Any:
     return NanoPipeline.load(one_step=args.steps is None, device=device)
 
 
-def _upscale(
-    pipeline: Any, source: Path, target: Path, args: argparse.Namespace, size: Size, options: dict[str, Any]
-) -> None:
+def _upscale(pipeline: Any, job: Job, args: argparse.Namespace, size: Size, options: dict[str, Any]) -> dict[str, Any]:
+    from dataclasses import replace
+
+    import torch
     from tqdm import tqdm
 
+    from ..batch.marks import marked, origin_of
     from ..images import check_size, open_picture, save_picture
+    from ..images.finding import check_file
     from ..sampling import SampleOptions
     from ..upscale import upscale
 
     started = time.perf_counter()
-    picture = open_picture(source)
+    check_room(job.target.parent)
+    check_file(job.source)
+    with attributed(job.source):
+        picture, origin = open_picture(job.source), origin_of(job.source)
     for note in picture.notes:
-        print(f"{source}: {note}", file=sys.stderr)  # noqa: T201
+        say(f"{job.source}: {note}")
     # Not after minutes.
-    check_size(target, *size.of(picture.pixels.shape[1], picture.pixels.shape[0]))
+    check_size(job.target, *size.of(*picture.pixels.shape[1::-1]))
     steps = args.steps or 1
     start = args.start or pipeline.start
     denoise = args.denoise if start == "lq" else 1.0
     chosen = SampleOptions(**{"cfg": pipeline.cfg, "start": start, "denoise": denoise, **options})
-    with tqdm(total=steps, desc=source.name, unit="step", disable=None, leave=False) as bar:
+    with tqdm(total=steps, desc=visible(job.source.name), unit="step", disable=None, leave=False) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.update(done - bar.n)
 
         result = upscale(pipeline, picture.channels(), size, chosen, args.color_fix, progress, args.wrap)
+    if not bool(torch.isfinite(result).all()):
+        raise PictureError(f"{job.source}: the model's result holds numbers that are not finite: it is not written")
     height, width = result.shape[-2:]
-    for note in save_picture(picture.enlarged(result[0]), target, args.quality, args.lossless):
-        print(f"{target}: {note}", file=sys.stderr)  # noqa: T201
-    seconds = time.perf_counter() - started
-    row = {
-        "input": str(source),
-        "output": str(target),
+    larger = picture.enlarged(result[0])
+    larger = replace(larger, metadata=marked(larger.metadata, origin))
+    with attributed(job.target):
+        notes = save_picture(larger, job.target, args.quality, args.lossless)
+    for note in notes:
+        say(f"{job.target}: {note}")
+    return {
+        **paths(input=job.source, output=job.target),
         "width": width,
         "height": height,
-        "seconds": round(seconds, 3),
+        "seconds": round(time.perf_counter() - started, 3),
         "peak_memory_bytes": _peak_memory(pipeline.device),
         "seed": args.seed,
         "steps": steps,
         "model": pipeline.name,
     }
-    if args.json:
-        emit(row)
-    print(f"{target}  {width} x {height}, {seconds:.1f} s", file=sys.stderr)  # noqa: T201
-
-
-def _outputs(pictures: list[Path], folder: Path, suffix: str) -> list[Path]:
-    """``folder/<stem><suffix>`` of each.
-
-    Raises:
-        PictureError: if two inputs would write one output, or one would overwrite its input.
-    """
-    outputs: dict[Path, Path] = {}
-    for source in pictures:
-        target = folder / f"{source.stem}{suffix}"
-        if target in outputs:
-            raise PictureError(f"{outputs[target]} and {source} would both be written to {target}: rename one")
-        if target.resolve() == source.resolve():
-            raise PictureError(f"{source} would be overwritten by its own result: choose another output folder")
-        outputs[target] = source
-    return list(outputs)
 
 
 def _size(args: argparse.Namespace) -> Size:

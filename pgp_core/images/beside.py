@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from ..boundary import first_line
 from . import colour, exif, xmp
 from .picture import Metadata
 
@@ -48,16 +49,9 @@ def settled(found: Found) -> tuple[Metadata, int]:
     The profile is left as it is: see :func:`with_profile`.
     """
     lost = found.lost
-    block = exif.read(found.exif) if found.exif else exif.Found(None)
+    block = _exif(found)
     lost += block.notes
-    text = xmp.checked(found.xmp) if 0 < len(found.xmp) <= _MOST_XMP else None
-    if text is None and found.xmp.strip(b"\0 "):
-        lost.append("XMP (damaged)" if len(found.xmp) <= _MOST_XMP else "XMP (too large)")
-    elif text is not None and found.extended:
-        more = xmp.joined(text, found.extended) if len(found.extended) <= _MOST_XMP else None
-        if more is None:
-            lost.append("the extension of XMP (damaged)")
-        text = more or text
+    text = _xmp(found)
     orientation = found.orientation or (block.orientation if block.said else None)
     orientation = orientation or (xmp.orientation(text) if text else None) or 1
     metadata = Metadata(
@@ -71,6 +65,32 @@ def settled(found: Found) -> tuple[Metadata, int]:
         chunks=found.chunks,
     )
     return metadata, 1 if found.turned else orientation
+
+
+def _exif(found: Found) -> exif.Found:
+    try:
+        return exif.read(found.exif) if found.exif else exif.Found(None)
+    except Exception as e:
+        # Should there be a kind of damage that nobody thought of: it is not the picture's.
+        return exif.Found(None, notes=(f"EXIF (damaged: {first_line(e)})",))
+
+
+def _xmp(found: Found) -> str | None:
+    """Its text, with the extension; None if it is no XML in order."""
+    if len(found.xmp) > _MOST_XMP:
+        found.lost.append("XMP (too large)")
+        return None
+    text = xmp.checked(found.xmp) if found.xmp else None
+    if text is None:
+        if found.xmp.strip(b"\0 "):
+            found.lost.append("XMP (damaged)")
+        return None
+    if not found.extended:
+        return text
+    more = xmp.joined(text, found.extended) if len(found.extended) <= _MOST_XMP else None
+    if more is None:
+        found.lost.append("the extension of XMP (damaged)")
+    return more or text
 
 
 def resolution(

@@ -78,7 +78,8 @@ def of_chunks(chunks: Mapping[bytes, bytes]) -> tuple[bytes | None, str]:
         return None, ""
     try:
         made = profile(where or _SRGB, None if plain else gamma)
-    except (np.linalg.LinAlgError, ValueError, ZeroDivisionError, OverflowError, struct.error):
+    except Exception:
+        # Numbers without any sense meet arithmetic in many ways.
         return None, "the colour space (cHRM, gAMA: no such colours)"
     return made, ""
 

@@ -77,12 +77,18 @@ def divides() -> bool:
 
 
 def _from_cmyk(image: Any, deep: bool) -> Any:
-    # Without a profile of its own it is taken for libvips' own CMYK.
-    return image.icc_transform("srgb", depth=16 if deep else 8, embedded=True, input_profile="cmyk")
+    if "icc-profile-data" in image.get_fields():
+        return image.icc_transform("srgb", depth=16 if deep else 8, embedded=True)
+    # As Pillow does it in 8 bits: ink over ink.
+    white = 65535 if deep else 255
+    return ((white - image[0:3]) * (white - image[3]) / white).rint().cast(image.format)
 
 
-def write(picture: Picture, path: Path) -> None:
+def write(picture: Picture, path: Path, name: str) -> None:
     """Write the pixels of a PNG or TIFF of 16 bits, and nothing else.
+
+    Args:
+        name: of the format, "png" or "tiff", whatever the path ends in.
 
     Raises:
         OSError: if it cannot be written.
@@ -90,7 +96,7 @@ def write(picture: Picture, path: Path) -> None:
     """
     vips = _vips()
     try:
-        if path.suffix.lower() == ".png":
+        if name == "png":
             _image(vips, picture).pngsave(str(path), keep="none")
         else:
             _image(vips, picture).tiffsave(

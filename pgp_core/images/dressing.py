@@ -74,7 +74,9 @@ class Dressing:
         texts = dict(meta.text) if not comment or "Comment" in meta.text else {**meta.text, "Comment": comment}
         for key, value in texts.items():
             added.append(self._tried(f"the text {_shown(key)}", partial(png.text_chunk, key, value)))
-        self._not_held("PNG", "iptc")
+        if iptc := meta.iptc:
+            resource = jpeg.iptc_resource(iptc)
+            added.append(self._tried("IPTC", lambda: png.raw_profile_chunk("iptc", resource)))
         return png.dressed(encoded, [piece for piece in added if piece])
 
     def jfif(self) -> dict[str, Any]:

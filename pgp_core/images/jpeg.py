@@ -148,10 +148,14 @@ def icc_segments(profile: bytes) -> bytes:
     return b"".join(_segment(_APP2, ICC + bytes((i + 1, len(parts))) + part) for i, part in enumerate(parts))
 
 
+def iptc_resource(data: bytes) -> bytes:
+    """IPTC as one of Photoshop's resources."""
+    return b"8BIM" + struct.pack(">HHI", _IPTC, 0, len(data)) + data + b"\0" * (len(data) % 2)
+
+
 def iptc_segment(data: bytes) -> bytes:
     """Raises: ValueError: if it is too large."""
-    resource = b"8BIM" + struct.pack(">HHI", _IPTC, 0, len(data)) + data + b"\0" * (len(data) % 2)
-    return _segment(_APP13, PHOTOSHOP + resource)
+    return _segment(_APP13, PHOTOSHOP + iptc_resource(data))
 
 
 def comment_segment(data: bytes) -> bytes:

@@ -132,6 +132,14 @@ def text_chunk(keyword: str, value: str) -> bytes:
     return chunk(b"iTXt", key + b"\0\0\0\0\0" + value.encode())
 
 
+def raw_profile_chunk(name: str, data: bytes) -> bytes:
+    """What PNG has no chunk for, as ImageMagick writes it and exiftool reads it."""
+    digits = data.hex()
+    lines = "\n".join(digits[i : i + 72] for i in range(0, len(digits), 72))
+    text = f"\n{name}\n{len(data):8}\n{lines}\n".encode()
+    return chunk(b"zTXt", (_RAW_PROFILE + name).encode() + b"\0\0" + zlib.compress(text))
+
+
 def resolution(body: bytes) -> tuple[float, float] | None:
     """Pixels per inch by a pHYs chunk."""
     if len(body) != 9 or body[8] != 1:

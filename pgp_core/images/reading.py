@@ -7,6 +7,7 @@ can cost the picture.
 from __future__ import annotations
 
 import io
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -131,7 +132,9 @@ def _tiff(path: Path, file: BinaryIO) -> Picture:
     if tiff.is_raw(structure, every) or path.suffix.lower() in formats.RAW:
         raise formats.raw(path)
     page, count = tiff.main(every)
-    if page.bits > 16 or 3 in page.formats:
+    if 3 in page.formats:
+        raise PictureError(f"{path} is in floating point, {page.bits} bits a channel: convert it to 8 or 16 bits")
+    if page.bits > 16:
         raise PictureError(f"{path} has {page.bits} bits a channel: convert it to 8 or 16 bits")
     if page.bits not in (1, 2, 4, 8, 16) or any(kind not in (1, 4) for kind in page.formats):
         signed = " with a sign" if any(kind not in (1, 4) for kind in page.formats) else ""
@@ -211,7 +214,7 @@ def _other(path: Path, file: BinaryIO, kind: formats.Kind) -> Picture:
             levels = np.clip(np.asarray(image), 0, 65535).astype(np.uint16)
             return _picture(found, levels[..., None], None, found.icc, count)
         if _cut_down(image, file):
-            found.lost.append("the lower half of its 16 bits: convert it to PNG or TIFF to keep them")
+            found.lost.append("what it has beyond 8 bits a channel (as PNG or TIFF of 16 bits it would be kept)")
         return _picture(found, *shallow.split(image, found.icc), count)
 
 
@@ -231,6 +234,9 @@ def _cut_down(image: Any, file: BinaryIO) -> bool:
     if image.format == "JPEG2000":
         at = head.find(b"\xff\x4f\xff\x51")
         return at >= 0 and len(head) > at + 42 and (head[at + 42] & 0x7F) + 1 > 8
+    if image.format in ("AVIF", "HEIF"):
+        # Boxes that say the bits of each channel, behind version and count.
+        return any(found[1][0] > 8 for found in re.finditer(rb"pixi\0...[\1-\4](.)", head, re.S))
     return False
 
 

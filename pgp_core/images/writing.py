@@ -40,7 +40,7 @@ def save_picture(picture: Picture, path: Path, quality: int = 95, lossless: bool
         lossless: WebP without loss.
 
     Returns:
-        lines for the user that say what of the metadata had to be left out.
+        lines for the user that say what had to be left out.
 
     Raises:
         PictureError: if it cannot be written; nothing half-written stays.
@@ -49,6 +49,7 @@ def save_picture(picture: Picture, path: Path, quality: int = 95, lossless: bool
     height, width = picture.pixels.shape[:2]
     name = check_size(path, width, height)
     dressing = Dressing(picture.metadata, width, height)
+    dressing.lost += _not_held(picture, name)
     try:
         with replacing(path) as temporary:
             _write(picture, temporary, name, dressing, quality, lossless)
@@ -73,11 +74,21 @@ def check_size(path: Path, width: int, height: int) -> str:
     return name
 
 
+def _not_held(picture: Picture, name: str) -> list[str]:
+    """What of the pixels the format has no place for."""
+    lost = []
+    if picture.pixels.dtype == np.uint16 and name in ("jpeg", "webp"):
+        lost.append(f"16 bits a channel ({name} holds 8)")
+    if name == "jpeg" and picture.alpha is not None and picture.alpha.min() < picture.white:
+        lost.append("transparency (jpeg has none: the picture lies on white)")
+    return lost
+
+
 def _write(picture: Picture, path: Path, name: str, dressing: Dressing, quality: int, lossless: bool) -> None:
     is_deep = picture.pixels.dtype == np.uint16 and name in ("png", "tiff")
     if name == "tiff":
         if is_deep:
-            deep.write(picture, path)
+            deep.write(picture, path, name)
         else:
             large = {"big_tiff": True} if picture.pixels.nbytes > _LARGE else {}
             _image(picture, name).save(path, "TIFF", compression="tiff_adobe_deflate", **large)
@@ -86,7 +97,7 @@ def _write(picture: Picture, path: Path, name: str, dressing: Dressing, quality:
         _webp(_image(picture, name), path, dressing, quality, lossless)
     else:
         if is_deep:
-            deep.write(picture, path)
+            deep.write(picture, path, name)
             encoded = path.read_bytes()
         else:
             buffer = io.BytesIO()

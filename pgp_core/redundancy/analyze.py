@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from .. import __version__
+from ..batch.failures import give_back_memory, lacks_memory, one_picture
 from ..errors import Cancelled, PGPError, ReportError
 from ..sampling import SampleOptions
 from ..topology import KeyMap, stack_order
@@ -113,6 +114,7 @@ def analyze(
     canvases: Iterable[tuple[str, Callable[[], torch.Tensor]]],
     options: SampleOptions,
     progress: Callable[[str, int, int], Any] | None = None,
+    failed: Callable[[str, PGPError], Any] | None = None,
 ) -> Report:
     """Sample pictures with a pipeline and measure its UNet.
 
@@ -122,9 +124,11 @@ def analyze(
         canvases: names of pictures, and what gives each one's canvas ``(1, 3, H, W)`` in [0, 1].
         options: how to sample; the same seed for every picture.
         progress: called with the picture's name, steps done and in all.
+        failed: called with the name of a picture that cannot be sampled, and why. The report is that of the others;
+            its ``measured`` lists the names under ``failed``.
 
     Returns:
-        the report; marked partial if it was interrupted or a picture failed after others had been measured.
+        the report; marked partial if it was interrupted after something had been measured.
 
     Raises:
         PGPError: if not one picture could be sampled.
@@ -137,17 +141,32 @@ def analyze(
     recorder = Recorder(unet)
     measured = Measured(pictures=[], steps=options.steps, sampler="euler", seed=options.seed, cfg=options.cfg)
     partial = False
+    broken: list[tuple[str, PGPError]] = []
     with recorded(pipeline, recorder, measured):
         for picture, canvas in canvases:
+            recorder.forget()
             try:
-                recorder.forget()
-                pipeline.restore(canvas(), options, _report(progress, picture))
-            except (PGPError, KeyboardInterrupt, Cancelled):
+                with one_picture(picture), recorder.whole():
+                    pipeline.restore(canvas(), options, _report(progress, picture))
+            except (KeyboardInterrupt, Cancelled):
                 if not recorder.calls:
                     raise
                 partial = True
                 break
+            except PGPError as e:
+                broken.append((picture, e))
+                if failed is not None:
+                    failed(picture, e)
+                if e.__cause__ is not None and lacks_memory(e.__cause__):
+                    e.__cause__ = None
+                    give_back_memory()
+                continue
             measured.pictures.append(picture)
+    if broken and not recorder.calls:
+        first = broken[0][1]
+        raise first if len(broken) == 1 else ReportError(f"none of {len(broken)} pictures could be sampled; {first}")
+    if broken:
+        measured.extra["failed"] = [picture for picture, _ in broken]
     return make_report(recorder, shape, measured, {"name": name, "fingerprint": fingerprint(weights)}, partial)
 
 

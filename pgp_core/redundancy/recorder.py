@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ..errors import Cancelled
 from ..topology import KeyMap
 from .maps import MOST, FeatureMap, shrunk
 from .measures import channels_last, phi_cos, psi_kl
@@ -54,6 +55,28 @@ class Recorder:
         self._maps: dict[str, dict[str, torch.Tensor]] = {short: {} for short in MODULES}
         self._previous: dict[tuple[str, Hashable], tuple[float, torch.Tensor]] = {}
         self._pending: list[tuple[_Running, str, str, torch.Tensor]] = []
+        #: Numbers that are not to count yet, see :meth:`whole`.
+        self._held: list[tuple[_Running, str, str, list[float]]] | None = None
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Calls of which all count or, where the block raises, none. Of a run that is interrupted or cancelled, those
+        count that were made."""
+        before = self.calls, self.dropped, {short: dict(maps) for short, maps in self._maps.items()}
+        held: list[tuple[_Running, str, str, list[float]]] = []
+        self._held = held
+        try:
+            yield
+        except Cancelled:
+            raise
+        except Exception:
+            held.clear()
+            self.calls, self.dropped, self._maps = before
+            raise
+        finally:
+            self._held = None
+            for series, step, measure, finite in held:
+                _add(series, step, measure, finite)
 
     def forget(self) -> None:
         """Forget the previous timestep's features: a new run begins, or one has ended."""
@@ -142,10 +165,16 @@ class Recorder:
             found = [next(numbers) for _ in range(len(values))]
             finite = [x for x in found if math.isfinite(x)]
             self.dropped += len(found) - len(finite)
-            for key in (step, ALL):
-                entry = series.setdefault(key, {m: Running() for m in MEASURES})
-                entry[measure].add(finite)
+            if self._held is None:
+                _add(series, step, measure, finite)
+            else:
+                self._held.append((series, step, measure, finite))
         self._pending.clear()
+
+
+def _add(series: _Running, step: str, measure: str, values: list[float]) -> None:
+    for key in (step, ALL):
+        series.setdefault(key, {m: Running() for m in MEASURES})[measure].add(values)
 
 
 def series_of(running: Mapping[str, Mapping[str, Running]]) -> Series:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,13 +10,14 @@ from typing import Any
 
 import torch
 
-from .. import lora, nano, prompts, sdxl_loading
+from .. import lora, nano, prompts, sdxl_loading, sdxl_loras
 from ..checkpoints import read_safetensors
 from ..conditioning import load as load_conditioning
 from ..errors import PGPError, TrainingError
 from ..fresh_guidance import make_fresh_guidance
 from ..guidance import Guidance, GuidanceSpec
 from ..guidance_file import read_guidance
+from ..lora.files import load
 from ..plan import PrunePlan, load_plan
 from ..prune import prune_state_dict
 from ..sdxl_loading import Files, FoundUNet, Prompt, Say
@@ -80,11 +82,12 @@ def empty(parts: Parts, config: RunConfig) -> Subject:
     return subject
 
 
-def select(subject: Subject, config: RunConfig, start: bool = True) -> None:
+def select(subject: Subject, config: RunConfig, start: bool = True, say: Say | None = None) -> None:
     """Mark what is trained, and add the LoRA if that is trained.
 
     Args:
         start: give the LoRA its start values.
+        say: told what of the LoRA before it is left out.
 
     Raises:
         TrainingError: if the model has no such part, or no checkpointing is possible.
@@ -97,7 +100,7 @@ def select(subject: Subject, config: RunConfig, start: bool = True) -> None:
         found[part] = module if module is not None and any(True for _ in module.parameters()) else None
     for part in model.train:
         if part == "lora":
-            _add_lora(subject, config, start)
+            _add_lora(subject, config, start, say)
             continue
         module = found[part]
         if module is None:
@@ -109,23 +112,23 @@ def select(subject: Subject, config: RunConfig, start: bool = True) -> None:
         subject.unet.enable_gradient_checkpointing()  # type: ignore[operator]
 
 
-def _add_lora(subject: Subject, config: RunConfig, start: bool) -> None:
+def _add_lora(subject: Subject, config: RunConfig, start: bool, say: Say | None) -> None:
     unet: Any = subject.unet
     s1, nano_s1 = config.s1, config.model.kind == "nano" and config.s1 is not None
     first = first_lora(config) if start else None
     second = s1 is not None and s1.second_lora
     if first is not None and second:
-        lora.merge(unet, first[1], source=first[0].name)
+        lora.merge(unet, first, say=say)
     # Nano's first LoRA may change the input layer at will.
     add_lora(unet, config.model.lora_rank, {"conv_in": full_rank(unet.conv_in)} if nano_s1 and not second else {})
     if first is not None and not second:
-        load_lora(unet, first[1], first[0].name)
+        load_lora(unet, first, say=say)
     elif nano_s1 and start and first is None:
         shrink_input(unet)
 
 
-def first_lora(config: RunConfig) -> tuple[Path, dict[str, torch.Tensor]] | None:
-    """The LoRA of the stage before, in trainers' names, and its file.
+def first_lora(config: RunConfig) -> lora.LoRA | None:
+    """The LoRA of the stage before.
 
     Raises:
         TrainingError, CheckpointError: if it is not there, or is none.
@@ -133,13 +136,10 @@ def first_lora(config: RunConfig) -> tuple[Path, dict[str, torch.Tensor]] | None
     name = config.s1.first_lora if config.s1 is not None else ""
     if not name:
         return None
-    nano_run = config.model.kind == "nano"
-    path = beside(config, name, WEIGHTS if nano_run else "lora.safetensors")
+    path = beside(config, name, WEIGHTS if config.model.kind == "nano" else "lora.safetensors")
     if not path.is_file():
         raise TrainingError(f"{path} is not there: run what makes it first, or give another s1.first_lora")
-    weights, _ = read_safetensors(path)
-    own = {k.removeprefix("unet."): v for k, v in weights.items() if ".lora_A." in k or ".lora_B." in k}
-    return path, lora.from_peft(own) if own else lora.diffusers_names(weights, path.name)
+    return load(path)[0]
 
 
 def beside(config: RunConfig, name: str, file: str) -> Path:
@@ -237,7 +237,7 @@ def _sdxl(config: RunConfig, say: Say) -> Parts:
 
 def _read_unet(found: FoundUNet, files: Files, device: torch.device, say: Say) -> torch.nn.Module:
     unet = found.read(device, torch.float32)
-    sdxl_loading.merge_loras(unet, files.loras, False, say)
+    sdxl_loras.merge_loras(unet, files.loras, False, say)
     return unet
 
 
@@ -313,5 +313,5 @@ def read_plan(config: RunConfig) -> PrunePlan | None:
 
 def resolve(config: RunConfig, text: str) -> Path:
     """A path that a configuration names as text."""
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))
     return path if isinstance(text, FromCommandLine) else config.root / path

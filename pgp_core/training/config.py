@@ -11,9 +11,10 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from ..boundary import first_line
 from ..errors import ConfigError
 from ..text_files import read_text
 from .tables import FromCommandLine, limits, read_table
@@ -23,6 +24,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+_PATHS = (PurePosixPath, PureWindowsPath)
 #: Configurations that ship.
 READY = Path(__file__).parents[1] / "assets" / "configs"
 
@@ -263,6 +265,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         ConfigError: naming the key, and what was expected there.
     """
     found, root = path, path.parent
+    if "\0" in str(path):
+        raise ConfigError(f"{path}: no file's name holds a null character")
     if not path.exists() and (READY / f"{path}.toml").is_file():
         found, root = READY / f"{path}.toml", Path()
     try:
@@ -272,8 +276,9 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigError(f"there is no file {path}; ready ones are {ready}") from None
     except OSError as e:
         raise ConfigError(f"{path} cannot be read: {e.strerror or e}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as e:
-        raise ConfigError(f"{path} is no TOML: {e}") from None
+    # Of whatever kind: Python's limit on whole numbers is a plain ValueError, deep tables a RecursionError.
+    except Exception as e:
+        raise ConfigError(f"{path} is no TOML: {first_line(e)}") from None
     for text in overrides:
         _override(table, text)
     return read_config(table, path.name, root)
@@ -295,7 +300,8 @@ def _override(table: dict[str, Any], text: str) -> None:
         raise ConfigError(f"--set takes section.key=value, not {text!r}")
     try:
         parsed: Any = tomllib.loads(f"x = {value}")["x"]
-    except (tomllib.TOMLDecodeError, KeyError):
+    # What is no TOML is text; that it is too long or too deep for a value of its kind is said there.
+    except Exception:
         parsed = value.strip()
     for key in keys[:-1]:
         table = table.setdefault(key, {})
@@ -308,6 +314,17 @@ def _marked(value: Any) -> Any:
     if isinstance(value, str):
         return FromCommandLine(value)
     return [_marked(v) for v in value] if isinstance(value, list) else value
+
+
+def named_paths(value: Any) -> Any:
+    """Plain data in which paths from a root or a home folder on are names: figures are shared."""
+    if isinstance(value, dict):
+        return {k: named_paths(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [named_paths(v) for v in value]
+    if isinstance(value, str) and (value.startswith("~") or any(p(value).is_absolute() for p in _PATHS)):
+        return PurePosixPath(value.replace("\\", "/")).name
+    return value
 
 
 def _plain(value: Any) -> Any:

@@ -9,12 +9,16 @@ from typing import Any
 import torch
 
 from .. import lora, nano
+from ..atomic import replacing
+from ..boundary import parsing
 from ..checkpoints import read_safetensors, sha256, write_safetensors
 from ..errors import PGPError
 from ..guidance import KEY_PREFIX, METADATA_KEY
 from ..plan import PRESET_DIR, load_plan
 from ..text_files import read_text
 from ..topology import KeyMap, stacks_of
+from .config import named_paths
+from .journal import read_rows
 from .nano import STAGES, stage_config
 
 
@@ -88,29 +92,32 @@ def export_nano(folder: Path, out: Path = nano.FOLDER, cfg: float = 1.0) -> dict
         )
     done = [name for name in STAGES if (folder / name / "figures.json").exists()]
     stages = [{"stage": name, **_figures(folder / name)} for name in done]
-    log = [{"stage": name, **json.loads(line)} for name in done for line in _lines(folder / name / "log.jsonl")]
-    (out / "log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in log))
+    log = [{"stage": name, **row} for name in done for row in read_rows(folder / name / "log.jsonl")]
+    _write(out / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in log))
     files = {
         str(p.relative_to(out)): {"bytes": p.stat().st_size, "sha256": sha256(p)}
         for p in sorted(out.rglob("*.safetensors"))
     }
     figures = {"stages": stages, "files": files, "torch": torch.__version__}
-    (out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
+    _write(out / "figures.json", json.dumps(figures, indent=2) + "\n")
     return figures
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except OSError as e:
+        raise PGPError(f"{path} cannot be written ({e.strerror or e})") from None
 
 
 def _figures(stage: Path) -> dict[str, Any]:
-    """A stage's figures, without where it was run."""
-    figures: dict[str, Any] = json.loads(read_text(stage / "figures.json"))
-    for section in figures["config"].values():
-        for key, value in section.items() if isinstance(section, dict) else ():
-            if isinstance(value, str) and Path(value).is_absolute():
-                section[key] = Path(value).name
+    """A stage's figures."""
+    path = stage / "figures.json"
+    with parsing(path, PGPError, "run the stage again"):
+        figures: dict[str, Any] = json.loads(read_text(path))
+        figures["config"] = named_paths(figures["config"])
     return figures
-
-
-def _lines(log: Path) -> list[str]:
-    return read_text(log).splitlines() if log.exists() else []
 
 
 def import_nano(folder: Path, source: Path = nano.FOLDER) -> Path:

@@ -58,8 +58,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         for line in path.read_text(encoding="utf-8", errors="replace").removeprefix("\ufeff").splitlines():
             try:
                 row = json.loads(line)
-            except ValueError:
+            # A row in half, or anything else that is none of ours.
+            except Exception:
                 continue
-            if isinstance(row, dict) and isinstance(row.get("step"), int):
+            if isinstance(row, dict) and type(row.get("step")) is int and row["step"] >= 0:
                 rows.append(row)
     return rows

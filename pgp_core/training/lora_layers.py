@@ -8,8 +8,10 @@ from typing import Any
 import torch
 
 from .. import nano
-from ..errors import CheckpointError
-from ..lora import PREFIX
+from ..errors import CheckpointError, name_some
+from ..lora import LoRA, read
+from ..lora.kinds import Matrices
+from ..lora.merging import Say
 
 #: What a LoRA touches: PiSA-SR's list.
 TARGETS = (
@@ -48,28 +50,51 @@ def lora_weights(weights: Mapping[str, torch.Tensor], name: str = "default") -> 
 
 
 @torch.no_grad()
-def load_lora(unet: Any, weights: Mapping[str, torch.Tensor], source: str, name: str = "default") -> None:
+def load_lora(
+    unet: Any,
+    lora: LoRA | Mapping[str, torch.Tensor],
+    source: str = "LoRA",
+    name: str = "default",
+    say: Say | None = None,
+) -> None:
     """Give a LoRA that :func:`add_lora` made the weights of a file.
 
     Args:
-        weights: in trainers' names, see :func:`pgp_core.lora.diffusers_names`.
+        lora: or a file's tensors, see :func:`pgp_core.lora.read`.
+        source: what to call those.
+        say: told in a line of each kind of layer that is left out, as those of blocks that a plan removed.
 
     Raises:
-        CheckpointError: if a layer is missing, or of another rank.
+        CheckpointError: if a layer is missing, of another rank, more than two matrices, or of a module that this run
+            trains no LoRA on.
     """
+    lora = lora if isinstance(lora, LoRA) else read(lora, source)
+    used = set()
     for key, p in unet.named_parameters():
         module, found, tail = key.partition(".lora_")
         if not found or f".{name}." not in f".{tail}":
             continue
-        stem, half = PREFIX + module.replace(".", "_"), "down" if tail.startswith("A") else "up"
-        value = weights.get(f"{stem}.lora_{half}.weight")
-        if value is None or value.numel() != p.numel():
-            what = "has no layer" if value is None else "has another rank at"
-            raise CheckpointError(f"{source} {what} {module}: it cannot go on in this run")
-        alpha = float(weights.get(f"{stem}.alpha", torch.tensor(float(p.shape[half == "up"]))))
+        layer = lora.layers.get(module)
+        if layer is None:
+            raise CheckpointError(f"{lora.source} has no layer {module}: it cannot go on in this run")
+        kind = layer.kind
+        if not isinstance(kind, Matrices) or (kind.mid, layer.magnitude, layer.bias) != (None, None, None):
+            raise CheckpointError(f"{lora.source} is more than a plain LoRA at {module}: it cannot go on in this run")
         # Here the scale is 1.
-        scale = 1.0 if half == "down" else alpha / p.shape[1]
-        p.copy_(value.to(p).reshape(p.shape) * scale)
+        value = kind.down if tail.startswith("A") else kind.up.float() * kind.scale
+        if value.numel() != p.numel():
+            raise CheckpointError(f"{lora.source} has another rank at {module}: it cannot go on in this run")
+        p.copy_(value.to(p).reshape(p.shape))
+        used.add(module)
+    there = {n.removesuffix(".base_layer") for n, m in unet.named_modules() if hasattr(m, "weight")}
+    more = [n for n in lora.layers if n in there and n not in used]
+    if more:
+        raise CheckpointError(
+            f"{lora.source} has layers on which this run trains no LoRA, so it cannot go on here: {name_some(more)}"
+        )
+    if say is not None:
+        for line in lora.left_out(used):
+            say(line)
 
 
 def shrink_input(unet: Any, name: str = "default") -> None:

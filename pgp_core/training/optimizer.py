@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -55,3 +56,22 @@ def learning_rate(config: Optimizer, step: int, steps: int) -> float:
         return config.lr
     share = (step - config.warmup) / max(1, steps - config.warmup)
     return config.lr * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def take_up(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Give an optimiser the memory of a checkpoint. Its settings stay the configuration's, whatever is written there.
+
+    Raises:
+        ValueError: if a parameter's memory is incomplete or of another shape. A checkpoint that holds anything else may
+            raise anything.
+    """
+    own = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(dict(state))
+    for group, settings in zip(optimizer.param_groups, own, strict=True):
+        group.update(settings)
+    if not isinstance(optimizer, torch.optim.AdamW):
+        return
+    for p, memory in optimizer.state.items():
+        shapes = {k: tuple(v.shape) for k, v in memory.items()}
+        if shapes != {"step": (), "exp_avg": tuple(p.shape), "exp_avg_sq": tuple(p.shape)}:
+            raise ValueError("the optimiser's memory does not fit its weights")

@@ -15,6 +15,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from ..atomic import replacing
+from ..boundary import parsing
+from ..errors import TrainingError
 
 #: Pictures are drawn at this multiple of their size and box-filtered down, which gives true edges.
 SUPERSAMPLE = 2
@@ -232,11 +234,14 @@ def paint_set(path: str, count: int, seed: int, size: int = 256) -> np.ndarray:
     """Draw ``count`` pictures into an ``.npy`` file of shape ``(count, size, size, 3)`` uint8, or reuse it.
 
     The i-th picture depends on ``seed``, ``size`` and i alone, so a file of the right shape is reused.
+
+    Raises:
+        TrainingError: if there is another file of that name, or it cannot be written.
     """
     from tqdm import tqdm
 
     if os.path.exists(path):
-        have = np.load(path, mmap_mode="r")
+        have = _painted(path)
         if have.shape == (count, size, size, 3):
             return have
     pictures = np.empty((count, size, size, 3), np.uint8)
@@ -246,6 +251,19 @@ def paint_set(path: str, count: int, seed: int, size: int = 256) -> np.ndarray:
         painted = pool.map(_paint, range(count), chunksize=16)
         for i, picture in enumerate(tqdm(painted, desc="painting", unit="picture", total=count)):
             pictures[i] = picture
-    with replacing(path) as temporary:
-        np.save(temporary, pictures)
-    return np.load(path, mmap_mode="r")
+    try:
+        # Given a name, NumPy would put its own ending after it.
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.save(file, pictures)
+    except OSError as e:
+        raise TrainingError(f"the painted pictures {path} cannot be written ({e.strerror or e}): make room") from None
+    return _painted(path)
+
+
+def _painted(path: str) -> np.ndarray:
+    """A set that was painted before; anything else must not be painted over."""
+    with parsing(path, TrainingError, "delete it to paint its pictures again, or choose another data.cache"):
+        have = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(have, np.ndarray) or have.dtype != np.uint8 or have.ndim != 4:
+            raise TypeError("it holds no pictures")
+        return have

@@ -22,6 +22,7 @@ from .perceptual.lpips_vgg import default_vgg
 from .precision import fastest
 from .results import LORA
 from .sources import make_degradation, make_source, painted_path
+from .state import read_step
 from .subject import Subject
 
 Say = Callable[[str], None]
@@ -98,7 +99,7 @@ def _missing_for_s1(config: RunConfig) -> list[Path]:
     if settings.csd:
         wanted.append(score_file(config) if full else beside(config, s1.score_model or "full", WEIGHTS))
     if settings.perceptual and "lpips" in (settings.measure or ""):
-        wanted.append(Path(settings.vgg).expanduser() if settings.vgg else default_vgg())
+        wanted.append(Path(os.path.expanduser(settings.vgg)) if settings.vgg else default_vgg())
     known = _missing(config)
     return [p for p in wanted if p is not None and not p.exists() and p not in known]
 
@@ -148,13 +149,7 @@ def _told(name: str, value: Any) -> str:
 
 def _done(config: RunConfig) -> int:
     """Steps in the last checkpoint; whether it is this run's is seen when the run begins."""
-    path = config.run.folder / "state.pt"
-    if not path.exists():
-        return 0
-    try:
-        return int(torch.load(path, weights_only=True, map_location="meta", mmap=True)["step"])
-    except (RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError):
-        return 0
+    return read_step(config.run.folder / "state.pt")
 
 
 def _data(config: RunConfig) -> dict[str, Any]:

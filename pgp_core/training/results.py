@@ -12,7 +12,7 @@ import torch
 from .. import lora
 from ..checkpoints import write_safetensors
 from ..guidance import KEY_PREFIX, METADATA_KEY
-from ..sdxl_loading import S1_KEY
+from ..sdxl_loras import S1_KEY
 from ..topology import KeyMap
 from ..unet_file import markers_of, metadata_of
 from .building import WEIGHTS, Parts

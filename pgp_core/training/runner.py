@@ -13,14 +13,17 @@ from typing import Any
 
 import torch
 
+from ..atomic import replacing
+from ..boundary import first_line
 from ..errors import Cancelled, CheckpointError, TrainingError
+from ..visible import visible
 from .average import EMA
 from .config import RunConfig
 from .journal import Journal, read_rows
-from .optimizer import build_optimizer, learning_rate
+from .optimizer import build_optimizer, learning_rate, take_up
 from .precision import autocast
 from .processes import agree, as_one
-from .state import load_state, save_state
+from .state import check_kinds, load_state, save_state
 from .stopping import asked_to_stop
 from .subject import Batch, Subject
 
@@ -265,31 +268,33 @@ class Runner:
             return False
         own = self.trained()
         try:
+            check_kinds(state)
             if own.keys() != state["weights"].keys():
                 raise KeyError("it has other trained weights")
             for name, p in own.items():
                 if p.shape != state["weights"][name].shape:
                     raise ValueError(f"{name} has another shape")
                 p.copy_(state["weights"][name])
-            self.optimizer.load_state_dict(state["optimizer"])
+            take_up(self.optimizer, state["optimizer"])
             if self.ema is not None:
                 for name, value in self.ema.shadow.items():
                     value.copy_(state["ema"][name])
                 self.ema.updates = state["ema_updates"]
-        except (KeyError, RuntimeError, ValueError) as e:
-            reason = str(e.args[0]).splitlines()[0]
+        # A checkpoint may hold anything in the right places.
+        except Exception as e:
             raise CheckpointError(
-                f"{path} is not from this run ({reason}): choose another run.folder, or delete it to start again"
+                f"{path} is not from this run ({first_line(e)}): choose another run.folder, or delete it to start again"
             ) from None
-        self.step, self.seconds, self.skipped = state["step"], state["seconds"], state["skipped"]
-        self.window = list(state["window"])
+        self.step, self.seconds, self.skipped = state["step"], float(state["seconds"]), state["skipped"]
+        self.window = list(map(float, state["window"]))
         return True
 
     # -- what people see -----------------------------------------------------------------------------------------
 
     def _figures(self) -> dict[str, Any]:
         rows = read_rows(self.folder / LOG)
-        tail = [r["loss"] for r in rows[-max(1, len(rows) // 10) :]]
+        losses = [float(r["loss"]) for r in rows if isinstance(r.get("loss"), (int, float))]
+        tail = losses[-max(1, len(losses) // 10) :]
         return {
             "steps": self.step,
             "skipped": self.skipped,
@@ -307,7 +312,8 @@ class Runner:
             if main and self.picture is not None:
                 image = self.averaged(self.picture)
                 try:
-                    image.save(self.folder / f"sample-{self.step:06d}.png")
+                    with replacing(self.folder / f"sample-{self.step:06d}.png") as temporary:
+                        image.save(temporary, "PNG")
                 except OSError as e:
                     raise TrainingError(f"{self.folder} cannot be written to ({e.strerror or e}): make room") from None
                 if board is not None:
@@ -338,7 +344,7 @@ class Runner:
         from tqdm import tqdm
 
         name, steps = self.folder.name, self.config.run.steps
-        return tqdm(desc=name, initial=self.step, total=steps, unit="step", disable=None if shown else True)
+        return tqdm(desc=visible(name), initial=self.step, total=steps, unit="step", disable=None if shown else True)
 
 
 def _seed(seed: int, number: int) -> int:

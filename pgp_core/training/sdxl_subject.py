@@ -8,7 +8,8 @@ import torch
 
 from .. import conditioning
 from ..guidance import Guidance
-from ..sdxl_loading import S1_TIMESTEP, Prompt
+from ..sdxl_loading import Prompt
+from ..sdxl_loras import S1_TIMESTEP
 from ..sdxl_vae import VAE
 from .subject import Batch, Condition, Subject
 

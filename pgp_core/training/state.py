@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,10 @@ from typing import Any
 import torch
 
 from ..atomic import replacing
+from ..boundary import first_line, parsing
 from ..errors import CheckpointError, TrainingError
 from ..json_format import loads
+from ..torch_file import load_torch_file
 
 FORMAT = 2
 
@@ -47,15 +49,56 @@ def load_state(path: Path, signature: Mapping[str, Any]) -> dict[str, Any] | Non
     """
     if not path.exists():
         return None
-    try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
+    advice = "delete it to start this run again"
+    state, _ = load_torch_file(path, advice)
+    with parsing(path, CheckpointError, advice):
         if not isinstance(state, dict) or state.get("format") != FORMAT:
-            raise RuntimeError("it has another format")
-        theirs = loads(state["signature"])
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError, KeyError) as e:
-        raise CheckpointError(f"{path} is damaged ({_reason(e)}): delete it to start this run again") from None
+            raise TypeError("it has another format")
+        theirs = dict(loads(state["signature"]))
+        # The file is mapped, and the next checkpoint takes its name.
+        state = _copied(state)
     check_signature(theirs, signature, path)
     return state
+
+
+def read_step(path: Path) -> int:
+    """Steps in a checkpoint, whichever run's; 0 where there is none that can be read."""
+    try:
+        state, _ = load_torch_file(path, device="meta")
+        return max(0, int(state["step"]))
+    except Exception:
+        return 0
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.clone()
+    if isinstance(value, dict):
+        return {k: _copied(v) for k, v in value.items()}
+    return type(value)(map(_copied, value)) if isinstance(value, (list, tuple)) else value
+
+
+def check_kinds(state: Mapping[str, Any]) -> None:
+    """Whether a checkpoint has what a run takes from it, each of its kind.
+
+    Raises:
+        KeyError, TypeError, ValueError: if not.
+    """
+    kinds: dict[str, Any] = {"step": int, "seconds": (int, float), "skipped": int, "window": list, "weights": dict}
+    kinds["optimizer"] = dict
+    if "ema" in state:
+        kinds |= {"ema": dict, "ema_updates": int}
+    for key, kind in kinds.items():
+        if not isinstance(state[key], kind) or isinstance(state[key], bool):
+            raise TypeError(f"its {key} is a {type(state[key]).__name__}")
+    numbers = [state["step"], state["seconds"], state["skipped"], *state["window"]]
+    if not all(isinstance(x, (int, float)) for x in numbers):
+        raise TypeError("its losses are no numbers")
+    if not all(math.isfinite(x) and x >= 0 for x in numbers[:3]):
+        raise ValueError("it counts wrong")
+    for name in {"weights", "ema"} & state.keys():
+        if not all(isinstance(v, torch.Tensor) for v in state[name].values()):
+            raise TypeError(f"its {name} are no tensors")
 
 
 def check_signature(theirs: Mapping[str, Any], ours: Mapping[str, Any], path: Path) -> None:
@@ -89,7 +132,7 @@ def _reason(e: BaseException) -> str:
     if any(word in str(e) for word in ("inline_container", "PytorchStreamWriter")):
         # Its writer names a line of its own source instead of the system's reason.
         return "the disk took only a part of it"
-    return (str(e).strip().splitlines() or [type(e).__name__])[0]
+    return first_line(e)
 
 
 def _shown(value: object) -> str:

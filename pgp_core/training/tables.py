@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
+import os
 import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ..errors import ConfigError
-from ..number import shown
 
 T = TypeVar("T")
 
-_TOO_LARGE = 2**63
+#: Characters of a wrong value that a message repeats.
+_SHOWN = 60
+_LARGEST = 2**63 - 1
 
 
 class FromCommandLine(str):
@@ -71,9 +72,9 @@ def read_table(kind: type[T], table: Any, where: str, source: str, root: Path) -
 
 def _unknown(key: str, where: str, names: tuple[str, ...]) -> str:
     place = f"[{where}]" if where else "a run"
-    near = difflib.get_close_matches(key, names, 1, 0.5)
+    near = difflib.get_close_matches(str(key)[:_SHOWN], names, 1, 0.5)
     known = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
-    return f"{place} has no {key!r}; {known}"
+    return f"{place} has no {_shown(key)}; {known}"
 
 
 def _value(hint: Any, value: Any, rules: Mapping[str, Any], path: str, source: str, root: Path) -> Any:
@@ -102,10 +103,12 @@ def _value(hint: Any, value: Any, rules: Mapping[str, Any], path: str, source: s
     if hint is Any:
         return value
     if hint is Path:
-        if not isinstance(value, str) or not value:
+        if not isinstance(value, str) or not value or "\0" in value:
             raise wrong
         here = isinstance(value, FromCommandLine) or not rules.get("inputs", True)
-        return Path(value).expanduser() if here else root / Path(value).expanduser()
+        # Unlike Path's own, this leaves a home that is not known as it is written.
+        expanded = os.path.expanduser(value)
+        return Path(expanded) if here else root / expanded
     if hint is str:
         if not isinstance(value, str) or (rules.get("one_of") and value not in rules["one_of"]):
             raise wrong
@@ -116,9 +119,8 @@ def _value(hint: Any, value: Any, rules: Mapping[str, Any], path: str, source: s
         return value
     if isinstance(value, bool) or not isinstance(value, (int, float)) or (hint is int and not isinstance(value, int)):
         raise wrong
-    # No setting needs more, and neither PyTorch nor float() takes integers without end.
-    finite = abs(value) < _TOO_LARGE if isinstance(value, int) else math.isfinite(value)
-    if not finite or not _inside(value, rules):
+    # No number of a configuration is near these; beyond them whole numbers are no floats, and no seeds.
+    if not -_LARGEST <= value <= _LARGEST or not _inside(value, rules):
         raise wrong
     return hint(value)
 
@@ -161,5 +163,9 @@ def _wanted(hint: Any, rules: Mapping[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = repr(str(value)) if isinstance(value, str) else shown(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."
+    try:
+        text = repr(str(value)) if isinstance(value, str) else str(value)
+    except ValueError:
+        # Python prints no whole number of more than 4,300 digits.
+        return "a number of thousands of digits"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import torch
 from .. import nano
 from ..atomic import replacing
 from ..errors import TrainingError
+from ..locks import locked
 from .building import Parts, inspect, select
-from .config import RunConfig
+from .config import RunConfig, named_paths
 from .diffusion_loss import DiffusionLoss
 from .distillation import check_files, make_loss
 from .precision import fastest, prepare
@@ -36,7 +38,7 @@ _FREE = {
 
 
 def train(config: RunConfig, say: Say, progress: bool = True, batches: Source | None = None) -> dict[str, Any]:
-    """Run, or go on with, a run.
+    """Run, or go on with, a run. Its folder is this run's alone until it ends.
 
     Args:
         say: told in one line what is worth knowing and no error.
@@ -52,13 +54,25 @@ def train(config: RunConfig, say: Say, progress: bool = True, batches: Source | 
     parts = inspect(config, say)
     check_files(config)
     accelerator = make_accelerator(config.run.device)
+    with ExitStack() as held:
+        with as_one(accelerator):
+            if accelerator.is_main_process:
+                advice = "wait for it, end it, or choose another run.folder"
+                held.enter_context(locked(config.run.folder, advice, folder=True))
+        return _train(config, say, progress, batches, parts, accelerator)
+
+
+def _train(
+    config: RunConfig, say: Say, progress: bool, batches: Source | None, parts: Parts, accelerator: Any
+) -> dict[str, Any]:
+    """:func:`train`, by the one process that holds the folder and those that help it."""
     with accelerator.main_process_first():
         source = batches or make_source(config)
     found = source.samples.summary().lines() if batches is None and accelerator.is_main_process else []
     for line in found:
         say(line)
     subject = parts.load(accelerator.device)
-    select(subject, config)
+    select(subject, config, say=say)
     precision = set_precision(subject, config, accelerator.device)
     loss = make_training_loss(config, subject, say)
     first = source.first(min(config.run.samples, 4 * config.data.batch))
@@ -133,7 +147,7 @@ def _finish(subject: Subject, config: RunConfig, parts: Parts, source: Source) -
         "files": [p.name for p in files],
         "unet_params": sum(p.numel() for n, p in subject.unet.named_parameters() if "lora_" not in n),
         "peam_std": peam_std(subject, source),
-        "config": config.to_json(),
+        "config": named_paths(config.to_json()),
     }
 
 

@@ -13,7 +13,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,8 +127,8 @@ def _error_of(entry: dict[str, Any]) -> str:
 
 
 @contextmanager
-def running(comfy: Comfy, pack: Path, folder: Path) -> Iterator[Server]:
-    """Start ComfyUI with every folder of its inside ``folder``; it is stopped in any case."""
+def running(comfy: Comfy, pack: Path, folder: Path, flags: Sequence[str] = ()) -> Iterator[Server]:
+    """Start ComfyUI with every folder of its inside ``folder``, and with more flags; it is stopped in any case."""
     copy = copy_pack(pack, _make(folder / "custom_nodes"))
     _make(folder / "models")
     settings = _make(folder / "user" / "default") / "comfy.settings.json"
@@ -141,7 +141,7 @@ def running(comfy: Comfy, pack: Path, folder: Path) -> Iterator[Server]:
         str(comfy.python), str(Path(__file__).with_name("isolated.py")), str(comfy.path / "main.py"),
         "--cpu", "--listen", "127.0.0.1", "--port", str(port),
         "--disable-auto-launch", "--disable-api-nodes",
-        "--base-directory", str(folder), "--database-url", f"sqlite:///{database}",
+        "--base-directory", str(folder), "--database-url", f"sqlite:///{database}", *flags,
     ]
     # fmt: on
     with server.log.open("wb") as log:

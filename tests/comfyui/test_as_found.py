@@ -60,6 +60,11 @@ def test_every_layout_is_the_plain_model(checks: Checks) -> None:
     assert len(said) == 1 and "is one of 2 files of one model: all are taken" in said[0]
 
 
+def test_core_s_reader_gives_the_same(checks: Checks) -> None:
+    results = checks["found_by_core_s_reader"]
+    assert len(results) == 3 and all(results.values())
+
+
 def test_guidance_under_a_prefix_is_the_same(checks: Checks) -> None:
     assert checks["found_guidance"]["same"] and checks["found_guidance"]["tensors"] > 50
 

@@ -166,6 +166,8 @@ def test_pictures_of_another_size(checks: Checks) -> None:
     assert result["as VAE Encode"]
     # 33 x 25 positions where twice the latent is 34 x 26.
     assert result["rounded"] == []
+    assert result["colours"] == []
+    _refused(result["colours of another shape"], "PGP-DiffSR Colour Fix", "136 x 104", "104 x 136")
     _refused(result["another shape"], "68 x 68", "52 x 68", "distort")
     _refused(result["another shape, in tiles"], "68 x 68", "52 x 68", "distort")
     _refused(result["turned"], "68 x 52", "52 x 68", "distort")

@@ -110,13 +110,16 @@ def test_the_sheet_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureF
     capsys.readouterr()
     for more, wrong in (
         (["-o", str(tmp_path / "sheet.txt")], "written as"),
-        (["--count", "0"], "1 to"),
+        (["--count", "101"], "1 to"),
         (["--patch", "500"], "no picture"),
-        (["--seed", "-1"], "seed"),
     ):
         assert main([*words, *more]) == 1
         error = capsys.readouterr().err
         assert wrong in error and error.count("\n") == 1
+    for more in (["--seed", "-1"], ["--count", "0"]):
+        with pytest.raises(SystemExit) as stop:
+            main([*words, *more])
+        assert stop.value.code == 2 and "0" in capsys.readouterr().err
 
 
 def test_the_speed_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,7 +129,9 @@ def test_the_speed_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     data = json.loads(said.out)
     assert data["crops"] == 4 and data["crops_per_second"] == pytest.approx(4 / data["seconds"])
     assert "crops of 64x64 a second" in said.err
-    assert main([*words, "--count", "0"]) == 1
+    with pytest.raises(SystemExit) as stop:
+        main([*words, "--count", "0"])
+    assert stop.value.code == 2
 
 
 def test_nanos_degradation_serves_too(folder: Path) -> None:

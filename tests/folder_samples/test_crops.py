@@ -5,7 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import os
 import pickle
+import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,9 @@ from pgp_core.training.samples import (
     FAITHDIFF_ENLARGEMENTS,
     FolderSamples,
     SyntheticSamples,
+    decoding,
     loader,
+    scanning,
 )
 from pgp_core.training.samples.cutting import draw_span
 from pgp_core.training.subject import Sample
@@ -163,6 +168,47 @@ def test_a_broken_picture_counts_for_nothing(folder: Path, caplog: pytest.LogCap
     assert any("broken" in line and "b.png" in line and "2 in all" in line for line in after.lines())
     again = FolderSamples(folder, PATCH, 0)
     assert all(same(again[i], drawn[i]) for i in (59, 3, 21, 4, 5)), "in any order"
+
+
+def test_what_is_no_file_is_broken_and_never_opened(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.png")
+    (folder / "nowhere.jpg").symlink_to(folder / "gone.jpg")
+    (folder / "circle.jpg").symlink_to(folder / "circle.jpg")
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "up").symlink_to(folder)
+    found = FolderSamples(folder, PATCH, 0).summary()
+    assert found.pictures == 3
+    assert sorted(p.name for p in found.broken) == ["circle.jpg", "empty.png", "nowhere.jpg", "pipe.png"]
+    os.mkfifo(folder / "b.txt")
+    with pytest.raises(PGPError, match=r"the caption .*b\.txt is no file"):
+        FolderSamples(folder, PATCH, 0)
+
+
+@pytest.mark.parametrize("error", [struct.error("unpack"), TypeError("odd"), RecursionError(), MemoryError()])
+def test_whatever_a_reader_raises_is_that_pictures_error(
+    error: Exception, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of every reader: headers when the folder is looked through, pixels when a crop is cut."""
+
+    def breaking(reader: Callable[..., Any]) -> Callable[..., Any]:
+        def read(path: Any, *args: Any, **kwargs: Any) -> Any:
+            if Path(path).name == "b.png":
+                raise error
+            return reader(path, *args, **kwargs)
+
+        return read
+
+    before = FolderSamples(folder, PATCH, 0)
+    for module in (scanning, decoding):
+        monkeypatch.setattr(module, "open_picture", breaking(module.open_picture))
+    monkeypatch.setattr(Image, "open", breaking(Image.open))
+    assert [p.name for p in FolderSamples(folder, PATCH, 0).summary().broken] == ["b.png"]
+    assert {before[i].caption for i in range(12)} == {"eine Brücke im Nebel", "third"}
+    assert [p.name for p in before.summary().broken] == ["b.png"]
+    for path in ("a.png", "more/c.png"):
+        (folder / path).write_bytes(b"")
+    with pytest.raises(PGPError, match=r"no picture in the folder .* can be used; broken: .*3 in all"):
+        FolderSamples(folder, PATCH, 0)
 
 
 def test_every_picture_comes_once_an_epoch(folder: Path) -> None:

@@ -123,7 +123,7 @@ def test_hdr_keeps_its_chunk_in_png_and_is_said_elsewhere(deep: bool, tmp_path: 
     assert save_picture(same(picture), tmp_path / "b.png") == []
     assert png_chunks(tmp_path / "b.png")[b"cICP"] == bytes((9, 16, 0, 1))
     (note,) = save_picture(same(picture), tmp_path / "b.jpg")
-    assert "colour space" in note and "different" in note
+    assert ("16 bits" in note) == deep and "colour space" in note and "different" in note
 
 
 def test_grey_keeps_its_gamma(tmp_path: Path) -> None:

@@ -94,6 +94,19 @@ def test_photoshop_s_layers_are_one_picture(tmp_path: Path) -> None:
     assert np.array_equal(picture.pixels, array) and picture.notes == ()
 
 
+def test_sixteen_bits_in_other_formats(tmp_path: Path) -> None:
+    grey, rgb = levels(4, 5, high=65536), levels(4, 5, 3, high=65536)
+    (tmp_path / "a.pgm").write_bytes(b"P5 5 4 65535\n" + grey.astype(">u2").tobytes())
+    picture = open_picture(tmp_path / "a.pgm")
+    assert picture.pixels.dtype == np.uint16 and np.array_equal(picture.pixels[..., 0], grey) and picture.notes == ()
+    (tmp_path / "a.ppm").write_bytes(b"P6\n# said by somebody\n5 4\n65535\n" + rgb.astype(">u2").tobytes())
+    picture = open_picture(tmp_path / "a.ppm")
+    assert np.abs(picture.pixels - rgb / 257).max() <= 1 and "beyond 8 bits" in picture.notes[0]
+    Image.fromarray(grey).save(tmp_path / "a.jp2", irreversible=False)
+    picture = open_picture(tmp_path / "a.jp2")
+    assert np.array_equal(picture.pixels[..., 0], grey) and picture.notes == ()
+
+
 def test_names_do_not_matter(tmp_path: Path) -> None:
     array = levels(8, 8, 3)
     for fmt in ("PNG", "TIFF", "BMP"):
@@ -241,6 +254,17 @@ def test_avif_is_turned_once(tmp_path: Path) -> None:
     picture = open_picture(tmp_path / "a.avif")
     assert picture.pixels.shape == (32, 24, 3)
     assert np.abs(picture.pixels.astype(int) - np.rot90(smooth, -1)).max() < 24
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_avif_of_ten_bits_is_said(tmp_path: Path) -> None:
+    Image.fromarray(levels(16, 16, 3)).save(tmp_path / "a.avif")
+    assert open_picture(tmp_path / "a.avif").notes == ()
+    # The box alone, behind everything: nothing that can be had here writes the rest.
+    with (tmp_path / "a.avif").open("ab") as file:
+        file.write(struct.pack(">I4sI4s", 24, b"free", 16, b"pixi") + bytes((0, 0, 0, 0, 3, 10, 10, 10)))
+    (note,) = open_picture(tmp_path / "a.avif").notes
+    assert "beyond 8 bits" in note
 
 
 # -- files that are none ----------------------------------------------------------------------------------------------

@@ -214,7 +214,10 @@ def test_jpeg_is_put_on_white(tmp_path: Path) -> None:
     alpha = np.zeros((16, 16), np.uint8)
     alpha[:, 8:] = 255
     for colours in (1, 3):
-        save_picture(Picture(np.zeros((16, 16, colours), np.uint8), alpha), tmp_path / "a.jpg")
+        (note,) = save_picture(Picture(np.zeros((16, 16, colours), np.uint8), alpha), tmp_path / "a.jpg")
+        assert note == "left out: transparency (jpeg has none: the picture lies on white)"
+        opaque = Picture(np.zeros((16, 16, colours), np.uint8), np.full_like(alpha, 255))
+        assert save_picture(opaque, tmp_path / "b.jpg") == []
         with Image.open(tmp_path / "a.jpg") as image:
             assert image.mode == ("RGB" if colours == 3 else "L")
             row = np.asarray(image.convert("L"))[8]
@@ -235,6 +238,14 @@ def test_quality(tmp_path: Path) -> None:
     save_picture(picture, tmp_path / "b.webp", lossless=True)
     with Image.open(tmp_path / "b.webp") as image:
         assert np.array_equal(np.asarray(image), picture.pixels)
+
+
+def test_webp_without_loss_keeps_what_nobody_sees(tmp_path: Path) -> None:
+    array = levels(16, 16, 4)
+    array[:8, :, 3] = 0
+    save_picture(Picture(array[..., :3], array[..., 3]), tmp_path / "a.webp", lossless=True)
+    with Image.open(tmp_path / "a.webp") as image:
+        assert np.array_equal(np.asarray(image), array)
 
 
 def test_formats_that_cannot_be_written(tmp_path: Path) -> None:

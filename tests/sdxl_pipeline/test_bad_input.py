@@ -59,9 +59,14 @@ def _case(name: str, files: Everything, tmp: Path, s1: dict[str, Path]) -> tuple
     if name == "lora":
         save_file({"lora_unet_x.lora_down.weight": torch.zeros(1, 2)}, tmp / "l.safetensors")
         return Files(**good, loras=(tmp / "l.safetensors",)), CheckpointError, "changes no layer"
-    if name == "dora":
+    if name == "half a dora":
         save_file({"unet.conv_in.dora_scale": torch.zeros(1, 2)}, tmp / "l.safetensors")
-        return Files(**good, loras=(tmp / "l.safetensors",)), CheckpointError, "more than a LoRA"
+        return Files(**good, loras=(tmp / "l.safetensors",)), CheckpointError, "incomplete: unet.conv_in has dora_scale"
+    if name == "oft":
+        save_file({"lora_unet_conv_in.oft_blocks": torch.zeros(1, 2, 2)}, tmp / "l.safetensors")
+        return Files(**good, loras=(tmp / "l.safetensors",)), CheckpointError, "is OFT or BOFT"
+    if name == "folder without lora":
+        return Files(**good, loras=(files.sdxl,)), CheckpointError, "folder without adapter_model.safetensors"
     if name == "one-step lora in steps":
         return Files(**good, loras=(s1["s1"],)), CheckpointError, "one step"
     if name == "no conditioning":
@@ -115,7 +120,10 @@ def _case(name: str, files: Everything, tmp: Path, s1: dict[str, Path]) -> tuple
 # fmt: off
 CASES = [
     "sd15", "flux", "inpainting", "nano", "nano's guidance", "guidance of SDXL's width", "guidance of another scale",
-    "no guidance", "lora", "dora", "one-step lora in steps", "no conditioning", "no negative conditioning",
+    "no guidance", "lora", "half a dora", "oft", "folder without lora", "one-step lora in steps", "no conditioning",
+    "no negative conditioning",
+    "no guidance", "lora", "half a dora", "oft", "folder without lora", "one-step lora in steps", "no conditioning",
+    "no negative conditioning",
     "conditioning of another width", "conditioning without pooled", "missing file", "no vae",
     "component as whole folder", "vae without vae", "flux vae",
     "incomplete vae", "incomplete text encoder", "without vae", "without unet", "without text_encoder",

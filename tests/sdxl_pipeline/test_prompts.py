@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
+import found_files
 import sdxl_files
 import torch
-from rounding import difference
+from rounding import NETWORK, assert_same, difference
+from safetensors.torch import load_file, save_file
 from sdxl_scene import SHORT, Everything, exact, picture
 
 from pgp_core import conditioning, prompts
@@ -58,3 +61,19 @@ def test_prompts_of_other_lengths_meet(files: Everything, tmp_path: Path) -> Non
     for path in (files.positive, tmp_path / "twice.safetensors"):
         pipeline = SDXLPipeline.load(Files(conditioning=path, **rest), say=str)
         assert difference(pipeline.restore(picture(), SHORT), expected) <= allowed
+
+
+def test_text_encoders_under_prefixes_in_other_files_are_the_same(files: Everything, tmp_path: Path) -> None:
+    """As trainers leave them: wrapped, in shards, and a configuration with a byte order mark."""
+    shutil.copytree(files.sdxl, tmp_path / "sdxl")
+    one, two = (tmp_path / "sdxl" / name for name in ("text_encoder", "text_encoder_2"))
+    weights = load_file(one / "model.safetensors")
+    save_file({f"module._orig_mod.{k}": v for k, v in weights.items()}, one / "model.safetensors")
+    found_files.write_shards(two, "model", load_file(two / "model.safetensors"), 2)
+    (two / "model.safetensors").unlink()
+    (two / "config.json").write_bytes(b"\xef\xbb\xbf" + (two / "config.json").read_bytes())
+    ((expected, options),) = prompts.encode(files.sdxl, ["a red house"])[0]
+    ((found, others),) = prompts.encode(tmp_path / "sdxl", ["a red house"])[0]
+    # The weights lie at other addresses, so products may be summed in another order.
+    assert_same(found, expected, NETWORK)
+    assert_same(others["pooled_output"], options["pooled_output"], NETWORK)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import comfy.utils
 import torch
 
+from ....pgp_core.canvas import same_proportions
 from ....pgp_core.errors import GuidanceError
 
 
@@ -33,8 +34,7 @@ def canvas(pictures: torch.Tensor, height: int, width: int, position: int, say: 
         return pictures[..., top : top + down, left : left + right]
     sizes = f"the picture is {have[1]} x {have[0]}, the latent {want[1]} x {want[0]} pixels"
     # Scales that round to the latent's sides.
-    scales = [((w - position) / h, (w + position) / h) for h, w in zip(have, want, strict=True)]
-    if max(low for low, _ in scales) > min(high for _, high in scales):
+    if not same_proportions(have, want, position):
         raise GuidanceError(
             f"Apply PGP-DiffSR: {sizes}, and resizing would distort it; connect the picture that was encoded, from "
             "PGP-DiffSR Canvas"

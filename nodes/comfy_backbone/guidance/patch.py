@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from ....pgp_core.errors import GuidanceError
-from ....pgp_core.tiling import Tile
 from ....pgp_core.topology import KeyMap
+from ..current_tile import current_phase, current_tile
 from ..parts import current_part
-from ..places import Piece, call_of
+from ..places import Piece, current_call
 from .features import LQFeatures
 
 
@@ -117,10 +117,9 @@ class GuidancePatch:
         site = self.blocks.get(tuple(options["block"]))
         if site is None or not self._active(options):
             return h
-        guidance, tile = self.patcher.model, options.get("pgp_tile")
-        phased = None
-        if "pgp_phase" in options and guidance.exchanges(site):
-            phased = options["pgp_phase"].at(site, tile, h.float())
+        guidance, phase, phased = self.patcher.model, current_phase(), None
+        if phase is not None and guidance.exchanges(site):
+            phased = phase.at(site, current_tile(), h.float())
         rows = self.rows(site, tuple(h.shape), options, h.device)
         same = all(row is rows[0] for row in rows)
         f = (rows[0][None] if same else torch.stack(rows)).to(h.device)
@@ -206,7 +205,7 @@ class GuidancePatch:
 
     def _pieces(self, options: dict[str, Any]) -> list[Piece] | None:
         """Where in the latent the chunks of a call lie; None where nothing is known of it."""
-        tile: Tile | None = options.get("pgp_tile")
+        tile = current_tile()
         whole = self._whole(options)
         if whole is None:
             return None
@@ -222,12 +221,12 @@ class GuidancePatch:
         """Height and width of the latent that is sampled."""
         if self._run is not None:
             return self._run.latent
-        tile: Tile | None = options.get("pgp_tile")
+        tile = current_tile()
         return None if tile is None else tile.of
 
     def _areas(self, options: dict[str, Any], whole: tuple[int, int]) -> list[Piece]:
         """Where a call's chunks lie, tiles aside."""
-        call, chunks = call_of(options), len(options["cond_or_uncond"])
+        call, chunks = current_call(), len(options["cond_or_uncond"])
         if call is None:
             return [Piece(0, 0, *whole)] * chunks
         if not call.slides and call.size != whole:
@@ -261,7 +260,7 @@ class GuidancePatch:
         """One picture's features per latent of a chunk."""
         if len(pictures) == 1:
             return pictures * latents
-        call = call_of(options)
+        call = current_call()
         numbers = range(len(pictures)) if call is None or call.latents is None else call.latents
         if len(numbers) != latents:
             raise GuidanceError(

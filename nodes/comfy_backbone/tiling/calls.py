@@ -15,12 +15,16 @@ from ....pgp_core.errors import PGPError
 from ....pgp_core.tiling import Fitting, Tile, automatic, blended, out_of_memory
 from ....pgp_core.tiling.fitting import LEAST
 from ....pgp_core.wrap import MARGIN, PLAIN, Wrap
+from .. import left_behind
+from ..current_tile import calling
 from ..guidance import GuidancePatch
-from ..places import call_of
+from ..places import current_call
 from . import micro_conditioning
 from .canvas_phase import CanvasPhase, Reached
 from .cropping import cropped
 from .full_precision import in_float32
+from .patches import patches_on
+from .states import TileStates, Try
 
 log = logging.getLogger(__name__)
 
@@ -78,13 +82,19 @@ class TiledCalls:
             self.previous.cleanup()
 
     @contextlib.contextmanager
-    def run(self, latent: tuple[int, int], base: Any) -> Iterator[None]:
+    def run(self, latent: tuple[int, int], base: Any, model_options: dict[str, Any]) -> Iterator[None]:
         """A run of a sampler, for latents of a height and width, on a ``BaseModel``."""
-        before, self._run = self._run, _Run(latent, base)
+        before, self._run = self._run, _Run(latent, base, left_behind.outside(model_options))
         try:
             yield
         finally:
+            self._run.states.close()
             self._run = before
+
+    def part(self) -> None:
+        """Other latents than before: what patches remember of those is none of theirs."""
+        self._run.states.close()
+        self._run.states = TileStates()
 
     def __call__(self, apply_model: Any, args: dict[str, Any]) -> torch.Tensor:
         x = args["input"]
@@ -130,8 +140,11 @@ class TiledCalls:
 class _Run:
     """What is known during one run of a sampler."""
 
-    def __init__(self, latent: tuple[int, int] | None = None, base: Any = None):
+    def __init__(self, latent: tuple[int, int] | None = None, base: Any = None, outside: Sequence[Any] = ()):
         self.latent, self.base = latent, base
+        #: Functions of other packs that are called for the whole picture.
+        self.outside = outside
+        self.states = TileStates()
         self.fitting: dict[tuple[int, ...], Fitting] = {}
         #: Sizes of latents whose tiles were logged.
         self.told: set[tuple[int, ...]] = set()
@@ -148,6 +161,8 @@ class _Call:
         self._options = args["c"].get("transformer_options", {})
         self._guidance = _guidance_in(self._options)
         self._phase: CanvasPhase | None = None
+        self._patches: list[Any] = []
+        self._remembers = False
         size = tuple(args["input"].shape[-2:])
         if tiled.wrap and (size != run.latent or not run.wrap_seen):
             _check_wrap(tiled.wrap, size, run.latent, tiled.margin, self._guidance)
@@ -161,13 +176,22 @@ class _Call:
             PGPError: where the result is not finite, not even in float32; where something knows of the whole picture
                 only.
         """
-        options, call = self._options, call_of(self._options)
+        call, states = current_call(), self._run.states
         if call is not None and call.gligen and len(tiles) > 1:
             raise PGPError(
                 "PGP-DiffSR Tiling: GLIGEN's boxes lie in the whole picture, and tiles cannot follow them; leave "
                 "GLIGEN out, or sample without tiles"
             )
-        coarse = self._coarse(tiles)
+        # One tile that is all there is needs no memory of its own.
+        self._remembers = self._run.latent is not None and (len(tiles) > 1 or states.used)
+        if not self._remembers:
+            return self._blended(tiles, overlap)
+        self._patches = patches_on(self.base, self._options, self._tiled.previous)
+        with states.call(self._patches):
+            return self._blended(tiles, overlap)
+
+    def _blended(self, tiles: Sequence[Tile], overlap: int) -> torch.Tensor:
+        options, coarse = self._options, self._coarse(tiles)
         self._phase = None
         if self._tiled.whole_canvas and self._guidance is not None and 1 < len(tiles) > len(coarse):
             phase = self._phase = CanvasPhase(self._guidance, options)
@@ -178,7 +202,7 @@ class _Call:
         """What stands for tiles for which the MODEL need not be called."""
         if (groups := self._options.get("pgp_groups")) is None:
             return {}
-        x, call = self._args["input"], call_of(self._options)
+        x, call = self._args["input"], current_call()
         if self._run.latent not in (None, tuple(x.shape[-2:])):
             raise PGPError(
                 "PGP-DiffSR Adaptive: a conditioning or a context window is for an area of the picture, which its "
@@ -189,7 +213,11 @@ class _Call:
         return {t: known for t, known in answers if known is not None}
 
     def _tile(self, tile: Tile) -> torch.Tensor:
-        return self._finite(lambda: self._model(tile))
+        with self._state(tile) as attempt:
+            out = self._finite(lambda: self._model(tile), attempt)
+        if self._remembers and not tile.whole:
+            self._check_left(tile)
+        return out
 
     def _features(self, tile: Tile) -> torch.Tensor | None:
         """What a tile has where phases are exchanged next."""
@@ -201,26 +229,54 @@ class _Call:
                 return reached.h
             return None
 
-        return self._finite(reach)
+        with self._state(tile) as attempt:
+            # The same call comes again, to its end.
+            attempt.kept = False
+            return self._finite(reach, attempt)
+
+    @contextlib.contextmanager
+    def _state(self, tile: Tile) -> Iterator[Try]:
+        """While it lasts, other packs' patches remember what they remembered of this tile."""
+        if not self._remembers:
+            yield Try(lambda: None)
+            return
+        shape = tile.crop(self._args["input"]).shape
+        with self._run.states.of(tile, self._patches, shape) as attempt:
+            yield attempt
+
+    def _check_left(self, tile: Tile) -> None:
+        """Nothing of a tile may be taken for the whole picture's.
+
+        Raises:
+            PGPError: where a function that is called for the whole picture reads it.
+        """
+        for holder, slot in self._run.states.stored(tile.crop(self._args["input"]).shape):
+            for function in self._run.outside:
+                if left_behind.reads(function, holder.owner, slot):
+                    raise PGPError(
+                        f"PGP-DiffSR Tiling: {left_behind.label(function)} needs what the model computes of the whole "
+                        "picture, and gets a tile's; take it out, or sample without tiles"
+                    )
 
     def _model(self, tile: Tile) -> torch.Tensor:
         mm.throw_exception_if_processing_interrupted()
         c = cropped(self._args["c"], tile)
-        if self._phase is not None:
-            c["transformer_options"]["pgp_phase"] = self._phase
         if self._guidance is not None and self._guidance.has_alignment and "y" in c:
             embedder = getattr(self.base, "embedder", None)
             areas = self._guidance.areas(self._options)
             c["y"] = micro_conditioning.of_tile(c["y"], tile, self._tiled.scale, embedder, areas)
         try:
-            return self._tiled.model(self._apply_model, {**self._args, "input": tile.crop(self._args["input"]), "c": c})
+            # Copies, as core's own input is one: some patches add to it in place, and tiles share their edges.
+            x = tile.crop(self._args["input"]).clone()
+            with calling(tile, self._phase):
+                return self._tiled.model(self._apply_model, {**self._args, "input": x, "c": c})
         except RuntimeError as error:
             # Core knows more of what drivers say.
             if mm.is_oom(error) and not out_of_memory(error):
                 raise torch.OutOfMemoryError(str(error)) from error
             raise
 
-    def _finite(self, run: Callable[[], Any]) -> Any:
+    def _finite(self, run: Callable[[], Any], attempt: Try) -> Any:
         """A result without NaN and infinity: where there are some, it is made once more in float32."""
         out = run()
         if out is None or out.isfinite().all():
@@ -233,6 +289,7 @@ class _Call:
                 self._run.overflow_told = True
                 log.warning("PGP-DiffSR Tiling: the model overflowed in %s; what did so is run again in float32", dtype)
             del out
+            attempt.again()
             with in_float32(self.base):
                 out = run()
             if out is None or out.isfinite().all():

@@ -8,6 +8,7 @@ from typing import Any
 import comfy.model_management as mm
 import torch
 
+from ....pgp_core.errors import GuidanceError
 from ....pgp_core.guidance import fit
 from ....pgp_core.phase import exchange_phase
 from ....pgp_core.tiling import Tile, blended
@@ -25,7 +26,7 @@ class Reached(Exception):  # noqa: N818 - no error: the way out of a UNet
 
 
 class CanvasPhase:
-    """One call's exchanges; the guidance finds it in its options as ``pgp_phase``.
+    """One call's exchanges; the guidance finds it by :func:`..current_tile.current_phase`.
 
     The UNet's features at a site are gathered from all tiles, exchanged at once, and handed out tile by tile.
 
@@ -91,6 +92,12 @@ class CanvasPhase:
             h = features(fine[tile])
             if h is None:
                 raise _NotReached
+            if tuple(h.shape[-2:]) != (tile.height, tile.width):
+                raise GuidanceError(
+                    f"PGP-DiffSR Tiling: the model's features are {h.shape[-1]} x {h.shape[-2]} where the tile's are "
+                    f"{tile.width} x {tile.height}, so phases cannot be exchanged over the whole canvas; leave out "
+                    "what cuts or scales them (Deep Shrink does), or guide without tiles"
+                )
             device = h.device
             # The canvas of a large picture is larger than what a card holds beside its tiles.
             return h.float().to(mm.intermediate_device())

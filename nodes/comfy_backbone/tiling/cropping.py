@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from comfy.patcher_extension import WrappersMP
+from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
 from ....pgp_core.errors import PGPError
 from ....pgp_core.tiling import Tile
@@ -25,8 +27,16 @@ def cropped(c: dict[str, Any], tile: Tile) -> dict[str, Any]:
     part = {k: v if k in ("control", "transformer_options") else _crop(v, tile) for k, v in c.items()}
     if c.get("control") is not None:
         part["control"] = {k: _crop_control(v, tile) for k, v in c["control"].items()}
-    part["transformer_options"] = {**c.get("transformer_options", {}), "pgp_tile": tile}
+    options = {k: v for k, v in c.get("transformer_options", {}).items() if k != "pgp_groups"}
+    # For wrappers of other packs. A compiled network would miss it in calls without tiles.
+    if not _is_compiled(options):
+        options["pgp_tile"] = tile
+    part["transformer_options"] = options
     return part
+
+
+def _is_compiled(options: dict[str, Any]) -> bool:
+    return COMPILE_KEY in options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {})
 
 
 def _crop(value: Any, tile: Tile) -> Any:

@@ -33,7 +33,7 @@ class Runs:
         **kwargs: Any,
     ) -> Any:
         guider = executor.class_obj
-        with self.calls.run((noise.shape[-2], noise.shape[-1]), guider.model_patcher.model):
+        with self.calls.run((noise.shape[-2], noise.shape[-1]), guider.model_patcher.model, guider.model_options):
             total = noise.shape[0]
             if noise.ndim != 4 or not 0 < self.frames < total:
                 return executor(noise, latent_image, sampler, sigmas, denoise_mask, callback, *args, **kwargs)
@@ -43,6 +43,7 @@ class Runs:
             results = []
             for i, (first, end) in enumerate(parts):
                 cut = _Cut(first, end, total)
+                self.calls.part()
                 # As CFGGuider.sample prepares them for a run.
                 guider.conds = {k: [cut.cond(c) for c in v] for k, v in conds.items()}
                 if "latent_shapes" in kwargs:

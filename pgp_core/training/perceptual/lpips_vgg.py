@@ -7,14 +7,16 @@ normalisation has no gradient where all features are zero, as they are on some f
 
 from __future__ import annotations
 
-import pickle
+import os
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ...boundary import first_line
 from ...errors import CheckpointError, PGPError, name_some
+from ...torch_file import load_torch_file
 
 #: torchvision's name for VGG-16's ImageNet weights.
 VGG_FILE = "vgg16-397923af.pth"
@@ -80,7 +82,7 @@ def find_vgg(file: str = "") -> Path:
     Raises:
         CheckpointError: if they are not there. Nothing is downloaded.
     """
-    path = Path(file).expanduser() if file else default_vgg()
+    path = Path(os.path.expanduser(file)) if file else default_vgg()
     if not path.is_file():
         raise CheckpointError(
             f"the measure lpips needs VGG-16's weights and nothing is downloaded: put torchvision's {VGG_FILE} "
@@ -103,13 +105,14 @@ def read_vgg(file: str = "") -> dict[str, torch.Tensor]:
 
             weights = load_file(path)
         else:
-            weights = torch.load(path, map_location="cpu", weights_only=True)
+            weights, _ = load_torch_file(path, f"place {VGG_FILE} again")
         found = {k: v for k, v in weights.items() if k.startswith("features.")}
+    except CheckpointError:
+        raise
     except Exception as e:
-        if not isinstance(e, (RuntimeError, EOFError, OSError, pickle.UnpicklingError, AttributeError, ValueError)):
-            raise
-        reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
-        raise CheckpointError(f"{path} is damaged or holds no weights ({reason}): place {VGG_FILE} again") from None
+        raise CheckpointError(
+            f"{path} is damaged or holds no weights ({first_line(e)}): place {VGG_FILE} again"
+        ) from None
     if not found:
         raise CheckpointError(f"{path} is not VGG-16 as torchvision has it: its names are {name_some(weights)}")
     return found

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image
 
+from ...batch.failures import one_picture
 from ...images import Picture, open_picture
 
 
@@ -16,9 +17,10 @@ def read_rgb(path: Path) -> Image.Image:
     """8 bits, RGB, upright; grey is repeated, 16 bits become 8, what is transparent lies on white.
 
     Raises:
-        PictureError: see :func:`pgp_core.images.open_picture`.
+        PictureError: whatever goes wrong; see :func:`pgp_core.images.open_picture`.
     """
-    return _plain(path) or _flattened(open_picture(path))
+    with one_picture(path):
+        return _plain(path) or _flattened(open_picture(path))
 
 
 def _plain(path: Path) -> Image.Image | None:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from ...batch.failures import one_picture
 from ...errors import PGPError, PictureError, name_some
 from ...images import known_extensions, open_picture
+from ...images.finding import check_file
 from ...text_files import read_text
 
 
@@ -24,7 +26,7 @@ class Found:
         pictures: those that can be used, by name.
         captions: a text for each, "" where there is none.
         small: too small for a crop.
-        broken: cannot be read; found when looking, not when decoding.
+        broken: cannot be read, folders too; found when looking, not when decoding.
     """
 
     folder: Path
@@ -47,10 +49,13 @@ def scan(folder: Path, least: int) -> Found:
     """
     if not folder.is_dir():
         raise PGPError(f"there is no folder {folder}" if not folder.exists() else f"{folder} is no folder")
-    usable, captions, small, broken = [], [], [], []
-    for path in _pictures(folder):
+    usable, captions, small = [], [], []
+    broken: list[Path] = []
+    for path in _pictures(folder, broken):
         try:
-            size = _size(path)
+            check_file(path)
+            with one_picture(path):
+                size = _size(path)
         except PictureError:
             broken.append(path)
             continue
@@ -82,10 +87,15 @@ def _nothing(found: Found, least: int) -> str:
     return f"no picture in the folder {found.folder} can be used; {'; '.join(reasons)}"
 
 
-def _pictures(folder: Path) -> Iterator[Path]:
+def _pictures(folder: Path, broken: list[Path]) -> Iterator[Path]:
+    """Every picture's name; folders that cannot be listed are added to ``broken``."""
     known = known_extensions()
     seen: set[str] = set()
-    for here, folders, files in os.walk(folder, followlinks=True):
+
+    def wrong(e: OSError) -> None:
+        broken.append(Path(e.filename))
+
+    for here, folders, files in os.walk(folder, onerror=wrong, followlinks=True):
         # A link to a folder above would never end.
         real = os.path.realpath(here)
         if real in seen:
@@ -99,11 +109,7 @@ def _pictures(folder: Path) -> Iterator[Path]:
 
 
 def _size(path: Path) -> tuple[int, int]:
-    """Width and height, as stored.
-
-    Raises:
-        PictureError: if it is no picture.
-    """
+    """Width and height, as stored."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -119,6 +125,9 @@ def _size(path: Path) -> tuple[int, int]:
 
 def _caption(path: Path) -> str:
     try:
+        if path.exists() and not path.is_file():
+            # A pipe would never end.
+            raise PGPError(f"the caption {path} is no file: remove it to train without it")
         return " ".join(read_text(path).split())
     except FileNotFoundError:
         return ""

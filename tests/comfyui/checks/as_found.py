@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch as replace
 
 import comfy.quant_ops
 import comfy.supported_models
@@ -47,6 +48,14 @@ def check_found(out: Path) -> Any:
             "said": lines,
         }
     return results
+
+
+def check_found_by_core_s_reader(out: Path) -> Any:
+    """What dynamic VRAM and ``--disable-mmap`` read files by."""
+    with replace.object(comfy.utils, "DISABLE_MMAP", True):
+        names = ("found/module.safetensors", "found/shards/model.safetensors.index.json", "scaled/old.safetensors")
+        loaded = {name: _weights(_load(files(out) / name)) for name in names}
+    return {name: _same(w, _weights(_load(files(out) / name))) for name, w in loaded.items()}
 
 
 def check_found_guidance(out: Path) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import comfy.utils
 import torch
 from comfy_extras.nodes_rebatch import LatentRebatch
+from pgp_pack.nodes.color_fix import PGPDiffSRColorFix
 from pgp_pack.nodes.comfy_backbone import adaptive_model, tile_model
 from pgp_pack.pgp_core.tiling import Split
 
@@ -92,6 +93,8 @@ def check_sizes(_out: Path) -> Any:
         "twice": torch.equal(sampled(twice), sampled(by_core)),
         "cropped": torch.equal(sampled(larger), sampled(cropped)),
         "as VAE Encode": torch.equal(encoded, cropped),
+        "colours": refused(lambda: PGPDiffSRColorFix.execute(twice, cropped, "wavelet")),
+        "colours of another shape": refused(lambda: PGPDiffSRColorFix.execute(twice, twice.transpose(1, 2), "wavelet")),
         "rounded": refused(lambda: sampled(scene.pictures(1, 1, 33, 25))),
         "another shape": refused(lambda: sampled(scene.pictures(1, 1, 17, 17))),
         "turned": refused(lambda: sampled(scene.pictures(1, 1, 13, 17))),

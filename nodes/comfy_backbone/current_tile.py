@@ -1,0 +1,33 @@
+"""Which tile a MODEL is called for, and what its phase exchange is to give it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any
+
+from ...pgp_core.tiling import Tile
+
+# Not in the call's options alone: a compiled network takes every name in them for one that will always be there.
+_NOW: ContextVar[tuple[Tile | None, Any]] = ContextVar("pgp_diffsr_tile", default=(None, None))
+
+
+def current_tile() -> Tile | None:
+    """The tile; None where a MODEL is not called in tiles."""
+    return _NOW.get()[0]
+
+
+def current_phase() -> Any:
+    """What holds phases of the whole canvas, see :class:`.tiling.canvas_phase.CanvasPhase`; None without."""
+    return _NOW.get()[1]
+
+
+@contextlib.contextmanager
+def calling(tile: Tile, phase: Any = None) -> Iterator[None]:
+    """While it lasts, the MODEL is called for this tile."""
+    token = _NOW.set((tile, phase))
+    try:
+        yield
+    finally:
+        _NOW.reset(token)

@@ -1,0 +1,141 @@
+"""What the keys of a LoRA file mean: the prefixes and endings of diffusers, PEFT, kohya, LyCORIS and ComfyUI."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from .modules import by_flat_name, flat
+
+#: What may stand before a module's own, dotted or flat, name; more than one may.
+_PREFIX = re.compile(
+    r"(?:module\.|_orig_mod\.|base_model\.model\.|model\.diffusion_model\.|diffusion_model\.|unet\."
+    r"|lora_unet_|lycoris_unet_|lycoris_)+"
+)
+#: Layers of text encoders.
+_TEXT = re.compile(
+    r"(base_model\.model\.)?(lora_te\d?_|lycoris_te\d?_|lycoris_text_model|text_encoders?(_\d)?\.|te\d?\.|clip_[lgh]\.|text_model\."
+    r"|cond_stage_model\.|conditioner\.)"
+)
+#: Textual inversions that trainers bundle.
+_EMBEDDING = re.compile(r"(bundle_emb\.|emb_params$|string_to_param)|^clip_[lg]$")
+
+_NAMED = r"(?:\.(?!weight$|bias$)[^.]+)?"
+#: Ends of keys, and the part of a layer that each is. PEFT puts an adapter's name into them.
+_TAILS = tuple(
+    (re.compile(pattern + "$"), part)
+    for pattern, part in (
+        (r"\.lora_down\.weight", "down"),
+        (r"\.lora_up\.weight", "up"),
+        (r"\.lora_mid\.weight", "mid"),
+        (rf"\.lora_A{_NAMED}(?:\.weight)?", "down"),
+        (rf"\.lora_B{_NAMED}(?:\.weight)?", "up"),
+        (rf"\.lora_B{_NAMED}\.bias", "up_bias"),
+        (r"(?:_lora|\.lora|\.lora_linear_layer)\.down\.weight", "down"),
+        (r"(?:_lora|\.lora|\.lora_linear_layer)\.up\.weight", "up"),
+        (r"(?:_lora|\.lora|\.lora_linear_layer)?\.alpha", "alpha"),
+        (r"\.dora_scale", "dora_scale"),
+        (rf"\.lora_magnitude_vector{_NAMED}(?:\.weight)?", "magnitude"),
+        *((rf"\.hada_{n}{_NAMED}", f"hada_{n}") for n in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")),
+        *((rf"\.lokr_{n}{_NAMED}", f"lokr_{n}") for n in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")),
+        (r"\.(?:diff|w_norm)", "diff"),
+        (r"\.(?:diff_b|b_norm)", "diff_b"),
+        (r"\.set_weight", "set"),
+    )
+)
+#: Kinds that are not applied, by what their keys have.
+_OTHER_KINDS = (
+    ("OFT or BOFT", re.compile(r"\.(oft_|boft_)|\.rescale$")),
+    ("GLoRA", re.compile(r"\.(a1|a2|b1|b2|bm)\.weight$|\.glora_")),
+    ("IA3", re.compile(r"\.on_input$|\.ia3_")),
+    ("VeRA", re.compile(r"\.?vera_")),
+    ("a LoRA that enlarges weights", re.compile(r"\.reshape_weight$")),
+    ("a LoCon with sparse biases", re.compile(r"\.bias_(indices|values|size)$")),
+)
+#: What other models' LoRAs have in their names. Of these, some begin as SDXL's do.
+_ARCHITECTURES = (
+    ("a video motion module (AnimateDiff)", re.compile(r"motion_modules|temporal_transformer")),
+    ("Stable Cascade", re.compile(r"^lora_prior_")),
+    ("Flux or a model of its kind", re.compile(r"(double|single)_blocks[._]|single_transformer_blocks[._]")),
+    ("Stable Diffusion 3", re.compile(r"joint_blocks[._]")),
+    (
+        "a diffusion transformer",
+        re.compile(
+            r"^(transformer\.|lora_transformer_|diffusion_model\.(blocks|layers|transformer_blocks)\.|lora_unet_(blocks|layers)_)"
+        ),
+    ),
+    ("a language model", re.compile(r"model\.layers\.\d+\.(self_attn|mlp)\.")),
+    ("a ControlNet", re.compile(r"controlnet|input_hint_block|zero_conv|^lora_controlnet")),
+)
+#: Modules that Stable Diffusion 1.5, 2 and SDXL's refiner have and SDXL has not.
+_FOUR_SCALES = re.compile(
+    r"(down_blocks_0_attentions|(down|up)_blocks_3|up_blocks_2_attentions|input_blocks_([12]_1|9|1[01])_"
+    r"|output_blocks_(9|1[01])_)"
+)
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of a file.
+
+    Attributes:
+        stem: the key without its ending, as the file has it.
+        part: one of those in :data:`_TAILS`, or "" where the ending is not known.
+        where: ``unet``, ``text``, ``embedding``.
+        module: diffusers' name of the module; None where SDXL's UNet has none of that name.
+    """
+
+    stem: str
+    part: str
+    where: str = "unet"
+    module: str | None = None
+
+
+@lru_cache(maxsize=1 << 14)
+def read_key(key: str) -> Key:
+    """What a key means."""
+    if _EMBEDDING.search(key):
+        return Key(key, "", "embedding")
+    stem, part = key, ""
+    for pattern, name in _TAILS:
+        found = pattern.search(key)
+        if found:
+            stem, part = key[: found.start()], name
+            break
+    if _TEXT.match(key):
+        return Key(stem, part, "text")
+    return Key(stem, part, "unet", by_flat_name().get(bare(stem)))
+
+
+def bare(stem: str) -> str:
+    """A module's flat name without prefixes, whatever the file's spelling."""
+    found = _PREFIX.match(stem)
+    return flat((stem[found.end() :] if found else stem).replace(".processor.", "."))
+
+
+def other_kind(key: str) -> str | None:
+    """The kind of adapter that a key belongs to, if it is one that is known but not applied."""
+    return next((kind for kind, pattern in _OTHER_KINDS if pattern.search(key)), None)
+
+
+def architecture(keys: Iterable[str], shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    """The model that a LoRA is for, where names or widths say that it is not SDXL."""
+    names = [k for k in keys if not _TEXT.match(k)]
+    for what, pattern in _ARCHITECTURES:
+        if any(pattern.search(k) for k in names):
+            return what
+    widths = {s[-1] if len(s) == 2 else s[1] for k, s in shapes.items() if len(s) >= 2 and _is_token_input(k)}
+    by_width = {768: "Stable Diffusion 1.5", 1024: "Stable Diffusion 2", 1280: "SDXL's refiner"}
+    said = next((by_width[w] for w in sorted(widths) if w in by_width), None)
+    four = any(_FOUR_SCALES.match(bare(k)) for k in names)
+    if said or four:
+        return said or "Stable Diffusion 1.5 or 2, or SDXL's refiner"
+    return None
+
+
+def _is_token_input(key: str) -> bool:
+    """Whether a tensor's second dimension is the width of the text encoder's tokens."""
+    known = read_key(key)
+    return known.where == "unet" and known.part == "down" and bare(known.stem).endswith(("attn2_to_k", "attn2_to_v"))
