@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 from comfy_api.latest import io
 
 from ..pgp_core import canvas
+from ..pgp_core.checked_pictures import checked_pictures
+from ..pgp_core.wrap import WRAPS, Wrap
+
+log = logging.getLogger(__name__)
 
 
 class PGPDiffSRCanvas(io.ComfyNode):
@@ -53,6 +59,14 @@ class PGPDiffSRCanvas(io.ComfyNode):
                     tooltip="Which model the canvas is for: nano needs multiples of 16 pixels and a "
                     "frame of 32, SDXL multiples of 32.",
                 ),
+                io.Combo.Input(
+                    "wrap",
+                    options=list(WRAPS),
+                    default="none",
+                    optional=True,
+                    tooltip="The picture is a texture that repeats along these axes: the frame is then taken from the "
+                    "opposite side. Set it in PGP-DiffSR Tiling and Colour Fix too.",
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="canvas", tooltip="For VAE Encode, Apply PGP-DiffSR and the colour fix."),
@@ -63,8 +77,14 @@ class PGPDiffSRCanvas(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image: io.Image.Type, by: str, scale: float, pixels: int, model: str) -> io.NodeOutput:
+    def execute(
+        cls, image: io.Image.Type, by: str, scale: float, pixels: int, model: str, wrap: str = "none"
+    ) -> io.NodeOutput:
+        image = checked_pictures(image, "PGP-DiffSR Canvas", log.warning)
+        if image.shape[-1] == 1:
+            # Core's VAEs take RGB only.
+            image = image.expand(-1, -1, -1, 3)
         size = canvas.Size(scale=scale) if by == "scale" else canvas.Size(**{cls.BY[by]: pixels})
-        out, width, height = canvas.canvas(image.movedim(-1, 1), size, model)
-        enlarged = canvas.crop(out, width, height)
+        out, width, height = canvas.canvas(image.movedim(-1, 1), size, model, Wrap(wrap))
+        enlarged = canvas.uncanvas(out, width, height, Wrap(wrap))
         return io.NodeOutput(out.movedim(1, -1), width, height, enlarged.movedim(1, -1))

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from comfy_api.latest import io
 
-from ..pgp_core.canvas import MAX_SIDE, crop, enlarge, same_proportions
+from ..pgp_core.canvas import MAX_SIDE, enlarge, same_proportions, uncanvas
+from ..pgp_core.checked_pictures import checked_pictures
 from ..pgp_core.color_fix import METHODS, color_fix
 from ..pgp_core.errors import PGPError
+from ..pgp_core.number import number
+from ..pgp_core.wrap import MARGIN, WRAPS, Wrap
+
+log = logging.getLogger(__name__)
 
 #: Pixels by which sides may be off that were rounded to positions of a latent.
 CELL = 8
@@ -51,16 +58,42 @@ class PGPDiffSRColorFix(io.ComfyNode):
                     max=MAX_SIDE,
                     tooltip="Crop the middle to this height, from PGP-DiffSR Canvas; 0 does not crop.",
                 ),
+                io.Combo.Input(
+                    "wrap",
+                    options=list(WRAPS),
+                    default="none",
+                    optional=True,
+                    tooltip="As in PGP-DiffSR Canvas, whose output is then the reference: the margins along these axes "
+                    "are cut off.",
+                ),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The picture with its colours put right.")],
         )
 
     @classmethod
     def execute(
-        cls, image: io.Image.Type, reference: io.Image.Type, method: str, width: int = 0, height: int = 0
+        cls,
+        image: io.Image.Type,
+        reference: io.Image.Type,
+        method: str,
+        width: int = 0,
+        height: int = 0,
+        wrap: str = "none",
     ) -> io.NodeOutput:
+        around = Wrap(wrap)
+        number(width, "PGP-DiffSR Colour Fix: width must be", 0, MAX_SIDE, whole=True)
+        number(height, "PGP-DiffSR Colour Fix: height must be", 0, MAX_SIDE, whole=True)
+        image = checked_pictures(image, "PGP-DiffSR Colour Fix", log.warning)
+        reference = checked_pictures(reference, "PGP-DiffSR Colour Fix's reference", log.warning)
+        if 1 in (image.shape[-1], reference.shape[-1]):
+            image, reference = (_rgb(x) for x in (image, reference))
         pictures, references = image.movedim(-1, 1), reference.movedim(-1, 1)
         if references.shape[-2:] != pictures.shape[-2:]:
+            if around:
+                raise PGPError(
+                    "PGP-DiffSR Colour Fix: with wrap the reference is the canvas, as large as the image; connect "
+                    "PGP-DiffSR Canvas"
+                )
             have, want = references.shape[-2:], pictures.shape[-2:]
             if not same_proportions(have, want, CELL):
                 raise PGPError(
@@ -70,8 +103,15 @@ class PGPDiffSRColorFix(io.ComfyNode):
             references = enlarge(references, pictures.shape[-1], pictures.shape[-2])
         source = references if references.shape[1] == 4 else pictures
         alpha = source[:, 3:] if source.shape[1] == 4 else None
-        fixed = color_fix(pictures[:, :3], references[:, :3], method, alpha=alpha)
+        fixed = color_fix(pictures[:, :3], references[:, :3], method, alpha=alpha, wrap=around)
         if alpha is not None:
             fixed = torch.cat([fixed, alpha.to(fixed).expand(len(fixed), -1, -1, -1)], 1)
-        fixed = crop(fixed, width or fixed.shape[-1], height or fixed.shape[-2])
+        # Without margins there is nothing to cut off, which is said.
+        across, down = (max(1, fixed.shape[d] - (2 * MARGIN if d in around.dims else 0)) for d in (-1, -2))
+        fixed = uncanvas(fixed, width or across, height or down, around)
         return io.NodeOutput(fixed.movedim(1, -1).contiguous())
+
+
+def _rgb(image: torch.Tensor) -> torch.Tensor:
+    """Grey as RGB; what has colours stays as it is."""
+    return image.expand(-1, -1, -1, 3) if image.shape[-1] == 1 else image

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
 from comfy_api.latest import io, ui
 
+from ..pgp_core.checked_pictures import checked_pictures
 from ..pgp_core.tiling import Split, difficulty, heat
 from . import comfy_backbone
+
+log = logging.getLogger(__name__)
 
 
 class PGPDiffSRDifficulty(io.ComfyNode):
@@ -40,7 +44,7 @@ class PGPDiffSRDifficulty(io.ComfyNode):
 
     @classmethod
     def execute(cls, image: io.Image.Type) -> io.NodeOutput:
-        canvas = _rgb(image)
+        canvas = _rgb(checked_pictures(image, "PGP-DiffSR Difficulty", log.warning))
         found = difficulty(canvas)
         picture = heat(canvas, found).movedim(1, -1)
         return io.NodeOutput(found[:, 0], picture, ui=ui.PreviewImage(picture, cls=cls))

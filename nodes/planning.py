@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from ..pgp_core.errors import PlanError
+from ..pgp_core.number import number
 from ..pgp_core.plan import PrunePlan
 from ..pgp_core.planner.coarse import COARSE_KEEPS, coarse
 from ..pgp_core.planner.describe import describe
@@ -154,6 +155,7 @@ class PGPDiffSRBuildPlan(io.ComfyNode):
         elif method == "fine: thresholds":
             plan = by_thresholds(start, report, tau_cos, tau_kl, literal, stages)
         else:
+            number(budget, "the budget, a share of the measured model's, is", 0, 1, error=PlanError)
             what = "max_params" if method == "fine: parameters" else "max_macs"
             # A report that does not say is refused by name.
             whole = report.totals.get("params" if what == "max_params" else "macs", 0)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
 from comfy_api.latest import io, ui
 
+from ..pgp_core.checked_pictures import checked_pictures
+from ..pgp_core.number import number
 from ..pgp_core.plan import PrunePlan
 from ..pgp_core.redundancy.report import MEASURES, Report
 from .plans import Plan
 from .redundancy import ReportType
+
+log = logging.getLogger(__name__)
 
 KINDS = ("heat map", "boxes", "over time", "feature maps")
 
@@ -48,6 +53,7 @@ class PGPDiffSRPlotRedundancy(io.ComfyNode):
     def execute(
         cls, report: Report, kind: str, measure: str, width: int, plan: PrunePlan | None = None
     ) -> io.NodeOutput:
+        number(width, "Plot Redundancy: the width is", 16, 16384, whole=True, unit="pixels")
         from ..pgp_core.plots import boxes, heat_map, module_maps, over_time
 
         if kind == "boxes":
@@ -97,6 +103,7 @@ class PGPDiffSRPhaseOnly(io.ComfyNode):
     def execute(cls, image: io.Image.Type, strip: bool = False) -> io.NodeOutput:
         from ..pgp_core.plots import phase_strip, visible_phase
 
+        image = checked_pictures(image, "PGP-DiffSR Phase Only", log.warning)
         pictures = image[..., :3].movedim(-1, 1).float()
         if strip:
             return io.NodeOutput(_image(phase_strip(pictures)))

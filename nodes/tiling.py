@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..pgp_core.tiling import BLENDS, PHASES
+from ..pgp_core.wrap import WRAPS
 from . import comfy_backbone
 
 
@@ -70,12 +71,20 @@ class PGPDiffSRTiling(io.ComfyNode):
                     tooltip="How many pictures of a batch are sampled at a time; 0 is all of them. With few, memory "
                     "does not grow with the number of frames of a video.",
                 ),
+                io.Combo.Input(
+                    "wrap",
+                    options=list(WRAPS),
+                    default="none",
+                    optional=True,
+                    tooltip="The picture is a texture that repeats along these axes, from PGP-DiffSR Canvas with the "
+                    "same wrap: at every step, what lies beyond one border is what the model makes of the other.",
+                ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The tiled model, for a sampler.")],
         )
 
     @classmethod
     def execute(
-        cls, model: io.Model.Type, tile: int, overlap: int, blend: str, phase: str, frames: int
+        cls, model: io.Model.Type, tile: int, overlap: int, blend: str, phase: str, frames: int, wrap: str = "none"
     ) -> io.NodeOutput:
-        return io.NodeOutput(comfy_backbone.tile_model(model, tile, overlap, blend, phase, frames))
+        return io.NodeOutput(comfy_backbone.tile_model(model, tile, overlap, blend, phase, frames, wrap))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from comfy_api.latest import io
@@ -11,11 +10,12 @@ from comfy_execution.graph_utils import GraphBuilder
 from ..pgp_core import canvas
 from ..pgp_core.color_fix import METHODS
 from ..pgp_core.errors import PGPError
+from ..pgp_core.number import MAX_SEED, number
+from ..pgp_core.schedule import TRAIN_STEPS
+from ..pgp_core.wrap import WRAPS
 from . import comfy_backbone
 from .expansion import Sources
 from .upscale_graph import Parts, Settings, own_cfg, restored
-
-log = logging.getLogger(__name__)
 
 
 class PGPDiffSRUpscale(io.ComfyNode):
@@ -112,6 +112,13 @@ class PGPDiffSRUpscale(io.ComfyNode):
                 io.Vae.Input("vae", optional=True, tooltip="That model's VAE."),
                 io.Conditioning.Input("positive", optional=True, tooltip="For that model: what the picture shows."),
                 io.Conditioning.Input("negative", optional=True, tooltip="For that model; not needed where CFG is 1."),
+                io.Combo.Input(
+                    "wrap",
+                    options=list(WRAPS),
+                    default="none",
+                    optional=True,
+                    tooltip="The picture is a texture that repeats along these axes, and so does the result.",
+                ),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The result, of exactly the size asked for.")],
         )
@@ -133,14 +140,20 @@ class PGPDiffSRUpscale(io.ComfyNode):
         vae: io.Vae.Type | None = None,
         positive: io.Conditioning.Type | None = None,
         negative: io.Conditioning.Type | None = None,
+        wrap: str = "none",
     ) -> io.NodeOutput:
         others = {"model_patch": model_patch, "vae": vae, "positive": positive, "negative": negative}
+        number(steps, "PGP-DiffSR Upscale: steps must be", 1, TRAIN_STEPS, whole=True)
+        number(cfg, "PGP-DiffSR Upscale: cfg must be", 0, 100)
+        number(strength, "PGP-DiffSR Upscale: strength must be", 0, 1)
+        number(seed, "PGP-DiffSR Upscale: the seed must be", 0, MAX_SEED, whole=True)
+        number(tile, "PGP-DiffSR Upscale: tile must be", 0, canvas.MAX_SIDE, whole=True)
         is_nano = model is None or comfy_backbone.is_nano(model)
         cfg = cfg or own_cfg(is_nano, steps)
         if model is None:
             _check_nothing_connected(others)
         else:
-            _check_model(model, model_patch, is_nano, steps)
+            _check_model(model, model_patch, steps)
             _check_connected(others, cfg)
         graph, sources = GraphBuilder(), Sources(cls.hidden.dynprompt, cls.hidden.unique_id)
         if model is None:
@@ -148,7 +161,7 @@ class PGPDiffSRUpscale(io.ComfyNode):
         else:
             links = {name: sources.of(name, value) for name, value in others.items()}
             parts = Parts(sources.of("model", model), **links, is_nano=is_nano)
-        settings = Settings(scale, steps, cfg, strength, seed, tile, color_fix, shared_noise)
+        settings = Settings(scale, steps, cfg, strength, seed, tile, color_fix, shared_noise, wrap)
         result = restored(graph, sources.of("image", image), parts, settings)
         return io.NodeOutput(result, expand=graph.finalize())
 
@@ -173,19 +186,14 @@ def _check_connected(others: dict[str, Any], cfg: float) -> None:
         )
 
 
-def _check_model(model: Any, model_patch: Any, is_nano: bool, steps: int) -> None:
+def _check_model(model: Any, model_patch: Any, steps: int) -> None:
     if model_patch is None and comfy_backbone.is_guided(model):
         raise PGPError(
             "PGP-DiffSR Upscale: this MODEL is guided already (Apply PGP-DiffSR); connect the unguided MODEL, and its "
             "guidance as model_patch"
         )
-    if steps == 1 and not model.patches:
-        if is_nano:
-            raise PGPError(
-                "PGP-DiffSR Upscale: nano takes one step with its S1 LoRA only: load pgp-nano-s1.safetensors onto the "
-                "MODEL, or connect nothing, or take more steps"
-            )
-        log.warning(
-            "PGP-DiffSR Upscale: one step, but the MODEL has no LoRA; unless S1 is part of its file, load the S1 LoRA "
-            "onto it or take 20 steps"
+    if steps == 1 and comfy_backbone.lacks_s1(model):
+        raise PGPError(
+            "PGP-DiffSR Upscale: nano takes one step with its S1 LoRA only: load pgp-nano-s1.safetensors onto the "
+            "MODEL, or connect nothing, or take more steps"
         )

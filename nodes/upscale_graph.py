@@ -61,6 +61,7 @@ class Settings:
     tile: int
     color_fix: str
     shared_noise: bool
+    wrap: str = "none"
 
 
 def own_cfg(is_nano: bool, steps: int) -> float:
@@ -80,7 +81,10 @@ def restored(graph: GraphBuilder, image: Any, parts: Parts, settings: Settings) 
         link to the result.
     """
     kind = "pgp-nano" if parts.is_nano else "sdxl"
-    canvas = graph.node("PGPDiffSRCanvas", image=image, by="scale", scale=settings.scale, pixels=2048, model=kind)
+    wrap = settings.wrap
+    canvas = graph.node(
+        "PGPDiffSRCanvas", image=image, by="scale", scale=settings.scale, pixels=2048, model=kind, wrap=wrap
+    )
     lq, width, height = (canvas.out(i) for i in range(3))
     model = parts.model
     if parts.model_patch is not None:
@@ -93,7 +97,7 @@ def restored(graph: GraphBuilder, image: Any, parts: Parts, settings: Settings) 
             start_percent=0.0,
             end_percent=1.0,
         ).out(0)
-    model = _in_tiles(graph, model, settings.tile)
+    model = _in_tiles(graph, model, settings.tile, wrap)
     latent = graph.node("VAEEncode", pixels=lq, vae=parts.vae).out(0)
     if settings.steps == 1:
         sampled = _once(graph, model, latent, parts, settings)
@@ -101,16 +105,22 @@ def restored(graph: GraphBuilder, image: Any, parts: Parts, settings: Settings) 
         sampled = _by_steps(graph, model, latent, parts, settings)
     picture = graph.node("VAEDecode", samples=sampled, vae=parts.vae).out(0)
     return graph.node(
-        "PGPDiffSRColorFix", image=picture, reference=lq, method=settings.color_fix, width=width, height=height
+        "PGPDiffSRColorFix",
+        image=picture,
+        reference=lq,
+        method=settings.color_fix,
+        width=width,
+        height=height,
+        wrap=wrap,
     ).out(0)
 
 
-def _in_tiles(graph: GraphBuilder, model: Any, tile: int) -> Any:
+def _in_tiles(graph: GraphBuilder, model: Any, tile: int, wrap: str) -> Any:
     # Small tiles share less, as nobody can say here how much.
     overlap = min(OVERLAP, tile // 2) if tile else OVERLAP
     # One picture at a time: a batch may be a video, and a card that holds one picture is to hold any number of them.
     return graph.node(
-        "PGPDiffSRTiling", model=model, tile=tile, overlap=overlap, blend="cosine", phase="tile", frames=1
+        "PGPDiffSRTiling", model=model, tile=tile, overlap=overlap, blend="cosine", phase="tile", frames=1, wrap=wrap
     ).out(0)
 
 

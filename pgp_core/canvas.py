@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from PIL import Image
 
 from .errors import PGPError
+from .number import number
 from .tiling.memory import with_swap
 from .transparency import bleed, without_ringing
+from .wrap import MARGIN, PLAIN, Wrap, whole
 
 #: A canvas is padded to a multiple of this many pixels: latents of 1/4 (nano) or 1/8, halved twice by the UNet.
 MULTIPLE = {"pgp-nano": 16, "sdxl": 32}
@@ -52,10 +54,10 @@ class Size:
             raise PGPError(f"give one of scale, width, height and longest side, not {len(given)} of them")
         ((name, value),) = given.items()
         if name == "scale":
-            if not MIN_SCALE <= value <= MAX_SCALE:
-                raise PGPError(f"the scale is {MIN_SCALE:g} to {MAX_SCALE:g}, not {value:g}")
-        elif not 1 <= value <= MAX_SIDE:
-            raise PGPError(f"the {name.replace('longest', 'longest side')} is 1 to {MAX_SIDE} pixels, not {value}")
+            number(value, "the scale is", MIN_SCALE, MAX_SCALE)
+        else:
+            side = name.replace("longest", "longest side")
+            number(value, f"the {side} is", 1, MAX_SIDE, whole=True, unit="pixels")
 
     def of(self, width: int, height: int) -> tuple[int, int]:
         """Width and height of the result for a picture of this size; halves are rounded up.
@@ -87,16 +89,18 @@ def _round(x: float) -> int:
     return max(1, math.floor(x + 0.5))
 
 
-def resize(image: Image.Image, width: int, height: int) -> Image.Image:
-    """Lanczos, in 8 bits a channel, which is also what ComfyUI's "lanczos" does."""
-    return image.resize((width, height), Image.Resampling.LANCZOS)
+def resize(image: Image.Image, width: int, height: int, box: tuple[int, int, int, int] | None = None) -> Image.Image:
+    """Lanczos, in 8 bits a channel, which is also what ComfyUI's "lanczos" does; of a part of the picture, which sees
+    what is around it, where there is a box."""
+    return image.resize((width, height), Image.Resampling.LANCZOS, box)
 
 
-def resample(pictures: torch.Tensor, width: int, height: int) -> torch.Tensor:
+def resample(pictures: torch.Tensor, width: int, height: int, wrap: Wrap = PLAIN) -> torch.Tensor:
     """Lanczos in float32, for canvases.
 
     Args:
         pictures: ``(B, C, H, W)`` in [0, 1].
+        wrap: along which axes they repeat.
 
     Returns:
         ``(B, C, height, width)`` float32 in [0, 1] on the same device.
@@ -104,28 +108,39 @@ def resample(pictures: torch.Tensor, width: int, height: int) -> torch.Tensor:
     if pictures.shape[-2:] == (height, width):
         return pictures.float()
     out = torch.empty(*pictures.shape[:2], height, width)
+    box = None
+    if wrap:
+        across, down = pictures.shape[-1], pictures.shape[-2]
+        # Lanczos looks at three pixels of the coarser grid.
+        reach = 4 * max(1, -(-across // width), -(-down // height))
+        left, top = (reach if dim in wrap.dims else 0 for dim in (-1, -2))
+        box = (left, top, left + across, top + down)
+        pictures = wrap.around(pictures, reach)
     for picture, target in zip(pictures, out, strict=True):
         for plane, place in zip(picture, target, strict=True):
             image = Image.fromarray(plane.float().cpu().numpy(), mode="F")
-            place.copy_(torch.from_numpy(np.array(resize(image, width, height))))
+            place.copy_(torch.from_numpy(np.array(resize(image, width, height, box))))
     return out.clamp_(0, 1).to(pictures.device)
 
 
-def enlarge(pictures: torch.Tensor, width: int, height: int) -> torch.Tensor:
+def enlarge(pictures: torch.Tensor, width: int, height: int, wrap: Wrap = PLAIN) -> torch.Tensor:
     """:func:`resample` for pictures that may have an alpha channel.
 
     The visible colours are carried under what is transparent first, so that none that was hidden comes into view.
 
     Args:
         pictures: ``(B, C, H, W)`` in [0, 1]; the fourth of four channels is alpha, which no colour is multiplied by.
+        wrap: along which axes they repeat.
 
     Returns:
         ``(B, C, height, width)`` float32 in [0, 1] on the same device.
     """
     if pictures.shape[1] != 4:
-        return resample(pictures, width, height)
-    large = resample(bleed(pictures), width, height)
-    return torch.cat([large[:, :3], without_ringing(pictures[:, 3:], large[:, 3:])], 1)
+        return resample(pictures, width, height, wrap)
+    around = min(pictures.shape[-2:])
+    seen = wrap.inner(bleed(wrap.around(pictures, around)), around)
+    large = resample(seen, width, height, wrap)
+    return torch.cat([large[:, :3], without_ringing(pictures[:, 3:], large[:, 3:], wrap)], 1)
 
 
 def pad(rgb: torch.Tensor, multiple: int) -> torch.Tensor:
@@ -140,12 +155,15 @@ def pad(rgb: torch.Tensor, multiple: int) -> torch.Tensor:
     return rgb
 
 
-def frame(rgb: torch.Tensor, multiple: int, border: int = 0) -> torch.Tensor:
+def frame(rgb: torch.Tensor, multiple: int, border: int = 0, dims: tuple[int, ...] = (-1, -2)) -> torch.Tensor:
     """Pad ``(B, C, H, W)`` on all sides by at least ``border``, to multiples; :func:`crop` is the way back.
 
     Reflection where the picture is large enough, repetition of the edge where it is not.
+
+    Args:
+        dims: the axes that get it.
     """
-    for dim in (-1, -2):
+    for dim in dims:
         size = rgb.shape[dim]
         extra = -(-(size + 2 * border) // multiple) * multiple - size
         before, after = extra // 2, extra - extra // 2
@@ -177,22 +195,49 @@ def same_proportions(have: Sequence[int], want: Sequence[int], rounding: int) ->
     return max(low for low, _ in scales) < min(high for _, high in scales)
 
 
-def canvas(pictures: torch.Tensor, size: Size, model: str) -> tuple[torch.Tensor, int, int]:
+def canvas(pictures: torch.Tensor, size: Size, model: str, wrap: Wrap = PLAIN) -> tuple[torch.Tensor, int, int]:
     """Enlarge pictures to their final size and put the frame around them that a model needs.
 
     Args:
         pictures: ``(B, C, H, W)`` in [0, 1], see :func:`enlarge`.
         model: a key of :data:`MULTIPLE`.
+        wrap: along which axes they repeat: there the frame is a margin of :data:`.wrap.MARGIN` from the opposite side,
+            around as many pixels as a model can repeat, up to 31 more than the result has.
 
     Returns:
-        the canvas, ``(B, C, ...)`` float32 in [0, 1], and the width and height to :func:`crop` the result to.
+        the canvas, ``(B, C, ...)`` float32 in [0, 1], and the width and height for :func:`uncanvas`.
 
     Raises:
         PGPError: see :meth:`Size.of`; if this machine's memory cannot hold what is to be done.
     """
     width, height = size.of(pictures.shape[-1], pictures.shape[-2])
     _check_memory(len(pictures), width, height)
-    return frame(enlarge(pictures, width, height), MULTIPLE[model], BORDER[model]), width, height
+    across, down = (whole(n) if dim in wrap.dims else n for n, dim in ((width, -1), (height, -2)))
+    enlarged = wrap.around(enlarge(pictures, across, down, wrap), MARGIN)
+    others = tuple(dim for dim in (-1, -2) if dim not in wrap.dims)
+    return frame(enlarged, MULTIPLE[model], BORDER[model], others), width, height
+
+
+def uncanvas(pictures: torch.Tensor, width: int, height: int, wrap: Wrap = PLAIN) -> torch.Tensor:
+    """The result within the frame of :func:`canvas`, of its exact size; mostly a view.
+
+    Args:
+        pictures: ``(B, C, H, W)`` in [0, 1].
+
+    Raises:
+        PGPError: if the pictures are smaller, or have no margins where they should repeat.
+    """
+    if not wrap:
+        return crop(pictures, width, height)
+    across, down = (whole(n) if dim in wrap.dims else n for n, dim in ((width, -1), (height, -2)))
+    for dim, size in ((-1, across), (-2, down)):
+        if dim in wrap.dims and pictures.shape[dim] != size + 2 * MARGIN:
+            raise PGPError(
+                f"a picture that repeats and is cropped to {width}x{height} has {size + 2 * MARGIN} pixels with its "
+                f"margins, not {pictures.shape[dim]}: connect the canvas that was made with the same wrap"
+            )
+    inner = crop(pictures, across, down)
+    return inner if (across, down) == (width, height) else resample(inner, width, height, wrap)
 
 
 def _check_memory(count: int, width: int, height: int) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 import torch
 
 from .errors import PGPError
+from .wrap import MARGIN, PLAIN, Wrap
 
 METHODS = ("wavelet", "adain", "none")
 
@@ -36,6 +37,7 @@ def color_fix(
     method: str = "wavelet",
     strip: int = STRIP,
     alpha: torch.Tensor | None = None,
+    wrap: Wrap = PLAIN,
 ) -> torch.Tensor:
     """Give restored pictures the colours of the LQ pictures.
 
@@ -45,6 +47,8 @@ def color_fix(
         method: one of :data:`METHODS`.
         strip: rows at a time.
         alpha: ``(B or 1, 1, H, W)`` in [0, 1] of the reference, if it has one.
+        wrap: along which axes the pictures repeat, with their margins around; wider than the wavelet's reach, so only
+            the statistics need to know.
 
     Returns:
         ``(B, C, H, W)`` float32 in [0, 1].
@@ -70,7 +74,10 @@ def color_fix(
     for i, picture in enumerate(pictures):
         other = reference[i if len(reference) > 1 else 0].to(pictures.device)
         weights = None if alpha is None else alpha[i if len(alpha) > 1 else 0].to(picture.device)
-        fixed = (_wavelet if method == "wavelet" else _adain)(picture, other, weights, strip)
+        if method == "wavelet":
+            fixed = _wavelet(picture, other, weights, strip)
+        else:
+            fixed = _adain(picture, other, weights, strip, wrap)
         for rows, values in fixed:
             torch.clamp(values, 0, 1, out=out[i, :, rows])
     return out
@@ -116,9 +123,12 @@ def _blur(x: torch.Tensor, step: int, dim: int) -> torch.Tensor:
     return (before + after + 2 * x) * 0.25
 
 
-def _adain(picture: torch.Tensor, reference: torch.Tensor, alpha: torch.Tensor | None, strip: int) -> Strips:
-    mean, std = _statistics(picture, alpha)
-    new_mean, new_std = _statistics(reference, alpha)
+def _adain(
+    picture: torch.Tensor, reference: torch.Tensor, alpha: torch.Tensor | None, strip: int, wrap: Wrap
+) -> Strips:
+    seen = None if alpha is None else wrap.inner(alpha, MARGIN)
+    mean, std = _statistics(wrap.inner(picture, MARGIN), seen)
+    new_mean, new_std = _statistics(wrap.inner(reference, MARGIN), seen)
     for start in range(0, picture.shape[-2], strip):
         rows = slice(start, min(start + strip, picture.shape[-2]))
         yield rows, (picture[:, rows].float() - mean) / std * new_std + new_mean

@@ -17,6 +17,7 @@ from .sampling import SampleOptions
 from .tiling import Fitting, Tile, blended, first_tile, free_memory
 from .unet_diffusers import Reached, guided
 from .whole_phase import canvas_phase
+from .wrap import MARGIN, Wrap
 
 _log = logging.getLogger(__name__)
 
@@ -88,12 +89,14 @@ class Denoiser:
         if self._fitting is None:
             self._fitting = self._start(x)
         fitting, blend = self._fitting, self.options.tiling.blend
+        wrap, margin = Wrap(self.options.wrap), MARGIN // self.factor
+        x = wrap.repeated(x, margin)
 
         def attempt(tiles: list[Tile]) -> torch.Tensor:
             phased = self._canvas_phases(x, t, tiles) if len(tiles) > 1 else {}
             return blended(lambda tile: self._of(tile, x, t, phased), tiles, fitting.overlap, blend, self.between)
 
-        return fitting.run(x.shape[-2], x.shape[-1], attempt)
+        return wrap.repeated(fitting.run(x.shape[-2], x.shape[-1], attempt), margin)
 
     def _start(self, x: torch.Tensor) -> Fitting:
         """The tile size to begin with."""

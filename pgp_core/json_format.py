@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 from .boundary import first_line
 from .errors import PGPError
 from .text_files import read_text
+
+
+def loads(text: Any) -> Any:
+    """JSON as its standard has it: Python's own reader also takes NaN and Infinity, and makes infinity of 1e999.
+
+    Raises:
+        ValueError, TypeError, RecursionError: as :func:`json.loads`, and ValueError for a number that is not finite.
+    """
+    return json.loads(text, parse_constant=_not_finite, parse_float=_finite)
+
+
+def _not_finite(name: str) -> float:
+    raise ValueError(f"{name} is no number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:40]} is too large a number")
+    return value
 
 
 def parse_metadata(text: Any, key: str, source: str, error: type[PGPError]) -> Any:
@@ -18,7 +39,7 @@ def parse_metadata(text: Any, key: str, source: str, error: type[PGPError]) -> A
         PGPError: of the class given, if it is not valid JSON.
     """
     try:
-        return json.loads(text)
+        return loads(text)
     # Of whatever kind: deep lists are a RecursionError, endless numbers Python's own ValueError.
     except Exception as e:
         raise error(f'{source}: its "{key}" is not valid JSON: {first_line(e)}') from None
@@ -42,7 +63,7 @@ def read_json(path: Path, kind: str, error: type[PGPError]) -> Any:
     except (OSError, ValueError) as e:
         raise error(f"{path} cannot be read as {kind}: {first_line(e)}") from None
     try:
-        return json.loads(raw)
+        return loads(raw)
     except Exception as e:
         raise error(f"{path} is not valid JSON: {first_line(e)}") from None
 

@@ -7,12 +7,12 @@ itself on copying the LQ.
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 from .errors import CheckpointError
 from .guidance import GuidanceSpec, Site
+from .json_format import loads
 from .weights_file import open_weights
 
 FOLDER = Path(__file__).parent / "assets" / "nano"
@@ -74,6 +74,6 @@ def own_cfg(folder: Path = FOLDER) -> float:
     """
     with open_weights(folder / UNET_FILE) as file:
         try:
-            return float(json.loads(file.metadata["pgp.model"])["cfg"])
+            return float(loads(file.metadata["pgp.model"])["cfg"])
         except Exception as e:
             raise CheckpointError(f"{UNET_FILE} lacks nano's metadata ({e})") from None

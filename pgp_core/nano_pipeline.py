@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import torch
@@ -14,12 +13,14 @@ from .checkpoints import read_safetensors
 from .denoiser import Conditioning, Denoiser
 from .errors import CheckpointError, PGPError
 from .guidance import Guidance, GuidanceSpec
+from .json_format import loads
 from .lq_tiles import LQTiles
 from .plan import PrunePlan
 from .sampling import Progress, SampleOptions, Watched, euler, restore_once
 from .schedule import PREDICTIONS
 from .unet_diffusers import load_unet
 from .unet_shape import NANO_SHAPE
+from .wrap import MARGIN
 
 
 class NanoPipeline:
@@ -76,8 +77,8 @@ class NanoPipeline:
         """
         weights, metadata = read_safetensors(folder / nano.UNET_FILE)
         try:
-            plan = PrunePlan.from_json(json.loads(metadata["pgp.plan"]), nano.UNET_FILE)
-            about = json.loads(metadata["pgp.model"])
+            plan = PrunePlan.from_json(loads(metadata["pgp.plan"]), nano.UNET_FILE)
+            about = loads(metadata["pgp.model"])
             cfg, prediction = float(about["cfg"]), str(about["prediction"])
             latent_std = float(about.get("latent_std", 0))
         except PGPError:
@@ -110,6 +111,10 @@ class NanoPipeline:
         """Where the UNet is."""
         return next(self.unet.parameters()).device
 
+    def defaults(self) -> SampleOptions:
+        """How it samples where nobody says."""
+        return SampleOptions(cfg=1.0 if self.one_step else self.cfg)
+
     @torch.inference_mode()
     def restore(
         self,
@@ -137,7 +142,7 @@ class NanoPipeline:
         Raises:
             Cancelled: when ``progress`` returned False.
         """
-        options = options or SampleOptions(cfg=1.0 if self.one_step else self.cfg)
+        options = options or self.defaults()
         weight = next(self.unet.parameters())
         height, width = canvas.shape[-2:]
         lq = pad(canvas, pixel_codec.FACTOR).to(weight.dtype)
@@ -174,7 +179,8 @@ class NanoPipeline:
             # The latent is the residual: the LQ picture's own is zero.
             latent = (lq.shape[0], pixel_codec.CHANNELS, *(n // pixel_codec.FACTOR for n in lq.shape[-2:]))
             zero = lq.new_zeros(1, device=self.device).expand(latent)
-            residual = euler(denoiser, zero, self.prediction, options, watched, self.latent_std)
+            margin = MARGIN // pixel_codec.FACTOR
+            residual = euler(denoiser, zero, self.prediction, options, watched, self.latent_std, margin=margin)
             z_h = residual.div_(nano.SCALE).add_(pixel_codec.encode(lq.to(self.device)))
         del denoiser, features
         return pixel_codec.decode(z_h)[..., :height, :width].clamp(0, 1).float().cpu()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .errors import PGPError
+from .number import number
 
 Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -44,8 +44,7 @@ class Dial:
 
     def __post_init__(self) -> None:
         for name in ("pixel", "semantic"):
-            if not 0 <= getattr(self, name) <= 10:
-                raise PGPError(f"the {name} strength must be 0 to 10, not {getattr(self, name)}")
+            number(getattr(self, name), f"the {name} strength must be", 0, 10)
 
     @property
     def merged(self) -> bool:

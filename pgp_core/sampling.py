@@ -11,8 +11,10 @@ import torch
 
 from . import schedule
 from .errors import Cancelled, PGPError
+from .number import MAX_SEED, number
 from .one_step import Predict, one_step
 from .tiling import Tiling
+from .wrap import Wrap
 
 #: ``progress(done, total)`` after each step; return False to cancel.
 Progress = Callable[[int, int], "bool | None"]
@@ -38,6 +40,8 @@ class SampleOptions:
         start_percent, end_percent: part of the sampling in which the guidance works, as shares of the
             timesteps from noise to picture.
         tiling: what is done with a latent that is too large for one UNet call.
+        wrap: one of :data:`pgp_core.wrap.WRAPS`: along which axes the canvas repeats. It then has the margins that
+            :func:`pgp_core.canvas.canvas` makes.
     """
 
     steps: int = 20
@@ -49,19 +53,20 @@ class SampleOptions:
     start_percent: float = 0.0
     end_percent: float = 1.0
     tiling: Tiling = field(default_factory=Tiling)
+    wrap: str = "none"
 
     def __post_init__(self) -> None:
-        if not 1 <= self.steps <= schedule.TRAIN_STEPS:
-            raise PGPError(f"steps must be 1 to {schedule.TRAIN_STEPS}, not {self.steps}")
-        if not 0 <= self.cfg <= 100:
-            raise PGPError(f"cfg must be 0 to 100, not {self.cfg}")
+        number(self.steps, "steps must be", 1, schedule.TRAIN_STEPS, whole=True)
+        number(self.cfg, "cfg must be", 0, 100)
+        number(self.seed, "the seed must be", 0, MAX_SEED, whole=True)
         if self.start not in STARTS:
             raise PGPError(f"start is one of {', '.join(STARTS)}, not {self.start!r}")
-        if not 0 < self.denoise <= 1:
-            raise PGPError(f"denoise must be above 0 and at most 1, not {self.denoise}")
-        if not 0 <= self.strength <= 1:
-            raise PGPError(f"strength must be 0 to 1, not {self.strength}")
-        if not 0 <= self.start_percent <= self.end_percent <= 1:
+        Wrap(self.wrap)
+        number(self.denoise, "denoise must be", above=0, high=1)
+        number(self.strength, "strength must be", 0, 1)
+        for name in ("start_percent", "end_percent"):
+            number(getattr(self, name), "the guidance's range must be within", 0, 1)
+        if self.start_percent > self.end_percent:
             raise PGPError(
                 f"the guidance's range must be within 0 to 1, not {self.start_percent} to {self.end_percent}"
             )
@@ -76,6 +81,7 @@ def euler(
     latent_std: float = 0.0,
     zero_snr: bool = False,
     spacing: str = "leading",
+    margin: int = 0,
 ) -> torch.Tensor:
     """Sample a latent with diffusers' Euler scheduler and FaithDiff's schedule.
 
@@ -94,6 +100,7 @@ def euler(
         latent_std: see :func:`pgp_core.schedule.start_gain`.
         zero_snr: the model's noise schedule ends in pure noise.
         spacing: of the timesteps, by diffusers' names.
+        margin: latent positions of the margins where ``options.wrap`` makes the canvas repeat.
 
     Raises:
         Cancelled: when ``progress`` returned False.
@@ -115,7 +122,8 @@ def euler(
     timesteps = scheduler.timesteps[-options.steps :]
     scheduler.set_begin_index(total - options.steps)
     sigma = scheduler.sigmas[total - options.steps].to(lq_latent)
-    noise = draw_noise(lq_latent.shape, options.seed).to(lq_latent)
+    # Margins that begin as what they repeat stay so, as the denoiser's are.
+    noise = Wrap(options.wrap).repeated(draw_noise(lq_latent.shape, options.seed), margin).to(lq_latent)
     if options.start == "lr":
         a = scheduler.alphas_cumprod[-1].to(lq_latent)
         x = a.sqrt() * lq_latent + (1 - a).sqrt() * (sigma**2 + 1).sqrt() * noise

@@ -19,6 +19,7 @@ from .sampling import Progress, SampleOptions, Watched, euler, restore_once
 from .sdxl_loading import Files, Prompt, Say
 from .sdxl_vae import VAE
 from .weights_file import open_weights
+from .wrap import MARGIN, Wrap
 
 _log = logging.getLogger(__name__)
 
@@ -161,7 +162,7 @@ class SDXLPipeline:
             PGPError: if numbers overflow, in float32 too.
             Cancelled: when ``progress`` returned False.
         """
-        options = options or self._defaults()
+        options = options or self.defaults()
         height, width = canvas.shape[-2:]
         lq = pad(canvas, self.vae.factor).float()
         features = () if self.guidance is None else self.guidance.features(lq, tiles=LQTiles(self.device))
@@ -183,15 +184,19 @@ class SDXLPipeline:
             between=watched.between,
         )
         # Sampled in float32: only the UNet itself runs in its dtype.
-        z_l = self.vae.encode(lq)
+        margin = MARGIN // self.vae.factor
+        # The VAE's own borders are in the margins.
+        z_l = Wrap(options.wrap).repeated(self.vae.encode(lq), margin)
         if self.s1_timestep is not None:
             pixel = denoiser if self.semantic is None else self.semantic.without(denoiser)
             z_h = restore_once(dialled(pixel, denoiser, self.dial), z_l, self.s1_timestep, watched)
         else:
-            z_h = euler(denoiser, z_l, self.prediction, options, watched, zero_snr=self.zero_snr, spacing=self.spacing)
+            how = {"zero_snr": self.zero_snr, "spacing": self.spacing, "margin": margin}
+            z_h = euler(denoiser, z_l, self.prediction, options, watched, **how)
         return self.vae.decode(z_h)[..., :height, :width].clamp(0, 1).cpu()
 
-    def _defaults(self) -> SampleOptions:
+    def defaults(self) -> SampleOptions:
+        """How it samples where nobody says."""
         if self.one_step or self.negative is None:
             return SampleOptions(cfg=1.0, start=self.start)
         return SampleOptions(cfg=self.cfg, start=self.start, denoise=0.5 if self.start == "lq" else 1.0)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from .wrap import PLAIN, Wrap
+
 
 def bleed(pictures: torch.Tensor, white: int = 255) -> torch.Tensor:
     """Carry the visible colours under the transparent part.
@@ -56,7 +58,7 @@ def _pull(colours: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     return enlarged[..., :height, :width]
 
 
-def without_ringing(alpha: torch.Tensor, enlarged: torch.Tensor) -> torch.Tensor:
+def without_ringing(alpha: torch.Tensor, enlarged: torch.Tensor, wrap: Wrap = PLAIN) -> torch.Tensor:
     """An enlarged alpha, kept between the nearest pixels of the one that it was made from.
 
     Lanczos rings beside edges, which alpha has more of than pictures: faint outlines would appear around shapes, and
@@ -65,13 +67,15 @@ def without_ringing(alpha: torch.Tensor, enlarged: torch.Tensor) -> torch.Tensor
     Args:
         alpha: ``(B, 1, H, W)``.
         enlarged: ``(B, 1, height, width)``, from a resampling whose pixels' centres lie as usual.
+        wrap: along which axes they repeat.
 
     Returns:
         as ``enlarged``; unchanged if it is smaller along an axis.
     """
     if any(n < m for n, m in zip(enlarged.shape[-2:], alpha.shape[-2:], strict=True)):
         return enlarged
-    around = F.pad(alpha.float(), (1, 1, 1, 1), mode="replicate")
+    across, down = (0 if dim in wrap.dims else 1 for dim in (-1, -2))
+    around = F.pad(wrap.around(alpha.float(), 1), (across, across, down, down), mode="replicate")
     low, high = -F.max_pool2d(-around, 2, 1), F.max_pool2d(around, 2, 1)
     for dim in (-2, -1):
         n, m = alpha.shape[dim], enlarged.shape[dim]

@@ -9,7 +9,7 @@ from typing import Any
 
 from .errors import CheckpointError, name_some
 from .faithdiff import GROUPS
-from .json_format import parse_metadata
+from .json_format import loads, parse_metadata
 from .plan import PrunePlan, StackPlan
 from .prediction import MARKERS, V_PREDICTION, ZERO_SNR, told
 from .prefixes import Home, beneath, find_home
@@ -144,7 +144,7 @@ def _about(file: WeightsFile) -> dict[str, Any]:
     if text is None:
         return {}
     try:
-        about = json.loads(text)
+        about = loads(text)
         if not isinstance(about, dict):
             raise TypeError("it is no object")
         if not 0 <= float(about.get("latent_std", 0)) <= 1e4:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
 import torch
 
 from . import canvas
 from .color_fix import color_fix
+from .errors import PGPError
 from .sampling import Progress, SampleOptions
+from .wrap import Wrap
 
 
 class Pipeline(Protocol):
@@ -17,6 +20,9 @@ class Pipeline(Protocol):
     @property
     def canvas_kind(self) -> str:
         """A key of :data:`pgp_core.canvas.MULTIPLE`."""
+
+    def defaults(self) -> SampleOptions:
+        """How it samples where nobody says."""
 
     def restore(
         self, canvas: torch.Tensor, options: SampleOptions | None = None, progress: Progress | None = None
@@ -31,6 +37,7 @@ def upscale(
     options: SampleOptions | None = None,
     fix: str = "wavelet",
     progress: Progress | None = None,
+    wrap: str = "none",
 ) -> torch.Tensor:
     """Enlarge and restore pictures; ComfyUI's shipped workflows do the same with their nodes.
 
@@ -41,6 +48,7 @@ def upscale(
         options, progress: see :meth:`pgp_core.nano_pipeline.NanoPipeline.restore` and
             :meth:`pgp_core.sdxl_pipeline.SDXLPipeline.restore`.
         fix: one of :data:`pgp_core.color_fix.METHODS`.
+        wrap: one of :data:`pgp_core.wrap.WRAPS`: along which axes the pictures repeat, so that the results do.
 
     Returns:
         ``(B, C, height, width)`` float32 on the CPU, in [0, 1], of exactly the size asked for; alpha is enlarged, and
@@ -50,12 +58,18 @@ def upscale(
         PGPError: if the size is out of range.
         Cancelled: when ``progress`` returned False.
     """
-    results = []
+    results, around = [], Wrap(wrap)
+    if around:
+        # Only the pipeline knows what it does by default.
+        options = replace(pipeline.defaults() if options is None else options, wrap=wrap)
     for picture in pictures:
-        lq, width, height = canvas.canvas(picture[None], size, pipeline.canvas_kind)
+        lq, width, height = canvas.canvas(picture[None], size, pipeline.canvas_kind, around)
         rgb, alpha = lq[:, :3], lq[:, 3:].cpu() if lq.shape[1] == 4 else None
         restored = pipeline.restore(rgb, options, progress)
+        if not bool(restored.isfinite().all()):
+            raise PGPError("the result is not finite: one of the model's files is damaged")
         # Before the frame is cut off, as the nodes do it: both look at the same pixels.
-        fixed = color_fix(restored, rgb.cpu(), fix, alpha=alpha)
-        results.append(canvas.crop(fixed if alpha is None else torch.cat([fixed, alpha], 1), width, height))
+        fixed = color_fix(restored, rgb.cpu(), fix, alpha=alpha, wrap=around)
+        fixed = fixed if alpha is None else torch.cat([fixed, alpha], 1)
+        results.append(canvas.uncanvas(fixed, width, height, around))
     return torch.cat(results)

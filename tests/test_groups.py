@@ -345,7 +345,7 @@ def test_what_does_not_fit_is_refused_in_one_line() -> None:
         made(torch.zeros(3, 1, 64, 64), y0=torch.zeros(2, 4, 64, 64))
     with pytest.raises(PGPError, match="smaller share"):
         made(starts=(2.0, 1.0))
-    with pytest.raises(PGPError, match="at least the last step"):
+    with pytest.raises(PGPError, match="common to all tiles: 1 or more, not 0"):
         made(common=0)
     with pytest.raises(PGPError, match="latents of pictures"):
         made(y0=torch.zeros(1, 4, 5, 64, 64))

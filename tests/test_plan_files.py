@@ -287,7 +287,7 @@ def test_build_without_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["--method", "fine"], "--report"),
         (["--method", "coarse"], "there is none"),
         (["--method", "dial", "--amount", "0.5", "--report", "no.json"], "no.json"),
-        (["--method", "dial", "--amount", "2", "--report", "REPORT"], "from 0 to 1"),
+        (["--method", "dial", "--amount", "2", "--report", "REPORT"], "0 to 1, not 2"),
         (["--method", "fine", "--report", "REPORT", "--topology", "pgp-nano"], "of sdxl"),
         (["--method", "dial", "--amount", "0.5", "--report", "REPORT", "--topology", "pgp-nano"], "of sdxl"),
         (["--method", "fine", "--report", "REPORT", "--base", "pgp-nano"], "of sdxl"),

@@ -308,7 +308,7 @@ def _at(data: Any, *path: str) -> Any:
         (("maps", "E_1", "951", "height"), 4000, "4000"),
         (("maps", "E_1", "951", "levels"), "not base64!", "levels"),
         (("maps", "E_1", "951", "levels"), "AAAA", "3 levels"),
-        (("maps", "E_1", "951", "low"), float("inf"), "inf"),
+        (("maps", "E_1", "951", "low"), float("inf"), "Infinity is no number"),
     ],
 )
 def test_wrong_reports_are_refused_in_one_line(

@@ -224,7 +224,7 @@ def test_a_run_is_cancelled_between_two_tiles() -> None:
         ({"tile": 64, "overlap": 64}, "tiles of 64 pixels cannot overlap by 64"),
         ({"blend": "linear"}, "blend is cosine or gaussian"),
         ({"phase": "world"}, "over a tile or a canvas"),
-        ({"tile": -1}, "0 or more pixels"),
+        ({"tile": -1}, "0 to 1048576 pixels, not -1"),
     ],
 )
 def test_wrong_settings_are_one_line(wrong: dict[str, Any], said: str) -> None:

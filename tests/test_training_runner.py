@@ -32,6 +32,7 @@ from toy_runs import (
 )
 
 from pgp_core.errors import Cancelled, CheckpointError, TrainingError
+from pgp_core.training import runner
 from pgp_core.training.average import EMA
 from pgp_core.training.config import Optimizer
 from pgp_core.training.optimizer import build_optimizer, learning_rate
@@ -383,6 +384,19 @@ def test_a_gradient_that_is_not_finite_is_passed_over(tmp_path: Path) -> None:
     assert [r["skipped"] for r in rows_of(tmp_path)] == [0, 0, 1]
     assert run.step == 6
     assert all(torch.equal(v, before[k]) for k, v in state_of(run).items())
+
+
+def test_gradients_that_are_never_finite_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "_MOST_SKIPPED", 3)
+
+    def steep(model: Any, batch: Batch, generator: torch.Generator) -> torch.Tensor:
+        # Twice in a row is passed over.
+        return noisy(model, batch, generator) if run.step == 2 else (model[0].bias * 0).abs().sqrt().sum()
+
+    run = toy_runner(tmp_path, steep)
+    with pytest.raises(TrainingError, match=r"gradient's norm, for 3 steps in a row, is (nan|inf) at step 6 of 6"):
+        run.run(batches, progress=False)
+    assert run.skipped == 5
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

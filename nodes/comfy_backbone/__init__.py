@@ -30,6 +30,7 @@ from .model import WEIGHT_DTYPES, load_unet
 from .models import guidance_names, load_guidance_named, load_unet_named, unet_names
 from .nano import load_nano, pixel_vae
 from .one_step import one_step_sampler
+from .one_step_checks import lacks_s1
 from .plans import NO_PLAN, plan_choices, plan_files, plan_named, save_plan_named
 from .pruning import apply_plan
 from .recording import Recording, check_report, record, report_files, report_named
@@ -53,6 +54,7 @@ __all__ = [
     "is_guided",
     "is_listed",
     "is_nano",
+    "lacks_s1",
     "load_conditioning",
     "load_guidance",
     "load_guidance_named",

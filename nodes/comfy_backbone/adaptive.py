@@ -10,6 +10,7 @@ import torch
 from comfy.patcher_extension import WrappersMP
 
 from ...pgp_core.errors import PGPError
+from ...pgp_core.number import number
 from ...pgp_core.tiling import Groups, Split
 from .parts import current_part
 
@@ -47,6 +48,8 @@ def adaptive_model(
         raise PGPError(f"{NAME}: this MODEL has groups already; connect the MODEL before")
     if difficulty.ndim != 3:
         raise PGPError(f"{NAME}: difficulty must be a mask, got a tensor of shape {tuple(difficulty.shape)}")
+    for name, value in zip(("easy_start", "medium_start"), starts, strict=True):
+        number(value, f"{NAME}: {name} must be", 0, 1)
     overlap = getattr(wrapper, "overlap", None)
     groups = Groups(difficulty[:, None], _coarse(model, samples), split, _levels(model, starts), common, overlap)
     adaptive = model.clone()

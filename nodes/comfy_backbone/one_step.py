@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+import logging
 from typing import Any
 
-import comfy.model_sampling
 import comfy.samplers
 import torch
 
 from ...pgp_core.errors import PGPError
+from ...pgp_core.number import number
 from ...pgp_core.one_step import Dial, Predict, dialled, one_step
+from ...pgp_core.schedule import TRAIN_STEPS
+from .noise_levels import Level
+from .one_step_checks import NAME, check_latent, check_s1, check_sigmas, check_wires, family
+from .tiling.full_precision import in_float32
+
+log = logging.getLogger(__name__)
 
 
 def one_step_sampler(
@@ -19,93 +25,94 @@ def one_step_sampler(
 ) -> tuple[Any, torch.Tensor]:
     """SAMPLER and SIGMAS that compute :func:`pgp_core.one_step.one_step` on a MODEL.
 
+    How the MODEL that is sampled predicts is read at its call: between this node and the sampler others may change
+    it, and the UNet's output is the same in any case.
+
     Args:
+        timestep: 0 to 999.
         pixel_model: the same MODEL without the semantic LoRA, for the dial.
         pixel, semantic: see :class:`pgp_core.one_step.Dial`; other than equal, they take ``pixel_model``.
 
     Raises:
-        PGPError: if a MODEL predicts neither noise, nor v, nor the sample; if the dial lacks ``pixel_model``, or
-            that is another kind of model.
+        PGPError: if a MODEL predicts neither noise, nor v, nor the sample, on SDXL's noise levels; if the dial lacks
+            ``pixel_model``, or that is another kind of model. The SAMPLER raises it for what it is connected to, see
+            :mod:`.one_step_checks`.
     """
+    number(timestep, f"{NAME}: the timestep must be", 0, TRAIN_STEPS - 1, whole=True)
     dial = Dial(pixel, semantic)
-    output = _Output.of(model, timestep)
+    own, kind = Level.of(model.get_model_object("model_sampling"), timestep, NAME), family(model)
     if pixel_model is None:
         if not dial.merged:
             raise PGPError(
-                "PGP-DiffSR One Step: strengths that differ weigh two LoRAs; connect pixel_model, the MODEL before "
-                "the semantic LoRA"
+                f"{NAME}: strengths that differ weigh two LoRAs; connect pixel_model, the MODEL before the semantic "
+                "LoRA"
             )
-        pixel_output = output
     else:
-        pixel_output = _Output.of(pixel_model, timestep)
-        if type(pixel_model.model.latent_format) is not type(model.model.latent_format):
+        Level.of(pixel_model.get_model_object("model_sampling"), timestep, NAME)
+        if family(pixel_model) != kind:
             raise PGPError(
-                "PGP-DiffSR One Step: pixel_model is another kind of model; connect the same MODEL before the "
-                "semantic LoRA"
+                f"{NAME}: pixel_model is another kind of model; connect the same MODEL before the semantic LoRA"
             )
 
     def sample(
         denoise: Any, x: torch.Tensor, sigmas: torch.Tensor, extra_args: Any = None, callback: Any = None, **_: Any
     ) -> torch.Tensor:
-        extra = extra_args or {}
-        if extra.get("denoise_mask") is not None:
-            raise PGPError("PGP-DiffSR One Step cannot follow a noise mask: remove Set Latent Noise Mask")
+        extra, guider = dict(extra_args or {}), denoise.inner_model
+        check_wires(guider, denoise, extra.get("denoise_mask"), kind)
+        extra["denoise_mask"] = None
+        level = Level.of(guider.inner_model.model_sampling, timestep, NAME)
+        check_sigmas(sigmas, own.sigma, guider.inner_model.model_sampling, timestep)
+        check_latent(guider, x)
+        check_s1(guider.model_patcher, timestep)
 
         def without_semantic(z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-            return _on_other_model(denoise.inner_model, pixel_model, pixel_output, z, t, extra.get("seed"))
+            return _on_other_model(guider, pixel_model, timestep, z, t, extra.get("seed"))
 
-        z_h = one_step(dialled(without_semantic, output.of_unet(denoise, sigmas[0], extra), dial), x, timestep)
+        z_h = one_step(dialled(without_semantic, _of_unet(denoise, level, extra), dial), x, timestep)
         if callback is not None:
             callback({"i": 0, "x": x, "sigma": sigmas[0], "sigma_hat": sigmas[0], "denoised": z_h})
         return z_h
 
-    return comfy.samplers.KSAMPLER(sample), torch.tensor([output.sigma, 0.0])
+    return comfy.samplers.KSAMPLER(sample), torch.tensor([own.sigma, 0.0])
 
 
-@dataclass(frozen=True)
-class _Output:
-    """How core's clean latent is turned back into the UNet's output.
+def _of_unet(denoise: Any, level: Level, extra_args: dict[str, Any]) -> Predict:
+    """The UNet's output through core's denoiser, that is with CFG, guidance and whatever else acts there."""
 
-    Attributes:
-        kind: core's class for what the model predicts.
-        sigma: noise level of the timestep.
-    """
-
-    kind: type
-    sigma: float
-
-    @classmethod
-    def of(cls, model: Any, timestep: int) -> _Output:
-        sampling = model.get_model_object("model_sampling")
-        # V_PREDICTION and X0 are subclasses of EPS in core, and have subclasses that scale their input otherwise.
-        kinds = (comfy.model_sampling.V_PREDICTION, comfy.model_sampling.X0, comfy.model_sampling.EPS)
-        kind = next((k for k in kinds if isinstance(sampling, k)), None)
-        if kind is None or isinstance(sampling, (comfy.model_sampling.IMG_TO_IMG, comfy.model_sampling.EDM)):
+    def denoised(noised: torch.Tensor) -> torch.Tensor:
+        x0: torch.Tensor = denoise(noised, noised.new_full((noised.shape[0],), level.sigma), **extra_args)
+        if bool(x0.isfinite().all()):
+            return x0
+        base = denoise.inner_model.inner_model
+        dtype = base.get_dtype_inference()
+        if dtype != torch.float32:
+            log.warning("%s: the model overflowed in %s; it is run again in float32", NAME, dtype)
+            with in_float32(base):
+                x0 = denoise(noised, noised.new_full((noised.shape[0],), level.sigma), **extra_args)
+        if not bool(x0.isfinite().all()):
             raise PGPError(
-                "PGP-DiffSR One Step needs a model that predicts noise, v or the sample, such as SDXL; "
-                "this MODEL does not"
+                f"{NAME}: the model's result is not finite, not even in float32; its weights, a LoRA or the "
+                "conditioning are damaged"
             )
-        return cls(kind, float(sampling.sigma(torch.tensor(float(timestep)))))
+        return x0
 
-    def of_unet(self, denoise: Any, s: torch.Tensor, extra_args: dict[str, Any]) -> Predict:
-        """The UNet's output through core's denoiser, that is with CFG, guidance and whatever else acts there."""
+    def predict(z: torch.Tensor, _t: torch.Tensor) -> torch.Tensor:
+        s = level.sigma
+        scale = (1 + s**2) ** 0.5
+        # Core divides its input by `scale` and returns x0; both are undone to get the UNet's raw output.
+        noised = z * scale
+        x0 = denoised(noised)
+        if level.prediction == "sample":
+            return x0
+        if level.prediction == "v_prediction":
+            return (noised / scale**2 - x0) * scale / s
+        return (noised - x0) / s
 
-        def predict(z: torch.Tensor, _t: torch.Tensor) -> torch.Tensor:
-            scale = (1 + s**2) ** 0.5
-            # Core divides its input by `scale` and returns x0; both are undone to get the UNet's raw output.
-            noised = z * scale
-            x0 = denoise(noised, s.expand(z.shape[0]), **extra_args)
-            if self.kind is comfy.model_sampling.X0:
-                return x0
-            if self.kind is comfy.model_sampling.V_PREDICTION:
-                return (noised / scale**2 - x0) * scale / s
-            return (noised - x0) / s
-
-        return predict
+    return predict
 
 
 def _on_other_model(
-    guider: Any, model: Any, output: _Output, z: torch.Tensor, t: torch.Tensor, seed: int | None
+    guider: Any, model: Any, timestep: int, z: torch.Tensor, t: torch.Tensor, seed: int | None
 ) -> torch.Tensor:
     """What another MODEL's UNet outputs under the same conditioning and CFG, by a sampling run of its own.
 
@@ -120,9 +127,10 @@ def _on_other_model(
     found: list[torch.Tensor] = []
 
     def capture(denoise: Any, x: torch.Tensor, sigmas: torch.Tensor, extra_args: Any = None, **_: Any) -> torch.Tensor:
-        found.append(output.of_unet(denoise, sigmas[0], extra_args or {})(z, t))
+        level = Level.of(denoise.inner_model.inner_model.model_sampling, timestep, NAME)
+        found.append(_of_unet(denoise, level, extra_args or {})(z, t))
         return x
 
-    sigmas = torch.tensor([output.sigma, 0.0])
+    sigmas = torch.tensor([Level.of(model.get_model_object("model_sampling"), timestep, NAME).sigma, 0.0])
     other.sample(torch.zeros_like(z), z, comfy.samplers.KSAMPLER(capture), sigmas, disable_pbar=True, seed=seed)
     return found[0]

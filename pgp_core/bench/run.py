@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ..errors import PGPError
+from ..number import number
 from ..unet_diffusers import build_unet
 from ..unet_shape import SDXL_SHAPE, UNetShape
 from .injection import injection_seconds
@@ -44,10 +45,9 @@ class BenchOptions:
     shape: UNetShape = SDXL_SHAPE
 
     def __post_init__(self) -> None:
-        if not 8 <= self.latent <= 1024:
-            raise PGPError(f"a latent's side is 8 to 1024, not {self.latent}")
-        if self.batch < 1 or self.repeats < 1:
-            raise PGPError(f"batch and repeats are at least 1, not {self.batch} and {self.repeats}")
+        number(self.latent, "a latent's side is", 8, 1024, whole=True)
+        for name in ("batch", "repeats"):
+            number(getattr(self, name), f"{name}:", 1, whole=True)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from .batch import Batch, failure, paths
 from .destination import FORMATS, check_room, destination, make_folder
 from .device import choose_device
 from .noise import attributed
+from .numbers import finite, integer, seed
 from .output import emit, say
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ METHODS = ("wavelet", "adain", "none")
 STARTS = ("noise", "lq", "lr")
 #: :data:`pgp_core.tiling.BLENDS` and :data:`pgp_core.tiling.PHASES`.
 BLENDS, PHASES = ("cosine", "gaussian"), ("tile", "canvas")
+#: :data:`pgp_core.wrap.WRAPS`.
+WRAPS = ("none", "x", "y", "both")
 
 
 def add_to(commands: Any) -> None:
@@ -39,42 +42,59 @@ def add_to(commands: Any) -> None:
         "-o", "--output", required=True, metavar="OUT", help="folder for the results; with one picture, also a file"
     )
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--scale", type=_in_range(float, "scale"), metavar="F", help="result over input, 1 to 8 (4)")
+    size.add_argument("--scale", type=_in_range(finite, "scale"), metavar="F", help="result over input, 1 to 8 (4)")
     for side, what in (("width", "width"), ("height", "height"), ("longest", "longer side")):
-        size.add_argument(f"--{side}", type=_in_range(int, side), metavar="N", help=f"pixels of the result's {what}")
+        size.add_argument(
+            f"--{side}", type=_in_range(integer, side), metavar="N", help=f"pixels of the result's {what}"
+        )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--one-step", action="store_true", help="one UNet call (nano's default)")
-    how.add_argument("--steps", type=int, metavar="N", help="Euler steps with CFG, 20 as in the paper")
-    parser.add_argument("--cfg", type=float, metavar="F", help="classifier-free guidance (the model's own)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise, with --steps (0)")
+    how.add_argument("--steps", type=integer, metavar="N", help="Euler steps with CFG, 20 as in the paper")
+    parser.add_argument("--cfg", type=finite, metavar="F", help="classifier-free guidance (the model's own)")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of the noise, with --steps (0)")
     parser.add_argument(
         "--start", choices=STARTS, help="what --steps starts from (noise; full size: lr, without guidance lq)"
     )
-    parser.add_argument("--denoise", type=float, default=0.5, metavar="F", help="noise added to an lq start (0.5)")
-    parser.add_argument("--strength", type=float, default=1.0, metavar="F", help="of the guidance, 0 to 1 (1)")
+    parser.add_argument(
+        "--denoise",
+        type=finite,
+        default=0.5,
+        metavar="F",
+        help="noise added to an lq start (0.5)",
+    )
+    parser.add_argument("--strength", type=finite, default=1.0, metavar="F", help="of the guidance, 0 to 1 (1)")
     parser.add_argument("--color-fix", choices=METHODS, default="wavelet", help="whose colours to keep (wavelet)")
     parser.add_argument("--format", choices=FORMATS, help="of the results (png, or as OUT ends)")
-    parser.add_argument("--quality", type=int, default=95, metavar="N", help="of JPEG and WebP, 1 to 100 (95)")
+    parser.add_argument("--quality", type=integer, default=95, metavar="N", help="of JPEG and WebP, 1 to 100 (95)")
     parser.add_argument("--lossless", action="store_true", help="WebP without loss")
     parser.add_argument("--overwrite", action="store_true", help="make results again that are there already")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (auto)")
     parser.add_argument("--json", action="store_true", help="one JSON object a picture on stdout")
+    parser.add_argument(
+        "--wrap",
+        nargs="?",
+        const="both",
+        default="none",
+        type=_wrap,
+        metavar="x|y|both",
+        help="the picture is a texture that repeats, and so does the result (both axes, if none is named)",
+    )
     tiles = parser.add_argument_group("large pictures", "what does not fit in memory at once is restored in tiles")
     tiles.add_argument(
         "--tile",
-        type=int,
+        type=integer,
         default=0,
         metavar="N",
         help="side in pixels (0: by what fits and is fast)",
     )
-    tiles.add_argument("--overlap", type=int, default=128, metavar="N", help="of neighbours, in pixels (128)")
+    tiles.add_argument("--overlap", type=integer, default=128, metavar="N", help="of neighbours, in pixels (128)")
     tiles.add_argument("--blend", choices=BLENDS, default="cosine", help="of what tiles share (cosine)")
     tiles.add_argument("--phase", choices=PHASES, default="tile", help="over what PEAM exchanges the phase (tile)")
     full_size.add_to(parser)
     parser.set_defaults(run=run, wrong_usage=parser.error)
 
 
-def _in_range(number: type, field: str) -> Callable[[str], Any]:
+def _in_range(number: Callable[[str], Any], field: str) -> Callable[[str], Any]:
     """A type for argparse: a number that :class:`pgp_core.canvas.Size` takes, else wrong usage."""
 
     def parse(text: str) -> Any:
@@ -89,6 +109,16 @@ def _in_range(number: type, field: str) -> Callable[[str], Any]:
 
     parse.__name__ = number.__name__
     return parse
+
+
+def _wrap(text: str) -> str:
+    """A type for argparse: what follows ``--wrap``, which may be a picture by mistake."""
+    if text not in WRAPS:
+        listed = ", ".join(WRAPS[1:])
+        raise argparse.ArgumentTypeError(
+            f"{listed} or {WRAPS[0]} is possible, not {text}; alone, for both, it goes behind the pictures"
+        )
+    return text
 
 
 def run(args: argparse.Namespace) -> int:
@@ -179,7 +209,7 @@ def _upscale(pipeline: Any, job: Job, args: argparse.Namespace, size: Size, opti
         def progress(done: int, total: int) -> None:
             bar.update(done - bar.n)
 
-        result = upscale(pipeline, picture.channels(), size, chosen, args.color_fix, progress)
+        result = upscale(pipeline, picture.channels(), size, chosen, args.color_fix, progress, args.wrap)
     if not bool(torch.isfinite(result).all()):
         raise PictureError(f"{job.source}: the model's result holds numbers that are not finite: it is not written")
     height, width = result.shape[-2:]

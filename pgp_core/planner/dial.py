@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 
 from ..errors import PlanError
+from ..number import number
 from ..plan import PrunePlan
 from ..redundancy.report import Report
 from .importance import STAGES, removable
@@ -34,8 +35,7 @@ def dial(
         PlanError: if the amount is not from 0 to 1, or a stage is unknown.
         ReportError: if the report is of another topology than the base plan, or not whole.
     """
-    if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not 0 <= amount <= 1:
-        raise PlanError(f"the amount to cut is a number from 0 to 1, not {amount!r}")
+    number(amount, "the amount to cut is", 0, 1, error=PlanError)
     stages = check_stages(stages)
     topology, scores = candidates(base, report)
     order = removable(scores, stages, topology, 1)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 
 from ..errors import PlanError, ReportError
+from ..number import number
 from ..plan import PrunePlan
 from ..redundancy.report import Report
 from ..topology import Topology
@@ -44,8 +44,7 @@ def by_thresholds(
         ReportError: if the report is of another topology or not whole.
     """
     for what, tau in (("tau_cos", tau_cos), ("tau_kl", tau_kl)):
-        if isinstance(tau, bool) or not isinstance(tau, (int, float)) or not math.isfinite(tau) or tau < 0:
-            raise PlanError(f"{what} is a number from 0, not {tau!r}")
+        number(tau, f"{what} is", 0, error=PlanError)
     stages, least = check_stages(stages), check_least(min_blocks)
     topology, scores = candidates(base, report)
 
@@ -178,12 +177,12 @@ def by_budget(
     about = {"method": "fine", "by": "budget", "budget": budget, "stages": list(stages)}
     start = made(name or "fine-budget", topology, by_stack(scores), about, report, base)
     cost, gone = totals(start, report), set[BlockId]()
-    for stack, number in removable(scores, stages, topology, least):
+    for stack, index in removable(scores, stages, topology, least):
         if not over(cost):
             break
-        block = report.blocks[stack][number]
+        block = report.blocks[stack][index]
         cost = {what: now - getattr(block, what) for what, now in cost.items()}
-        gone.add((stack, number))
+        gone.add((stack, index))
     if over(cost):
         what = over(cost)[0]
         words = {"params": "parameters", "macs": "multiply-accumulates"}[what]

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 
 from .. import schedule
 from ..errors import PGPError
+from ..number import number
 from .grid import STEP, Tile, grid
 
 EASY, MEDIUM, HARD = range(3)
@@ -46,8 +47,8 @@ class Split:
     def __post_init__(self) -> None:
         if self.by not in ("share", "value"):
             raise PGPError(f"tiles are grouped by share or value, not {self.by!r}")
-        if not (0 <= self.easy <= 1 and 0 <= self.hard <= 1):
-            raise PGPError(f"easy and hard are 0 to 1, not {self.easy:g} and {self.hard:g}")
+        for name in ("easy", "hard"):
+            number(getattr(self, name), f"{name} is", 0, 1)
         if self.by == "share" and self.easy + self.hard > 1 + 1e-6:
             raise PGPError(f"easy and hard are shares of the same tiles: {self.easy:g} + {self.hard:g} is more than 1")
         if self.by == "value" and self.easy > self.hard:
@@ -110,8 +111,9 @@ class Groups:
     ):
         if y0.ndim != 4:
             raise PGPError(f"tiles are grouped for latents of pictures, not of shape {tuple(y0.shape)}")
-        if common < 1:
-            raise PGPError(f"at least the last step is common to all tiles, not {common}")
+        number(common, "steps that are common to all tiles:", 1, whole=True)
+        if any(math.isnan(s) for s in starts) or not bool(difficulty.isfinite().all()):
+            raise PGPError("the difficulty and where tiles begin must be numbers, not NaN or infinity")
         if starts[0] > starts[1]:
             raise PGPError("easy tiles would begin before medium ones: give them the smaller share of the timesteps")
         if difficulty.shape[0] not in (1, y0.shape[0]):

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import PGPError
+from ..number import number
 from .window import check_blend
 
 #: ``tile``: PEAM exchanges the phase of each tile's features by itself. ``canvas``: of all features at once, for which
 #: the UNet's first blocks are run once more over all tiles.
 PHASES = ("tile", "canvas")
+#: More than any picture has along a side.
+MAX_PIXELS = 2**20
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,8 @@ class Tiling:
         check_blend(self.blend)
         if self.phase not in PHASES:
             raise PGPError(f"the phase is exchanged over a {' or a '.join(PHASES)}, not {self.phase!r}")
-        if self.tile < 0 or self.overlap < 0:
-            raise PGPError(f"tile and overlap must be 0 or more pixels, not {self.tile} and {self.overlap}")
+        for name in ("tile", "overlap"):
+            number(getattr(self, name), f"{name} must be", 0, MAX_PIXELS, whole=True, unit="pixels")
         if self.tile and self.tile <= self.overlap:
             raise PGPError(
                 f"tiles of {self.tile} pixels cannot overlap by {self.overlap}: give larger tiles or less overlap"

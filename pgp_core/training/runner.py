@@ -31,6 +31,8 @@ Loss = Callable[[Any, Batch, torch.Generator], torch.Tensor]
 #: ``batches(numbers)`` yields the micro-batches of these numbers, in this order.
 Batches = Callable[[range], Iterable[Batch]]
 
+#: A gradient that is not finite now and then is left out; one that is so all the time trains nothing.
+_MOST_SKIPPED = 50
 STATE, LOG, FIGURES = "state.pt", "log.jsonl", "figures.json"
 
 
@@ -98,8 +100,8 @@ class Runner:
             steps, skipped steps, seconds, and the mean loss of the log's last tenth.
 
         Raises:
-            TrainingError: if the loss is not finite, or a checkpoint cannot be written (then in all processes); the
-                last checkpoint stays.
+            TrainingError: if the loss is not finite, or no gradient is any more, or a checkpoint cannot be written
+                (then in all processes); the last checkpoint stays.
             Cancelled: after Ctrl-C; the state is saved.
         """
         main = self.accelerator.is_main_process
@@ -151,6 +153,8 @@ class Runner:
         return self._figures()
 
     _stopping = False
+    #: Steps without an update, one after the other.
+    _in_a_row = 0
 
     def _one_step(
         self, step: torch.nn.Module, batches: Iterator[Batch], stop: threading.Event
@@ -179,6 +183,9 @@ class Runner:
             self.optimizer.step()
         else:
             self.skipped += 1
+        self._in_a_row = 0 if bool(torch.isfinite(norm)) else self._in_a_row + 1
+        if self._in_a_row >= _MOST_SKIPPED:
+            self._not_finite(float(norm), f"the gradient's norm, for {_MOST_SKIPPED} steps in a row,")
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         if self.ema is not None and bool(torch.isfinite(norm)) and self.step % config.ema.every == 0:
@@ -205,11 +212,11 @@ class Runner:
         last = self.config.run.steps * self.config.data.accumulation * self.accelerator.num_processes
         return range(self._number(0), last, self.accelerator.num_processes)
 
-    def _not_finite(self, loss: float) -> None:
+    def _not_finite(self, found: float, what: str = "") -> None:
         path = self.folder / STATE
         kept = f"the last checkpoint is kept in {path}" if path.exists() else "there is no checkpoint yet"
         raise TrainingError(
-            f"the loss is {loss} at step {self.step + 1} of {self.config.run.steps} (micro-batches from "
+            f"{what or 'the loss'} is {found} at step {self.step + 1} of {self.config.run.steps} (micro-batches from "
             f"{self._number(0)} on); {kept}: lower optimizer.lr, or look at the data"
         )
 

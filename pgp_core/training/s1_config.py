@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import nano
 from ..errors import PGPError
+from ..number import number
 from .perceptual import check_measure
 
 #: Where ``l1`` and ``l2`` compare.
@@ -67,14 +68,14 @@ class S1LossConfig:
             check_measure(self.measure)
         for name in (*_WEIGHTS, "csd_guidance"):
             value = getattr(self, name)
-            if value is not None and not 0 <= value < float("inf"):
-                raise PGPError(f"{name} must be 0 or more, not {value}")
+            if value is not None:
+                number(value, f"{name} must be", 0)
         for name in ("csd_from", "csd_to", "null_prompt"):
             value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise PGPError(f"{name} must be 0 to 1, not {value}")
-        if self.timestep is not None and not 0 <= self.timestep < 1000:
-            raise PGPError(f"timestep must be 0 to 999, not {self.timestep}")
+            if value is not None:
+                number(value, f"{name} must be", 0, 1)
+        if self.timestep is not None:
+            number(self.timestep, "timestep must be", 0, 999, whole=True)
 
     def resolved(self) -> S1LossConfig:
         """The same with everything that was None as the preset has it.

@@ -14,6 +14,7 @@ import torch
 from ..atomic import replacing
 from ..boundary import first_line, parsing
 from ..errors import CheckpointError, TrainingError
+from ..json_format import loads
 from ..torch_file import load_torch_file
 
 FORMAT = 2
@@ -53,7 +54,7 @@ def load_state(path: Path, signature: Mapping[str, Any]) -> dict[str, Any] | Non
     with parsing(path, CheckpointError, advice):
         if not isinstance(state, dict) or state.get("format") != FORMAT:
             raise TypeError("it has another format")
-        theirs = dict(json.loads(state["signature"]))
+        theirs = dict(loads(state["signature"]))
         # The file is mapped, and the next checkpoint takes its name.
         state = _copied(state)
     check_signature(theirs, signature, path)

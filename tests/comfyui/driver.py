@@ -28,7 +28,7 @@ MARK = "PGP-CHECK "
 #: Modules in ``checks/``; every function there whose name begins with ``check_`` is one check.
 MODULES = (
     "sampling", "patch", "state", "one_step", "dtypes", "refusals", "codec", "conditioning", "recording",
-    "estimate",
+    "estimate", "wiring", "wrapping",
 )  # fmt: skip
 
 

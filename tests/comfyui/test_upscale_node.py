@@ -8,6 +8,11 @@ from typing import Any
 import pytest
 import torch
 
+from pgp_core.canvas import Size
+from pgp_core.nano_pipeline import NanoPipeline
+from pgp_core.sampling import SampleOptions
+from pgp_core.upscale import upscale
+
 from . import pictures
 from .comfy_server import RunFailed, Server
 from .locate import PACK
@@ -102,6 +107,18 @@ def test_nano_s_own_parts_connected_are_nano(server: Server) -> None:
     prompt["upscale"]["inputs"]["model"] = ["nano", 0]
     with pytest.raises(RunFailed, match=r"^PGPDiffSRUpscale: .*nano takes one step with its S1 LoRA only"):
         server.run(prompt)
+
+
+def test_a_texture_repeats_as_on_the_command_line(server: Server, picture: torch.Tensor) -> None:
+    """Sides that are no multiple of 32, in one step and with noise."""
+    for steps in (1, 2):
+        pipeline = NanoPipeline.load(one_step=steps == 1)
+        options = SampleOptions(steps, 1.0 if steps == 1 else pipeline.cfg, 3)
+        expected = upscale(pipeline, picture, Size(scale=4), options, wrap="both")
+        found = _result(server, _prompt(steps=steps, seed=3, wrap="both"))
+        # Half a level in the picture that was saved, magnified a little, and half a level in the result.
+        assert float((found - expected).abs().max()) <= 2 / 255
+    assert float((_result(server, _prompt()) - _result(server, _prompt(wrap="both"))).abs().max()) > 5 / 255
 
 
 # -- batches, alpha ------------------------------------------------------------------------------------------

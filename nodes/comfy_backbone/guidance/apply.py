@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 
+from ....pgp_core.checked_pictures import checked_pictures
 from ....pgp_core.errors import GuidanceError
 from ....pgp_core.guidance import Guidance
+from ....pgp_core.number import number
 from ....pgp_core.topology import KeyMap
 from .. import places
 from .patch import GuidancePatch
@@ -35,6 +37,8 @@ def apply_guidance(
         raise GuidanceError(
             "Apply PGP-DiffSR: this MODEL_PATCH is not PGP-DiffSR guidance; connect one of this pack's loaders"
         )
+    for name, value in (("strength", strength), ("start_percent", start_percent), ("end_percent", end_percent)):
+        number(value, f"Apply PGP-DiffSR: {name} must be", 0, 1, error=GuidanceError)
     if start_percent > end_percent:
         raise GuidanceError(
             f"Apply PGP-DiffSR: the guidance would end ({end_percent}) before it starts ({start_percent})"
@@ -49,8 +53,7 @@ def apply_guidance(
                 f"Apply PGP-DiffSR: this guidance is for {guidance.spec.base} ({site.channels} channels at "
                 f"{site.module}), the MODEL has {have} there; load guidance that was made for it"
             )
-    if image.ndim != 4 or image.shape[-1] < 3:
-        raise GuidanceError(f"Apply PGP-DiffSR: the image must be RGB, got a tensor of shape {tuple(image.shape)}")
+    image = checked_pictures(image, "Apply PGP-DiffSR", log.warning, (3, 4), GuidanceError)
     if not guidance.spec.trained:
         log.warning("Apply PGP-DiffSR: this guidance is untrained; its fresh parts change nothing")
     guided = model.clone()

@@ -8,6 +8,7 @@ from typing import Any
 import comfy.model_management as mm
 import torch
 
+from ....pgp_core.errors import GuidanceError
 from ....pgp_core.lq_tiles import LQTiles
 from ....pgp_core.topology import KeyMap
 from ..places import Piece
@@ -149,7 +150,12 @@ class LQFeatures:
             mm.load_models_gpu([self.patcher], memory_required=memory)
         # One by one: a tile of 1024 x 1024 takes the encoder 3.5 GB in half precision.
         pictures = [guidance.features(picture[None].float(), dtype, self.tiles, sites) for picture in lq]
-        together = (fs[0] if len(fs) == 1 else torch.cat(fs) for fs in zip(*pictures, strict=True))
+        together = [fs[0] if len(fs) == 1 else torch.cat(fs) for fs in zip(*pictures, strict=True)]
+        if not all(bool(f.isfinite().all()) for f in together):
+            raise GuidanceError(
+                "Apply PGP-DiffSR: the picture's features are not finite, not even in float32; the guidance's file is "
+                "damaged"
+            )
         return dict(zip(sites, together, strict=True))
 
 

@@ -86,7 +86,7 @@ class GuidancePatch:
         try:
             if self.strength != 0 and noise.ndim == 4:
                 self._run = self._begin(noise, executor.class_obj.model_patcher)
-            return executor(noise, *args, **kwargs)
+            return _finite(executor(noise, *args, **kwargs))
         finally:
             self._running -= 1
             self._run = before
@@ -275,3 +275,13 @@ def _cut(called: tuple[int, int], sampled: tuple[int, int]) -> GuidanceError:
         f"Apply PGP-DiffSR: the model is called for {called[1]} x {called[0]} latent positions where {sampled[1]} x "
         f"{sampled[0]} are sampled; leave out what else cuts the latent, and use PGP-DiffSR Tiling"
     )
+
+
+def _finite(sampled: Any) -> Any:
+    """What a run gave, which as a picture would be black where it is no number."""
+    if isinstance(sampled, torch.Tensor) and not bool(sampled.isfinite().all()):
+        raise GuidanceError(
+            "Apply PGP-DiffSR: what was sampled is not finite: the model overflowed, or its weights, a LoRA or the "
+            "conditioning are damaged; PGP-DiffSR Tiling runs what overflows in half precision again in float32"
+        )
+    return sampled

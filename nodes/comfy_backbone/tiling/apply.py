@@ -7,7 +7,10 @@ from typing import Any
 from comfy.patcher_extension import WrappersMP
 
 from ....pgp_core.errors import PGPError
+from ....pgp_core.number import number
 from ....pgp_core.tiling import PHASES, STEP, check_blend
+from ....pgp_core.tiling.options import MAX_PIXELS
+from ....pgp_core.wrap import Wrap
 from .. import places
 from .calls import TiledCalls
 from .frames import Runs
@@ -16,7 +19,13 @@ KEY = "pgp_diffsr_tiling"
 
 
 def tile_model(
-    model: Any, tile: int = 0, overlap: int = 128, blend: str = "cosine", phase: str = PHASES[0], frames: int = 0
+    model: Any,
+    tile: int = 0,
+    overlap: int = 128,
+    blend: str = "cosine",
+    phase: str = PHASES[0],
+    frames: int = 0,
+    wrap: str = "none",
 ) -> Any:
     """A copy of a MODEL that is called tile by tile; the MODEL itself is not touched.
 
@@ -26,10 +35,14 @@ def tile_model(
         blend: one of :data:`pgp_core.tiling.BLENDS`.
         phase: one of :data:`pgp_core.tiling.PHASES`.
         frames: how many latents of a batch are sampled at a time; 0 for all.
+        wrap: one of :data:`pgp_core.wrap.WRAPS`: along which axes the canvas repeats, with the margins that
+            :func:`pgp_core.canvas.canvas` makes.
 
     Raises:
         PGPError: if the tile is not larger than the overlap, or the MODEL is tiled already or samples no pictures.
     """
+    for name, value in (("tile", tile), ("overlap", overlap), ("frames", frames)):
+        number(value, f"PGP-DiffSR Tiling: {name} must be", 0, MAX_PIXELS, whole=True)
     check_blend(blend)
     if phase not in PHASES:
         raise PGPError(f"PGP-DiffSR Tiling: phase is {' or '.join(PHASES)}, not {phase!r}")
@@ -47,7 +60,9 @@ def tile_model(
     if 0 < tile < STEP * scale:
         raise PGPError(f"PGP-DiffSR Tiling: this MODEL's tiles have {STEP * scale} pixels at least, not {tile}")
     tiled = model.clone()
-    calls = TiledCalls(tile // scale or None, -(-overlap // scale), blend, phase == "canvas", scale, previous)
+    calls = TiledCalls(
+        tile // scale or None, -(-overlap // scale), blend, phase == "canvas", scale, previous, Wrap(wrap)
+    )
     tiled.set_model_unet_function_wrapper(calls)
     # In front of the guidance's wrapper, which makes features for what is sampled at a time.
     others = tiled.wrappers.get(WrappersMP.OUTER_SAMPLE, {})

@@ -14,6 +14,7 @@ import torch
 from ....pgp_core.errors import PGPError
 from ....pgp_core.tiling import Fitting, Tile, automatic, blended, out_of_memory
 from ....pgp_core.tiling.fitting import LEAST
+from ....pgp_core.wrap import MARGIN, PLAIN, Wrap
 from .. import left_behind
 from ..current_tile import calling
 from ..guidance import GuidancePatch
@@ -41,12 +42,24 @@ class TiledCalls:
         whole_canvas: whether PEAM exchanges phases over the whole canvas.
         scale: pixels per latent position.
         previous: the MODEL's wrapper so far, or None.
+        wrap: along which axes the latent repeats. What lies in its margins is then never looked at: the sampler's
+            noise there is another.
     """
 
     #: That a call asks ``transformer_options["pgp_groups"]``, see :class:`pgp_core.tiling.Groups`.
     takes_groups = True
 
-    def __init__(self, tile: int | None, overlap: int, blend: str, whole_canvas: bool, scale: int, previous: Any):
+    def __init__(
+        self,
+        tile: int | None,
+        overlap: int,
+        blend: str,
+        whole_canvas: bool,
+        scale: int,
+        previous: Any,
+        wrap: Wrap = PLAIN,
+    ):
+        self.wrap, self.margin = wrap, MARGIN // scale
         self.tile, self.overlap, self.blend = tile, overlap, blend
         self.whole_canvas, self.scale, self.previous = whole_canvas, scale, previous
         #: Sides that had to be halved to fit, by batch size; for runs to come.
@@ -87,7 +100,7 @@ class TiledCalls:
         x = args["input"]
         if x.ndim != 4:
             return self.model(apply_model, args)
-        call = _Call(self, self._run, apply_model, args)
+        call = _Call(self, self._run, apply_model, {**args, "input": self.wrap.repeated(x, self.margin)})
         fitting = self._fitting(x, call.base)
         size, before = (x.shape[-2], x.shape[-1]), fitting.tile
         out = fitting.run(*size, lambda tiles: call.denoised(tiles, fitting.overlap))
@@ -104,7 +117,7 @@ class TiledCalls:
                 *(len(tiles), tiles[0].width * self.scale, tiles[0].height * self.scale),
             )
         self._run.told.add(size)
-        return out
+        return self.wrap.repeated(out, self.margin)
 
     def model(self, apply_model: Any, args: dict[str, Any]) -> torch.Tensor:
         """The MODEL, or the wrapper that was there before."""
@@ -135,7 +148,7 @@ class _Run:
         self.fitting: dict[tuple[int, ...], Fitting] = {}
         #: Sizes of latents whose tiles were logged.
         self.told: set[tuple[int, ...]] = set()
-        self.overflow_told = False
+        self.overflow_told = self.wrap_seen = False
 
 
 class _Call:
@@ -150,6 +163,10 @@ class _Call:
         self._phase: CanvasPhase | None = None
         self._patches: list[Any] = []
         self._remembers = False
+        size = tuple(args["input"].shape[-2:])
+        if tiled.wrap and (size != run.latent or not run.wrap_seen):
+            _check_wrap(tiled.wrap, size, run.latent, tiled.margin, self._guidance)
+            run.wrap_seen = True
 
     def denoised(self, tiles: Sequence[Tile], overlap: int) -> torch.Tensor:
         """What the MODEL makes of its input.
@@ -280,6 +297,25 @@ class _Call:
         raise PGPError(
             "PGP-DiffSR Tiling: the model's result is not finite, not even in float32; its weights, a LoRA or the "
             "conditioning are damaged"
+        )
+
+
+def _check_wrap(
+    wrap: Wrap, size: tuple[int, ...], latent: tuple[int, int] | None, margin: int, guidance: GuidancePatch | None
+) -> None:
+    """Whether the canvas has the margins that wrapping takes, and all of it is called."""
+    if latent is not None and size != latent:
+        raise PGPError(
+            "PGP-DiffSR Tiling: with wrap the whole picture repeats; leave out areas of conditionings, context windows "
+            "and what else cuts the latent, or use masks"
+        )
+    fits = all(size[dim] > 2 * margin for dim in wrap.dims)
+    if fits and guidance is not None:
+        fits = all(torch.equal(wrap.repeated(lq, MARGIN), lq) for lq in guidance.lq)
+    if not fits:
+        raise PGPError(
+            f"PGP-DiffSR Tiling: wrap is {wrap.name}, but the picture does not repeat so; set wrap to the same in "
+            "PGP-DiffSR Canvas, and connect its canvas"
         )
 
 

@@ -1,0 +1,154 @@
+"""What One Step is connected to, looked at when it is sampled: each wrong wire is a sentence, no wrong picture."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...pgp_core import nano
+from ...pgp_core.errors import PGPError
+from ...pgp_core.number import number
+from .files import opened
+from .kinds import is_nano
+from .noise_levels import timestep_of
+
+log = logging.getLogger(__name__)
+
+NAME = "PGP-DiffSR One Step"
+#: Widths by which UNets of one latent are told apart.
+_WIDTHS = ("in_channels", "model_channels", "context_dim", "adm_in_channels")
+#: Where nano's S1 LoRA is looked at.
+_KEY, _LORA_KEY = "diffusion_model.input_blocks.0.0.weight", "lora_unet_conv_in.lora_down.weight"
+
+
+def family(model: Any) -> tuple[Any, ...]:
+    """What MODELs share that one node's sampler serves: the latent, and the UNet's widths."""
+    config = getattr(getattr(model.model, "model_config", None), "unet_config", {})
+    return (type(model.model.latent_format), *(config.get(name) for name in _WIDTHS))
+
+
+def check_wires(guider: Any, denoise: Any, mask: torch.Tensor | None, kind: tuple[Any, ...]) -> None:
+    """The MODEL that is sampled, and noise and mask that come with it.
+
+    Args:
+        guider: core's, which knows the MODEL.
+        denoise: what core gives a sampler to call.
+        kind: :func:`family` of the MODEL that the node had.
+
+    Raises:
+        PGPError: naming what is wrong and the cure.
+    """
+    model = getattr(guider, "model_patcher", None)
+    if model is not None and family(model) != kind:
+        raise PGPError(
+            f"{NAME} was made from another kind of model than the one that is sampled; connect the sampled MODEL to "
+            f"{NAME} too"
+        )
+    noise = getattr(denoise, "noise", None)
+    if noise is not None and bool(noise.any()):
+        raise PGPError(
+            f"{NAME} adds no noise, but noise was added to its latent; connect Disable Noise to Sampler Custom "
+            "Advanced, or turn add_noise off in Sampler Custom"
+        )
+    # A mask of ones is none, and core's resizing leaves it a little less.
+    if mask is not None and bool((mask < 1 - 1e-4).any()):
+        raise PGPError(f"{NAME} cannot follow a noise mask: remove Set Latent Noise Mask")
+    cfg = getattr(guider, "cfg", 1.0)
+    number(cfg, f"{NAME}: CFG must be")
+    if cfg != 1:
+        log.info("%s: CFG is %g; S1 is distilled without, which is CFG 1", NAME, cfg)
+
+
+def check_sigmas(sigmas: torch.Tensor, own: float, sampling: Any, timestep: int) -> None:
+    """The node's own noise levels, or such that are called the same.
+
+    Raises:
+        PGPError: where they are others.
+    """
+    levels = [float(s) for s in sigmas.flatten()]
+    once = len(levels) == 2 and levels[1] == 0 and levels[0] > 0
+    if once and (abs(levels[0] - own) <= 1e-4 * own or timestep_of(sampling, levels[0]) == timestep):
+        return
+    steps = f"{max(0, len(levels) - 1)} steps"
+    if len(levels) == 2:
+        steps = f"one step from {levels[0]:g} to {levels[1]:g}, not from {own:g} to 0"
+    raise PGPError(f"{NAME} takes its own sigmas, and got {steps}; connect its output sigmas to the sampler")
+
+
+def check_latent(guider: Any, z_l: torch.Tensor) -> None:
+    """The LQ picture's latent.
+
+    Raises:
+        PGPError: where it is another model's, empty or not finite.
+    """
+    latents = guider.inner_model.latent_format
+    if z_l.ndim != 4 or z_l.shape[1] != latents.latent_channels:
+        shape = " x ".join(map(str, z_l.shape[1:]))
+        raise PGPError(
+            f"{NAME}: the latent is {shape} and the MODEL has {latents.latent_channels} channels; encode the canvas "
+            "with the MODEL's own VAE"
+        )
+    if not bool(z_l.isfinite().all()):
+        raise PGPError(f"{NAME}: the latent is not finite already before the model; see what made it")
+    # Nano's latent of a picture that is evenly 0.5 is zero, too.
+    if not bool(z_l.any()) and not _is_mid_grey(guider):
+        raise PGPError(
+            f"{NAME}: the latent is empty; it restores the picture in it, so connect the canvas through VAE Encode"
+        )
+
+
+def check_s1(model: Any, timestep: int) -> None:
+    """Whether there can be an S1 LoRA, and nano's own is used where it works.
+
+    Raises:
+        PGPError: for nano as it is bundled without any LoRA, or with its own at another timestep.
+    """
+    if is_nano(model) and timestep != nano.S1_TIMESTEP and _has_nano_s1(model):
+        raise PGPError(f"{NAME}: nano's S1 LoRA was made for timestep {nano.S1_TIMESTEP}, not {timestep}; set that")
+    if _is_changed(model):
+        return
+    if lacks_s1(model):
+        raise PGPError(
+            f"{NAME}: nano takes one step with its S1 LoRA only; load {Path(nano.S1_FILE).name} onto the MODEL that is "
+            "sampled"
+        )
+    log.warning("%s: the MODEL has no LoRA; unless S1 is part of its file, load the S1 LoRA onto it", NAME)
+
+
+def lacks_s1(model: Any) -> bool:
+    """Whether a MODEL is nano from its own file, and nothing was done to its weights."""
+    made = getattr(model, "cached_patcher_init", None)
+    bundled = bool(is_nano(model) and made and Path(str(made[1][0])) == nano.FOLDER / nano.UNET_FILE)
+    return bundled and not _is_changed(model)
+
+
+def _is_changed(model: Any) -> bool:
+    """Whether anything acts on a MODEL's weights: LoRAs, merges, LoRAs by hooks, and such beside the weights."""
+    return bool(model.patches or model.hook_patches or model.injections or model.weight_wrapper_patches)
+
+
+def _has_nano_s1(model: Any) -> bool:
+    for patch in model.patches.get(_KEY, []):
+        weights = getattr(patch[1], "weights", None)
+        if isinstance(weights, tuple) and len(weights) > 1 and isinstance(weights[1], torch.Tensor):
+            with opened(str(nano.FOLDER / nano.S1_FILE)) as file:
+                down = file.read(_LORA_KEY)
+            ours = weights[1].detach().to("cpu", torch.float32)
+            if ours.shape == down.shape and torch.equal(ours, down.float()):
+                return True
+    return False
+
+
+def _is_mid_grey(guider: Any) -> bool:
+    from .guidance import GuidancePatch
+
+    options = guider.model_options.get("transformer_options", {})
+    patches = options.get("patches", {}).get("input_block_patch", [])
+    pictures = [p.lq for p in patches if isinstance(p, GuidancePatch)]
+    return bool(pictures) and all(bool((lq == 0.5).all()) for lq in pictures) and is_nano(guider.model_patcher)
+
+
+__all__ = ["NAME", "check_latent", "check_s1", "check_sigmas", "check_wires", "family", "lacks_s1"]
