@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 
 from . import lora
 from .errors import CheckpointError
+from .json_format import loads
 from .lora import files
 from .lora.merging import Say
 
@@ -58,7 +58,7 @@ def _timestep(metadata: Mapping[str, str], name: str, one_step: bool) -> int | N
     if not one_step:
         raise CheckpointError(f"{name} makes a model work in one step: use --one-step, or leave it out")
     try:
-        timestep = json.loads(text).get("timestep", S1_TIMESTEP)
+        timestep = loads(text).get("timestep", S1_TIMESTEP)
         if not isinstance(timestep, int) or not 0 <= timestep < 1000:
             raise ValueError(f"timestep {timestep!r}")
     except Exception as e:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..boundary import parsing
 from ..errors import CheckpointError
+from ..json_format import loads
 from ..weights_file import open_weights
 from .reading import LoRA, read
 from .settings import Settings, from_config, from_metadata
@@ -64,7 +64,7 @@ def settings_of(path: Path, metadata: Mapping[str, str]) -> Settings:
     with parsing(f"{config.name} beside {path.name}", CheckpointError):
         if config.stat().st_size > _LONGEST_CONFIG:
             raise ValueError("it is too long")
-        read_config: Any = json.loads(config.read_text(encoding="utf-8-sig"))
+        read_config: Any = loads(config.read_text(encoding="utf-8-sig"))
         if not isinstance(read_config, dict):
             raise TypeError("it is no object")
     return from_config(read_config, path.name)

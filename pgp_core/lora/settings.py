@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from typing import Any
 
 from ..boundary import parsing
 from ..errors import CheckpointError, name_some
+from ..json_format import loads
 
 #: diffusers' metadata on a LoRA.
 DIFFUSERS_KEY = "lora_adapter_metadata"
@@ -54,7 +54,7 @@ def from_metadata(metadata: Mapping[str, str], source: str) -> Settings:
     if text is None:
         return Settings()
     with parsing(f'{source}: its metadata "{DIFFUSERS_KEY}"', CheckpointError):
-        whole = json.loads(text)
+        whole = loads(text)
         config = {k.removeprefix("unet."): v for k, v in whole.items() if k.startswith("unet.")}
     # One that was saved without the model's name.
     return from_config(config or whole, source)
