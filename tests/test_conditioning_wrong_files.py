@@ -80,7 +80,7 @@ ENTRY: dict[str, Any] = {"values": {}, "tensors": ["pooled_output"]}
         (header(entries=[{"values": {}, "tensors": []}]), ["belong", "0.options.pooled_output"]),
         (header(entries=[{"values": {"area": [1, 2, 3, 4]}, "tensors": ["pooled_output"]}]), ["area"]),
         (header(entries=[{"values": {"width": "wide"}, "tensors": ["pooled_output"]}]), ["width", "wide"]),
-        (header(entries=[{"values": {"x": float("nan")}, "tensors": ["pooled_output"]}]), ["x", "nan"]),
+        (header(entries=[{"values": {"x": float("nan")}, "tensors": ["pooled_output"]}]), ["JSON", "NaN"]),
         (json.dumps(header()).replace("512", "9" * 5000), ["prompt.safetensors"]),
     ],
 )

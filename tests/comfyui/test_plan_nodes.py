@@ -65,7 +65,9 @@ def test_a_plan_on_a_model_saved_and_loaded_again(server: Server) -> None:
     applied, outputs = _latent(server, prompt, "applied")
     assert not torch.equal(applied, whole)
     assert "2 of 17 transformer blocks" in outputs["apply"]["text"][0]
-    (saved,) = outputs["save"]["text"]
+    (told,) = outputs["save"]["text"]
+    saved, loader = told.split("\n", 1)
+    assert "Load PGP-DiffSR Model" in loader
     path = server.folder / "output" / saved
     with safe_open(path, "pt") as f:
         metadata = f.metadata()

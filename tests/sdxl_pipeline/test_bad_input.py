@@ -111,7 +111,7 @@ def _case(name: str, files: Everything, tmp: Path, s1: dict[str, Path]) -> tuple
         return (
             Files(sdxl=tmp / "sdxl", guidance=files.faithdiff),
             CheckpointError,
-            "cannot be read|get it again|config.json is damaged",
+            "cannot be read|get it again|config.json is not valid JSON",
         )
     shutil.rmtree(tmp / "sdxl" / name.removeprefix("without "))
     return Files(sdxl=tmp / "sdxl", guidance=files.faithdiff), CheckpointError, name.removeprefix("without ")

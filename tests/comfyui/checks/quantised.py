@@ -127,6 +127,8 @@ def check_quantised(_out: Path) -> Any:
         got, want = (nano.sample(act(m), noise, 2) for m in (guided, expected))
         results[name] = scene.difference(got, want)
     z = nano.vae.encode(image)
+    # Neither is nano as it is bundled, which takes one step with its S1 LoRA only.
+    expected.cached_patcher_init = None
     results["one step"] = scene.difference(*(one_step._sample(nano, m, z) for m in (guided, expected)))
     results["saving"] = [vars(comfy_backbone.apply_plan(m, fewer)[1]) for m in (model, plain.model)]
     reports = []
