@@ -79,11 +79,32 @@ class Server:
         Raises:
             RunFailed: with what ComfyUI said.
         """
+        return self.wait(self.queue(prompt), seconds)
+
+    def queue(self, prompt: dict[str, Any]) -> str:
+        """Queue a prompt; its id.
+
+        Raises:
+            RunFailed: where ComfyUI refuses it.
+        """
         try:
             queued = self._post("/prompt", json.dumps({"prompt": prompt}).encode(), "application/json")
         except urllib.error.HTTPError as e:
             raise RunFailed(f"ComfyUI refused the prompt: {e.read().decode()[:3000]}") from None
-        prompt_id = queued["prompt_id"]
+        return str(queued["prompt_id"])
+
+    def forget(self) -> None:
+        """Let ComfyUI unload its models and forget what nodes gave, before its next prompt."""
+        body = json.dumps({"unload_models": True, "free_memory": True}).encode()
+        request = urllib.request.Request(self.base + "/free", body, {"Content-Type": "application/json"})
+        _OPENER.open(request, timeout=60).close()
+
+    def wait(self, prompt_id: str, seconds: float = 180) -> dict[str, Any]:
+        """Wait for a queued prompt; its entry in the history.
+
+        Raises:
+            RunFailed: with what ComfyUI said.
+        """
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             entry = self.get_json(f"/history/{prompt_id}").get(prompt_id)
