@@ -39,10 +39,17 @@ def space(icc: bytes) -> str:
         return ""
 
 
-def to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
-    """CMYK or Lab to RGB, by its profile if that is in order."""
+def to_srgb(image: Image.Image, icc: bytes | None, white: Any = None) -> Image.Image:
+    """CMYK or Lab to RGB, by its profile if that is in order.
+
+    Args:
+        white: x and y of the white that Lab without a profile is relative to, where a file says so. Of others it is
+            D50, as in ICC profiles.
+    """
     srgb = ImageCms.createProfile("sRGB")
     try:
+        if image.mode == "LAB" and not icc and white is not None:
+            return _of_lab(image, _xyz(*map(float, white)))
         own: Any = ImageCms.ImageCmsProfile(io.BytesIO(icc)) if icc else None
         if image.mode == "LAB":
             own = own or ImageCms.createProfile("LAB")
@@ -54,6 +61,36 @@ def to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
         # The plain conversion is what is left.
         pass
     return image.convert("RGB")
+
+
+def _of_lab(image: Image.Image, white: npt.NDArray[np.float64]) -> Image.Image:
+    """Lab of 8 bits relative to a white (CIE 15, by Bradford's adaptation) to sRGB (IEC 61966-2-1).
+
+    Little CMS would do no good: to it all Lab is D50's.
+
+    Raises:
+        ValueError, numpy.linalg.LinAlgError: if there is no such white.
+    """
+    if not np.isfinite(white).all() or white.min() <= 0 or white.max() > 4:
+        raise ValueError("there is no such white")
+    d65 = _xyz(*_WHITE)
+    colours = np.stack([_xyz(*_SRGB[i : i + 2]) for i in (2, 4, 6)], 1)
+    cones = np.diag((_BRADFORD @ d65) / (_BRADFORD @ white))
+    adapted = np.linalg.inv(_BRADFORD) @ cones @ _BRADFORD @ np.diag(white)
+    to_rgb = np.linalg.inv(colours * np.linalg.solve(colours, d65)) @ adapted
+    levels = np.asarray(image)
+    out = np.empty(levels.shape, np.uint8)
+    # A few rows at a time: in floating point a large picture takes eight times as much.
+    for top in range(0, len(levels), 256):
+        lightness = levels[top : top + 256, :, 0] * np.float32(100 / 255)
+        a, b = (levels[top : top + 256, :, i].astype(np.int8).astype(np.float32) for i in (1, 2))
+        y = (lightness + 16) / 116
+        f = np.stack([y + a / 500, y, y - b / 200], -1)
+        xyz = np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29))
+        light = np.clip(xyz @ to_rgb.T, 0, 1)
+        curved = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+        out[top : top + 256] = np.rint(curved * 255)
+    return Image.fromarray(out)
 
 
 def of_chunks(chunks: Mapping[bytes, bytes]) -> tuple[bytes | None, str]:

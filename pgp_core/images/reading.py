@@ -25,6 +25,8 @@ from .ifd import Structure
 from .picture import Picture
 from .turning import upright
 
+_WHITE_POINT = 318
+
 
 def open_picture(path: Path) -> Picture:
     """Read a picture and turn it upright after its EXIF, or its XMP where that has none.
@@ -154,7 +156,9 @@ def _tiff(path: Path, file: BinaryIO) -> Picture:
             # Pillow turns most of them while it loads them, and says so by orientation 1.
             turned: Any = ImageOps.exif_transpose(image)
             found.turned = True
-            return _picture(found, *shallow.split(turned, found.icc), count)
+            # Lab of ImageMagick is relative to D65, and its files say so here.
+            white = image.tag_v2.get(_WHITE_POINT)
+            return _picture(found, *shallow.split(turned, found.icc, white), count)
     except (PGPError, Image.DecompressionBombError, MemoryError):
         raise
     except Exception as e:

@@ -38,10 +38,10 @@ def frames(file: Any) -> int:
     return 1
 
 
-def split(image: Image.Image, icc: bytes | None) -> tuple[Levels, Levels | None, bytes | None]:
+def split(image: Image.Image, icc: bytes | None, white: Any = None) -> tuple[Levels, Levels | None, bytes | None]:
     """Colours as ``(H, W, 1 or 3)``, alpha as ``(H, W)`` or None, and the profile that is true of the colours.
 
-    Grey stays grey. Palettes become RGB. CMYK and Lab become sRGB by their profile.
+    Grey stays grey. Palettes become RGB. CMYK and Lab become sRGB by their profile, or Lab's white.
     """
     alpha = None
     if image.has_transparency_data:
@@ -52,7 +52,7 @@ def split(image: Image.Image, icc: bytes | None) -> tuple[Levels, Levels | None,
     elif image.mode in GREY:
         image = image.convert("L")
     elif image.mode in ("CMYK", "LAB"):
-        image, icc = colour.to_srgb(image, icc), None
+        image, icc = colour.to_srgb(image, icc, white), None
     else:
         image = image.convert("RGB")
     pixels = np.asarray(image)

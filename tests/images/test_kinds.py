@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import skimage.color
+import tifffile
 import torch
 from found_pictures import deep_file, levels, same
 from PIL import Image, ImageCms
@@ -89,6 +91,36 @@ def test_lab_becomes_srgb(tmp_path: Path) -> None:
     lab.save(tmp_path / "a.tif")
     picture = open_picture(tmp_path / "a.tif")
     assert np.abs(picture.pixels.astype(int) - (200, 90, 40)).max() <= 3
+
+
+@pytest.mark.parametrize(("white", "illuminant"), [((0.3127, 0.3290), "D65"), ((0.3457, 0.3585), "D50")])
+def test_lab_is_relative_to_the_white_that_its_file_says(
+    white: tuple[float, float], illuminant: str, tmp_path: Path
+) -> None:
+    """Against scikit-image's formulas, from the very numbers that are in the file."""
+    colours = np.random.default_rng(0).integers(0, 256, (300, 8, 3)) / 255
+    lab = skimage.color.rgb2lab(colours, illuminant="D65")
+    levels = np.stack([lab[..., 0] * 2.55, lab[..., 1], lab[..., 2]], -1).round()
+    stored = np.stack(
+        [levels[..., 0].astype(np.uint8), *(levels[..., i].astype(np.int8).view(np.uint8) for i in (1, 2))], -1
+    )
+    numbers = [n for v in white for n in (round(v * 10**6), 10**6)]
+    tag = (318, 5, 2, numbers, True)
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="cielab", extratags=[tag])
+    exact = np.stack([levels[..., 0] / 2.55, levels[..., 1], levels[..., 2]], -1)
+    xyz = skimage.color.lab2xyz(exact, illuminant=illuminant)
+    if illuminant == "D50":
+        # Bradford's matrix from D50 to D65, as the ICC and Lindbloom print it.
+        bradford = np.array(
+            [[0.9555766, -0.0230393, 0.0631636], [-0.0282895, 1.0099416, 0.0210077], [0.0122982, -0.0204830, 1.3299098]]
+        )
+        xyz = xyz @ bradford.T
+    expected = np.clip(skimage.color.xyz2rgb(xyz), 0, 1) * 255
+    found = open_picture(tmp_path / "a.tif").pixels
+    # Matrices of four digits, on the steep part of sRGB's curve.
+    assert np.abs(found - expected).max() <= 1.5
+    if illuminant == "D65":
+        assert np.abs(found - colours * 255).mean() < 2, "rounded to whole a and b"
 
 
 # -- 16 bits -------------------------------------------------------------------------------------------------
