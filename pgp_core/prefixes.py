@@ -68,15 +68,7 @@ def without_wrappers(file: WeightsFile) -> WeightsFile:
         if bare in names:
             raise CheckpointError(f"{file.name} holds {bare} twice, as {names[bare]} and as {name}: get it again")
         names[bare] = name
-    if all(bare == name for bare, name in names.items()):
-        return file
-    return replace(
-        file,
-        shapes={bare: file.shapes[name] for bare, name in names.items()},
-        floating=frozenset(bare for bare, name in names.items() if name in file.floating),
-        read=lambda bare: file.read(names[bare]),
-        dtypes={bare: file.dtypes[name] for bare, name in names.items() if name in file.dtypes},
-    )
+    return _renamed(file, names)
 
 
 def find_home(names: Iterable[str], heads: tuple[str, ...]) -> Home | None:
@@ -110,12 +102,21 @@ def _is_average(prefix: str) -> bool:
 def beneath(file: WeightsFile, home: Home) -> WeightsFile:
     """A part of a file, by the names without its prefix."""
     names = {name.removeprefix(home.prefix): name for name in file.shapes if home.holds(name)}
-    if all(bare == name for bare, name in names.items()) and len(names) == len(file.shapes):
+    return _renamed(file, names)
+
+
+def _renamed(file: WeightsFile, names: dict[str, str]) -> WeightsFile:
+    """Some of a file's weights by other names; the file itself where that changes nothing.
+
+    Args:
+        names: new ones, and the file's.
+    """
+    if len(names) == len(file.shapes) and all(new == name for new, name in names.items()):
         return file
     return replace(
         file,
-        shapes={bare: file.shapes[name] for bare, name in names.items()},
-        floating=frozenset(bare for bare, name in names.items() if name in file.floating),
-        read=lambda bare: file.read(names[bare]),
-        dtypes={bare: file.dtypes[name] for bare, name in names.items() if name in file.dtypes},
+        shapes={new: file.shapes[name] for new, name in names.items()},
+        floating=frozenset(new for new, name in names.items() if name in file.floating),
+        read=lambda new: file.read(names[new]),
+        dtypes={new: file.dtypes[name] for new, name in names.items() if name in file.dtypes},
     )
