@@ -13,7 +13,9 @@ import pytest
 from .in_process import Checks, Driver
 
 SECONDS = 500
-MODULES = ("tiling.remembering", "tiling.left_behind", "tiling.memory", "tiling.options", "quantised")
+MODULES = (
+    "tiling.remembering", "tiling.left_behind", "tiling.beside", "tiling.memory", "tiling.options", "quantised",
+)  # fmt: skip
 COMPILE = "PGP_COMFY_COMPILE" in os.environ
 #: Of latents up to 4: the same operations in float32, summed in another order; a few hundred units in the last place.
 ROUNDING = 300 * 4 * 2**-24
@@ -40,7 +42,7 @@ def test_a_tile_gets_what_it_gets_alone_with_a_patch_of_its_own(
     """Against core sampling each tile in a MODEL of its own, blended by hand at every step."""
     result = dict(checks["tiling_remembering"])
     assert result.pop("tiles") == [[0, 16], [8, 17]]
-    assert len(result) == 17
+    assert len(result) == 18
     for name, (difference, _) in result.items():
         assert difference <= ROUNDING, name
     measured("tiles and tiles alone", max(d for d, _ in result.values()))
@@ -70,6 +72,44 @@ def test_a_patch_is_left_as_it_was_found(checks: Checks) -> None:
     assert result["nothing of a tile"]
     assert result["the same again"]
     assert result["in parts"] <= ROUNDING
+
+
+# -- what is told beside the latent --------------------------------------------------------------------------
+
+
+def test_a_tile_is_masked_as_its_part_of_the_picture(checks: Checks) -> None:
+    """Set Latent Noise Mask, and Differential Diffusion whose masks are worked out by hand for every step."""
+    result = checks["tiling_noise_masks"]
+    assert len(result) == 7
+    for name, (difference, matters) in result.items():
+        assert difference <= ROUNDING, name
+        assert matters >= MATTERS, name
+
+
+@pytest.mark.parametrize("name", ["HypernetworkLoader", "ModelComputeDtype", "unCLIPConditioning"])
+@pytest.mark.parametrize("order", ["", ", behind"])
+def test_a_tile_gets_what_it_gets_alone_beside(name: str, order: str, checks: Checks) -> None:
+    difference, matters = checks["tiling_beside"][name + order]
+    if name == "ModelComputeDtype":
+        # The same operations in bfloat16, then one blend in float32 of latents below 0.2.
+        assert difference <= 8 * 0.2 * 2**-24
+        assert matters >= 100 * difference and matters >= 1e-5
+    else:
+        assert difference <= ROUNDING
+        assert matters >= LITTLE
+
+
+@pytest.mark.parametrize("case", ["replaced", "couple", "guided"])
+def test_a_patch_with_a_mask_over_the_picture_is_refused_by_name(case: str, checks: Checks) -> None:
+    name, message = checks["tiling_masks_of_patches"][case]
+    assert name == "PGPError"
+    assert ("_Attention" if case == "replaced" else "couple") in message
+    assert "mask of 64 x 96" in message and "without tiles" in message and "\n" not in message
+
+
+def test_a_mask_is_in_nobodys_way_in_one_tile_or_where_it_is_even(checks: Checks) -> None:
+    result = checks["tiling_masks_of_patches"]
+    assert result["replaced, one tile"] == result["couple, one tile"] == result["even"] == 0
 
 
 # -- refusals ------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from . import micro_conditioning
 from .canvas_phase import CanvasPhase, Reached
 from .cropping import cropped
 from .full_precision import in_float32
+from .masks import check_masks
 from .patches import patches_on
 from .states import TileStates, Try
 
@@ -149,6 +150,7 @@ class _Run:
         #: Sizes of latents whose tiles were logged.
         self.told: set[tuple[int, ...]] = set()
         self.overflow_told = self.wrap_seen = False
+        self.without_masks: dict[int, Any] = {}
 
 
 class _Call:
@@ -187,6 +189,8 @@ class _Call:
         if not self._remembers:
             return self._blended(tiles, overlap)
         self._patches = patches_on(self.base, self._options, self._tiled.previous)
+        if len(tiles) > 1:
+            check_masks(self._patches, self._run.without_masks)
         with states.call(self._patches):
             return self._blended(tiles, overlap)
 

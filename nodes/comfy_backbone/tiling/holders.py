@@ -29,6 +29,8 @@ class Holder:
 
     #: Whether slots are places in a list, which mean nothing one by one.
     ordered = False
+    #: Of a closure's variable; other slots bear their names themselves.
+    name = ""
 
     def __init__(self, owner: Any):
         #: Kept, so that its id stays its own.
@@ -83,6 +85,10 @@ class _Items(Holder):
 
 class _Cell(Holder):
     """A closure's variable."""
+
+    def __init__(self, owner: types.CellType, name: str):
+        super().__init__(owner)
+        self.name = name
 
     def read(self) -> dict[Any, Any]:
         try:
@@ -164,7 +170,7 @@ def _is_skipped(module: Any) -> bool:
 
 
 def _of_function(function: types.FunctionType) -> Iterator[Any]:
-    yield from (_Cell(c) for c in function.__closure__ or ())
+    yield from map(_Cell, function.__closure__ or (), function.__code__.co_freevars)
     if vars(function):
         yield _Names(vars(function))
     yield from function.__defaults__ or ()

@@ -69,17 +69,33 @@ class _Sampler:
             self.answers.put(e)
 
 
-def sampled(nano: Any, model_of: Callable[[Tile], Any], noise: torch.Tensor, steps: int) -> torch.Tensor:
-    """The latent that tiles make when each has a MODEL of its own, blended by hand at every step."""
+def sampled(
+    nano: Any,
+    model_of: Callable[[Tile], Any],
+    noise: torch.Tensor,
+    steps: int,
+    latent: torch.Tensor | None = None,
+    mask: Callable[[int], torch.Tensor] | None = None,
+) -> torch.Tensor:
+    """The latent that tiles make when each has a MODEL of its own, blended by hand at every step.
+
+    Args:
+        latent: what is there before, with ``mask``.
+        mask: of a step's number, where it may change, ``(1, 1, H, W)`` in [0, 1].
+    """
     sampling = nano.model.get_model_object("model_sampling")
     sigmas = comfy.samplers.calculate_sigmas(sampling, "ddim_uniform", steps)
     full = math.isclose(float(sampling.sigma_max), float(sigmas[0]), rel_tol=1e-5)
-    x = sampling.noise_scaling(sigmas[0], noise, torch.zeros_like(noise), full)
+    before = torch.zeros_like(noise) if latent is None else nano.model.model.process_latent_in(latent)
+    x = sampling.noise_scaling(sigmas[0], noise, before, full)
     samplers = [_Sampler(nano, model_of(t), t.crop(noise).clone(), sigmas) for t in tiles()]
     try:
-        for sigma, following in itertools.pairwise(sigmas):
-            parts = [s.denoised(t.crop(x), sigma) for s, t in zip(samplers, tiles(), strict=True)]
-            denoised = together(parts)
+        for step, (sigma, following) in enumerate(itertools.pairwise(sigmas)):
+            free = mask(step) if mask else torch.ones(1, 1, HEIGHT, WIDTH)
+            # Elsewhere the model sees what was there, as noisy as the rest.
+            seen = x * free + sampling.noise_scaling(sigma, noise, before) * (1 - free)
+            parts = [s.denoised(t.crop(seen), sigma) for s, t in zip(samplers, tiles(), strict=True)]
+            denoised = together(parts) * free + before * (1 - free)
             # Euler's step, as core sums it: at the first sigmas it cancels large numbers.
             x = x + (x - denoised) / sigma * (following - sigma)
     finally:

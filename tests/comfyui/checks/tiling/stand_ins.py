@@ -6,6 +6,7 @@ import types
 from typing import Any
 
 import torch
+from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrappersMP
 
 #: What the patch with a global variable remembers.
@@ -160,5 +161,67 @@ def tokens(model: Any) -> Any:
     return patched
 
 
+class _Attention:
+    """As IP-Adapter's later ones: in the place of a block's attention, with a picture's tokens for each conditioning."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        self.kwargs = [kwargs]
+
+    def __call__(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, options: dict[str, Any]) -> torch.Tensor:
+        heads = options["n_heads"]
+        out: torch.Tensor = optimized_attention(q, k, v, heads)
+        for kwargs in self.kwargs:
+            halves = len(options["cond_or_uncond"])
+            each = torch.cat([(kwargs["cond"], kwargs["uncond"])[i] for i in options["cond_or_uncond"]])
+            each = each[..., : q.shape[-1]].to(q).repeat_interleave(len(q) // halves, 0)
+            more = kwargs["weight"] * optimized_attention(q, each, each, heads)
+            if kwargs["mask"] is not None:
+                more = more * _over_positions(kwargs["mask"], q, options)
+            out = out + more
+        return out
+
+
+def _over_positions(mask: torch.Tensor, q: torch.Tensor, options: dict[str, Any]) -> torch.Tensor:
+    """A mask scaled to what attention sees, ``(B, H * W, 1)``, as such packs do."""
+    *_, height, width = options["original_shape"]
+    times = 1
+    while -(-height // times) * -(-width // times) > q.shape[1]:
+        times *= 2
+    size = (-(-height // times), -(-width // times))
+    return torch.nn.functional.interpolate(mask[:, None], size=size, mode="bilinear").flatten(2).movedim(1, -1)
+
+
+def attention(model: Any, mask: torch.Tensor | None = None) -> Any:
+    """On every block.
+
+    Args:
+        mask: ``(1, H, W)`` over the whole picture.
+    """
+    patched, generator = model.clone(), torch.Generator().manual_seed(3)
+    cond, uncond = (torch.randn(1, 4, 512, generator=generator) for _ in range(2))
+    for place in _cross_attentions(model):
+        patch = _Attention(cond=cond, uncond=uncond, weight=0.5, mask=mask)
+        patched.set_model_attn2_replace(patch, *place)
+    return patched
+
+
+def _cross_attentions(model: Any) -> list[tuple[str, int, int]]:
+    names = (n.split(".") for n, _ in model.model.diffusion_model.named_modules() if n.endswith(".attn2"))
+    return [(n[0].removesuffix("s").removesuffix("_block"), int(n[1]), int(n[-2])) for n in names]
+
+
+def couple(model: Any, masks: list[torch.Tensor]) -> Any:
+    """As attention couple: keys and values of every conditioning, each where its mask is."""
+    patched = model.clone()
+
+    def patch(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, options: dict[str, Any]) -> Any:
+        return q * sum(_over_positions(m, q, options) for m in masks), k, v
+
+    patched.set_model_attn2_patch(patch)
+    return patched
+
+
 #: By what they are called in the tests.
-ALL = {f.__name__: f for f in (closure, instance, module_variable, block, attributes, features, counter, tokens)}
+ALL = {
+    f.__name__: f for f in (closure, instance, module_variable, block, attributes, features, counter, tokens, attention)
+}
