@@ -99,6 +99,13 @@ def test_a_tile_gets_what_it_gets_alone_beside(name: str, order: str, checks: Ch
         assert matters >= LITTLE
 
 
+@pytest.mark.parametrize("case", ["overflow", "regions"])
+def test_half_precision_by_a_node_is_left_where_it_overflows_and_prompts_have_masks(case: str, checks: Checks) -> None:
+    difference, matters = checks["tiling_beside"][case]
+    assert difference <= ROUNDING
+    assert matters >= LITTLE
+
+
 @pytest.mark.parametrize("case", ["replaced", "couple", "guided"])
 def test_a_patch_with_a_mask_over_the_picture_is_refused_by_name(case: str, checks: Checks) -> None:
     name, message = checks["tiling_masks_of_patches"][case]

@@ -12,7 +12,6 @@ from unittest.mock import patch as replace
 import comfy.sample
 import comfy.samplers
 import folder_paths
-import nodes
 import torch
 from comfy.ldm.modules.encoders.noise_aug_modules import CLIPEmbeddingNoiseAugmentation
 from comfy_extras.nodes_differential_diffusion import DifferentialDiffusion
@@ -21,9 +20,11 @@ from comfy_extras.nodes_model_advanced import ModelComputeDtype
 from pgp_pack.nodes.comfy_backbone import tile_model
 from pgp_pack.pgp_core.tiling import Tile
 
+import nodes
+
 from .. import scene
 from . import alone, stand_ins
-from .setting import error
+from .setting import error, wrapped
 
 STEPS = 4
 SIDE, OVERLAP = alone.SIDE * scene.FACTOR, alone.OVERLAP * scene.FACTOR
@@ -102,6 +103,29 @@ def check_tiling_noise_masks(_out: Path) -> Any:
     return results
 
 
+def _regions(nano: Any, noise: torch.Tensor) -> list[float]:
+    """Two prompts, each where its mask is, against a MODEL that another wrapper calls tile by tile."""
+    words, mask = nano.positive, torch.zeros(1, 96, 64)
+    mask[:, :50, :30] = 1
+
+    def by_hand(apply: Any, args: dict[str, Any]) -> torch.Tensor:
+        x = args["input"]
+        return alone.together([apply(t.crop(x).clone(), args["timestep"], **args["c"]) for t in alone.tiles()])
+
+    def masked(cond: Any, mask: torch.Tensor) -> Any:
+        return nodes.ConditioningSetMask().append(cond, mask, "default", 1.0)[0]
+
+    plain = nano.sample(_tiled(nano.model), noise, STEPS)
+    other = [[words[0][0] * -1, words[0][1]]]
+    nano.positive = masked(words, mask) + masked(other, 1 - mask)
+    try:
+        got = nano.sample(_tiled(nano.model), noise, STEPS)
+        expected = nano.sample(wrapped(nano.model, by_hand), noise, STEPS)
+    finally:
+        nano.positive = words
+    return [scene.difference(got, expected), scene.difference(got, plain)]
+
+
 def _hypernetwork(folder: Path) -> str:
     """A file as hypernetworks are found: for widths of keys, two small networks, one for keys, one for values."""
     generator = torch.Generator().manual_seed(4)
@@ -140,6 +164,14 @@ def check_tiling_beside(_out: Path) -> Any:
             compare("HypernetworkLoader", lambda model: HypernetworkLoader.execute(model, name, 1.0).args[0])
     # One step: a second one would begin from another rounding.
     compare("ModelComputeDtype", lambda model: ModelComputeDtype().patch(model, "bf16")[0], steps=1)
+
+    def overflows(apply: Any, args: dict[str, Any]) -> torch.Tensor:
+        out: torch.Tensor = apply(args["input"], args["timestep"], **args["c"])
+        return out if apply.__self__.get_dtype_inference() == torch.float32 else out * torch.inf
+
+    half = ModelComputeDtype().patch(wrapped(model, overflows), "fp16")[0]
+    results["overflow"] = [scene.difference(nano.sample(_tiled(half), noise, STEPS), plain), 1.0]
+    results["regions"] = _regions(nano, noise)
 
     ((_, entry),) = nano.positive
     width = entry["pooled_output"].shape[-1] // 2

@@ -162,7 +162,7 @@ def tokens(model: Any) -> Any:
 
 
 class _Attention:
-    """As IP-Adapter's later ones: in the place of a block's attention, with a picture's tokens for each conditioning."""
+    """As IP-Adapter's later ones: for a block's attention, with a picture's tokens for each conditioning."""
 
     def __init__(self, **kwargs: Any) -> None:
         self.kwargs = [kwargs]
