@@ -26,7 +26,7 @@ from .. import scene
 from . import alone, stand_ins
 from .setting import error, wrapped
 
-STEPS = 4
+STEPS = 2
 SIDE, OVERLAP = alone.SIDE * scene.FACTOR, alone.OVERLAP * scene.FACTOR
 
 
