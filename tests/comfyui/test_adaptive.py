@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import rounding
 
 from pgp_core import nano
 
@@ -35,7 +36,7 @@ def test_easy_tiles_are_called_for_the_last_steps_only(checks: Checks) -> None:
 
 
 def test_frames_that_are_sampled_one_by_one_have_their_own_groups(checks: Checks) -> None:
-    assert checks["adaptive_frames"]["difference"] * nano.SCALE <= 1e-4
+    assert checks["adaptive_frames"]["difference"] * nano.SCALE <= rounding.LATENT
 
 
 def test_the_encoded_canvas_stands_for_tiles_that_wait(checks: Checks) -> None:

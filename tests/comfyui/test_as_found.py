@@ -9,6 +9,7 @@ from typing import Any
 import faithdiff_file
 import found_files
 import pytest
+import rounding
 import torch
 from found_files import ldm, prefixed, unet
 from safetensors.torch import save_file
@@ -99,7 +100,7 @@ def test_a_saved_model_is_sampled_as_before_or_not_saved(checks: Checks) -> None
             assert kind == "CheckpointError" and "another way than SDXL" in text and "before the node" in text, name
             continue
         prediction, zero_snr, core = _KEPT[name]
-        assert result["difference"] <= 1e-4, name
+        assert result["difference"] <= rounding.LATENT, name
         assert (result["prediction"], result.get("zero_snr", False), result["core"]) == (prediction, zero_snr, core), (
             name
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import rounding
 
 from pgp_core import nano
 
@@ -63,7 +64,7 @@ def test_areas_that_are_sampled_one_by_one(checks: Checks) -> None:
 
 
 def test_an_area_as_large_as_the_picture_is_the_picture(checks: Checks) -> None:
-    assert checks["area_of_all"]["difference"] * nano.SCALE <= 1e-5
+    assert checks["area_of_all"]["difference"] * nano.SCALE <= rounding.LATENT
 
 
 @pytest.mark.parametrize("case", ["tile", "canvas"])
@@ -122,7 +123,7 @@ def test_windows_over_height_that_skip_positions_are_refused(checks: Checks) -> 
 def test_one_picture_guides_every_window(checks: Checks) -> None:
     result = checks["windows_of_one_picture"]
     assert result["finite"]
-    assert result["difference"] * nano.SCALE <= 1e-5
+    assert result["difference"] * nano.SCALE <= rounding.LATENT
 
 
 # -- which picture for which latent --------------------------------------------------------------------------
@@ -146,8 +147,8 @@ def test_pictures_that_are_not_the_latents_are_refused(case: str, pictures: int,
 def test_pictures_that_were_taken_as_the_latents_were(checks: Checks) -> None:
     result = checks["counts"]
     assert result["strength 0"] == []
-    assert result["third alone"] * nano.SCALE <= 1e-4
-    assert result["one for all"] * nano.SCALE <= 1e-4
+    assert result["third alone"] * nano.SCALE <= rounding.LATENT
+    assert result["one for all"] * nano.SCALE <= rounding.LATENT
     assert result["pictures matter"] > 0.01
 
 
@@ -226,7 +227,7 @@ def test_every_chunk_of_a_guider_meets_its_picture(case: str, checks: Checks) ->
 
 
 def test_a_model_guided_twice_over_is_cfg(checks: Checks) -> None:
-    assert checks["guiders"]["dual model is CFG"] * nano.SCALE <= 1e-4
+    assert checks["guiders"]["dual model is CFG"] * nano.SCALE <= rounding.LATENT
     assert checks["guiders"]["afterwards"]
 
 
@@ -241,9 +242,9 @@ def test_guided_models_that_core_would_not_patch_are_refused(checks: Checks) -> 
 @pytest.mark.parametrize("case", ["guided", "guided in parts", "plain"])
 def test_a_lora_by_hooks_is_the_lora(case: str, checks: Checks) -> None:
     result = checks["hooks"]
-    assert result[case] * nano.SCALE <= 1e-4
+    assert result[case] * nano.SCALE <= rounding.LATENT
     assert result[f"{case}, LoRA matters"] > 0.01
-    assert result[f"{case}, afterwards"] * nano.SCALE <= 1e-5
+    assert result[f"{case}, afterwards"] * nano.SCALE <= rounding.LATENT
 
 
 def test_an_adapter_beside_guidance(checks: Checks) -> None:
@@ -262,7 +263,7 @@ def test_inpainting_beside_guidance(checks: Checks) -> None:
     assert result["one tile"]
     assert result["changed inside"] > 0.1
     for case in ("kept outside", "in tiles, kept outside", "differential"):
-        assert result[case] <= 1e-5, case
+        assert result[case] <= rounding.LATENT, case
 
 
 def test_deep_shrink_beside_guidance(checks: Checks) -> None:

@@ -20,9 +20,6 @@ from . import diffusers_side
 from .in_process import Checks
 from .isolated import HIDDEN
 
-#: Of one call or one step, where a latent of unit variance reaches 4.
-ROUNDING = rounding.bound(rounding.NETWORK, 4.0)
-
 
 @pytest.fixture
 def agree(
@@ -68,7 +65,7 @@ def test_cond_and_uncond_apart_give_the_same_as_together(checks: Checks) -> None
     assert [sorted(c) for c in result["together"]] == [[0, 1]] * 4
     assert sorted(result["apart"]) == [[0]] * 4 + [[1]] * 4
     # Convolutions and products of another batch size round differently.
-    assert result["difference"] * nano.SCALE <= ROUNDING, result["difference"]
+    assert result["difference"] * nano.SCALE <= rounding.LATENT, result["difference"]
 
 
 def test_guidance_is_loaded_by_core_and_its_features_are_made_once_a_run(checks: Checks) -> None:
@@ -91,7 +88,7 @@ def test_guidance_acts_within_its_range_only(checks: Checks) -> None:
     assert result["timesteps"] == [751, 501, 251, 1]
     assert result["fused at"] == [501] * result["sites"] + [251] * result["sites"]
     assert result["from guided throughout"] > 1e-3
-    assert result["from the composition"] * nano.SCALE <= ROUNDING, result["from the composition"]
+    assert result["from the composition"] * nano.SCALE <= rounding.LATENT, result["from the composition"]
 
 
 def test_the_range_means_the_same_on_both_backbones(checks: Checks, agree: Any) -> None:
@@ -196,13 +193,13 @@ def test_the_estimate_of_full_size_is_core_s(checks: Checks) -> None:
 
 def test_one_step_is_the_lq_latent_minus_the_unet_s_output(checks: Checks) -> None:
     difference = checks["one_step"]["from the direct call"]
-    assert difference * nano.SCALE <= ROUNDING, difference
+    assert difference * nano.SCALE <= rounding.LATENT, difference
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 def test_one_step_of_every_prediction(prediction: str, checks: Checks) -> None:
     difference = checks["one_step_of_every_prediction"][prediction]
-    assert difference * nano.SCALE <= ROUNDING, difference
+    assert difference * nano.SCALE <= rounding.LATENT, difference
 
 
 def test_core_s_loader_finds_every_layer_of_the_s1_lora(checks: Checks) -> None:
@@ -221,7 +218,7 @@ def test_a_lora_made_by_training_is_the_same_by_core_s_loader_and_by_peft(
     assert result["changes"] > 0.1
     difference = float((tensors["output"] - diffusers_side.by_peft(tensors["x"])).abs().max())
     measured("lora by core and by PEFT, nano", difference)
-    assert difference <= ROUNDING
+    assert difference <= rounding.LATENT
 
 
 def test_the_dial_weighs_two_predictions(checks: Checks) -> None:
@@ -238,7 +235,7 @@ def test_the_dial_weighs_two_predictions(checks: Checks) -> None:
         "BasicGuider",
         "merged without pixel_model",
     ):
-        assert result[strengths] * nano.SCALE <= ROUNDING, strengths
+        assert result[strengths] * nano.SCALE <= rounding.LATENT, strengths
     for after in ("both after that", "pixel after that", "features dropped"):
         assert result[after], after
 
@@ -311,8 +308,8 @@ def test_the_vae_crops_what_its_factor_does_not_divide_as_core_s_do(checks: Chec
 
 def test_tiles_change_nothing(checks: Checks) -> None:
     # Tiles overlap and are averaged with weights.
-    assert checks["vae"]["encode tiled"] <= ROUNDING, checks["vae"]["encode tiled"]
-    assert checks["vae"]["decode tiled"] <= ROUNDING, checks["vae"]["decode tiled"]
+    assert checks["vae"]["encode tiled"] <= rounding.LATENT, checks["vae"]["encode tiled"]
+    assert checks["vae"]["decode tiled"] <= rounding.LATENT, checks["vae"]["decode tiled"]
 
 
 def test_previews_have_the_canvas_s_size(checks: Checks) -> None:

@@ -40,9 +40,6 @@ GAPS = {
     "up_blocks.0.attentions.2": (10, ()),
 }
 
-#: Latents of unit variance reach 4.
-ROUNDING = rounding.bound(rounding.NETWORK, 4.0)
-
 
 def _write_guidance(guidance: Guidance, path: Path) -> None:
     tensors = {KEY_PREFIX + k: v.contiguous() for k, v in guidance.state_dict().items()}
@@ -169,7 +166,7 @@ def test_the_loader_says_what_it_loaded(checks: Checks) -> None:
 
 
 def test_one_lq_picture_serves_a_batch(checks: Checks) -> None:
-    assert checks["one_lq_for_a_batch_and_cfg_one"]["difference"] <= ROUNDING
+    assert checks["one_lq_for_a_batch_and_cfg_one"]["difference"] <= rounding.LATENT
 
 
 def test_pruned_with_alignment_and_peam_is_the_same_on_both_backbones(checks: Checks, folder: Path, agree: Any) -> None:
@@ -284,7 +281,7 @@ def test_every_weight_dtype_samples_finite(checks: Checks) -> None:
 def test_compiled_models_do_not_share_graphs(checks: Checks) -> None:
     result = dict(checks["compiled"])
     assert result.pop("graphs") >= 2
-    assert {k: v for k, v in result.items() if v > ROUNDING} == {}
+    assert {k: v for k, v in result.items() if v > rounding.LATENT} == {}
 
 
 def test_a_controlnet_works_beside_guidance_on_a_pruned_model(checks: Checks) -> None:
@@ -296,7 +293,7 @@ def test_a_controlnet_works_beside_guidance_on_a_pruned_model(checks: Checks) ->
 
 
 def test_a_noise_mask_keeps_what_is_outside(checks: Checks) -> None:
-    assert checks["inpainting_by_mask"]["outside"] <= ROUNDING
+    assert checks["inpainting_by_mask"]["outside"] <= rounding.LATENT
     assert checks["inpainting_by_mask"]["inside"] > 0.1
 
 

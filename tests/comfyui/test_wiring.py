@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import rounding
 
 from pgp_core import nano
 
@@ -46,7 +47,7 @@ def test_what_gives_the_right_picture_is_let_through(checks: Checks) -> None:
     found = checks["right_wires"]
     assert len(found["differences"]) > 20
     for name, difference in found["differences"].items():
-        assert difference * nano.SCALE <= 1e-4, name
+        assert difference * nano.SCALE <= rounding.LATENT, name
     assert found["zero latent"]
     assert found["told"] == [
         "PGP-DiffSR One Step: the MODEL has no LoRA; unless S1 is part of its file, load the S1 LoRA onto it"
@@ -66,7 +67,7 @@ def test_a_wrong_wire_is_a_sentence(case: str, checks: Checks) -> None:
 def test_every_wrong_wire_that_is_tried_is_looked_at_and_leaves_nothing_behind(checks: Checks) -> None:
     found = checks["wrong_wires"]
     assert found["answers"].keys() == WRONG.keys()
-    assert found["afterwards"] * nano.SCALE <= 1e-4
+    assert found["afterwards"] * nano.SCALE <= rounding.LATENT
 
 
 def test_an_overflow_in_one_step_is_run_again_in_float32_and_a_broken_model_is_said(checks: Checks) -> None:

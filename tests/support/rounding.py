@@ -54,3 +54,7 @@ def assert_same(actual: torch.Tensor, expected: torch.Tensor, units: float, *lar
     allowed = bound(units, expected, *largest, dtype=actual.dtype)
     apart = difference(actual, expected)
     assert apart <= allowed, f"{apart:.3g} apart, where rounding explains {allowed:.3g}"
+
+
+#: How far apart two latents of one run may lie, where they have unit variance and so reach 4.
+LATENT = bound(NETWORK, 4.0)
