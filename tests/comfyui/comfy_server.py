@@ -93,12 +93,6 @@ class Server:
             raise RunFailed(f"ComfyUI refused the prompt: {e.read().decode()[:3000]}") from None
         return str(queued["prompt_id"])
 
-    def forget(self) -> None:
-        """Let ComfyUI unload its models and forget what nodes gave, before its next prompt."""
-        body = json.dumps({"unload_models": True, "free_memory": True}).encode()
-        request = urllib.request.Request(self.base + "/free", body, {"Content-Type": "application/json"})
-        _OPENER.open(request, timeout=60).close()
-
     def wait(self, prompt_id: str, seconds: float = 180) -> dict[str, Any]:
         """Wait for a queued prompt; its entry in the history.
 

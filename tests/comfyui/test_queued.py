@@ -12,10 +12,10 @@ from . import pictures
 from .comfy_server import Server
 
 #: Pictures of two sizes, one sampled in tiles; two steps, and one step with its LoRA.
-GRAPHS = {
-    "tiled": {"name": "queued-a.png", "tile": 32, "steps": 2},
-    "whole": {"name": "queued-b.png", "tile": 0, "steps": 2},
-    "one step": {"name": "queued-a.png", "tile": 0, "steps": 1},
+GRAPHS: dict[str, dict[str, Any]] = {
+    "tiled": {"size": (76, 52), "tile": 32, "steps": 2},
+    "whole": {"size": (48, 64), "tile": 0, "steps": 2},
+    "one step": {"size": (76, 52), "tile": 0, "steps": 1},
 }
 
 
@@ -60,13 +60,14 @@ def _result(server: Server, entry: dict[str, Any]) -> torch.Tensor:
 
 @pytest.mark.parametrize("order", [("tiled", "whole", "one step"), ("one step", "whole", "tiled")])
 def test_queued_graphs_give_what_each_gives_alone(order: tuple[str, ...], server: Server, tmp_path: Path) -> None:
-    for seed, (name, size) in enumerate({"queued-a.png": (76, 52), "queued-b.png": (48, 64)}.items()):
-        server.upload(pictures.save(pictures.smooth(seed, *size), tmp_path / name), name)
-    alone = {}
-    for graph in order:
-        server.forget()
-        alone[graph] = _result(server, server.run(_prompt(**GRAPHS[graph])))
-    server.forget()
-    queued = [(graph, server.queue(_prompt(**GRAPHS[graph]))) for graph in order]
+    def prompt(graph: str, turn: str) -> dict[str, Any]:
+        """A picture of another name each time: ComfyUI would remember the result of the same."""
+        given = GRAPHS[graph]
+        name = f"queued {graph} {turn} {'-'.join(order)}.png"
+        server.upload(pictures.save(pictures.smooth(3, *given["size"]), tmp_path / name), name)
+        return _prompt(name, given["tile"], given["steps"])
+
+    alone = {graph: _result(server, server.run(prompt(graph, "alone"))) for graph in order}
+    queued = [(graph, server.queue(p)) for graph, p in [(graph, prompt(graph, "queued")) for graph in order]]
     for graph, prompt_id in queued:
         assert torch.equal(_result(server, server.wait(prompt_id)), alone[graph]), graph
