@@ -131,6 +131,7 @@ def with_profile(
             kind = f"it is for {space}, the picture is {'grey' if grey else 'RGB'}" if space else "damaged"
             lost.append(f"the ICC profile ({kind})")
             after = None
-    elif before and not colour.space(before):
-        lost.append("the ICC profile (damaged: the colours are converted without it)")
+    elif before and (space := colour.space(before)) in ("", "RGB", "GRAY"):
+        why = f"it is for {space}, the picture is not" if space else "damaged"
+        lost.append(f"the ICC profile ({why}: the colours are converted without it)")
     return replace(metadata, icc=after or None)

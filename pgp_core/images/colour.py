@@ -39,12 +39,21 @@ def space(icc: bytes) -> str:
         return ""
 
 
+def is_white(where: Any) -> bool:
+    """Whether x and y are those of a white that there can be."""
+    try:
+        white = _xyz(*map(float, where))
+    except (TypeError, ValueError, ArithmeticError):
+        return False
+    return bool(np.isfinite(white).all() and white.min() > 0 and white.max() <= 4)
+
+
 def to_srgb(image: Image.Image, icc: bytes | None, white: Any = None) -> Image.Image:
     """CMYK or Lab to RGB, by its profile if that is in order.
 
     Args:
-        white: x and y of the white that Lab without a profile is relative to, where a file says so. Of others it is
-            D50, as in ICC profiles.
+        white: x and y of the white that Lab without a profile is relative to, where a file says so; see
+            :func:`is_white`. Of others it is D50, as in ICC profiles.
     """
     srgb = ImageCms.createProfile("sRGB")
     try:
@@ -67,12 +76,7 @@ def _of_lab(image: Image.Image, white: npt.NDArray[np.float64]) -> Image.Image:
     """Lab of 8 bits relative to a white (CIE 15, by Bradford's adaptation) to sRGB (IEC 61966-2-1).
 
     Little CMS would do no good: to it all Lab is D50's.
-
-    Raises:
-        ValueError, numpy.linalg.LinAlgError: if there is no such white.
     """
-    if not np.isfinite(white).all() or white.min() <= 0 or white.max() > 4:
-        raise ValueError("there is no such white")
     d65 = _xyz(*_WHITE)
     colours = np.stack([_xyz(*_SRGB[i : i + 2]) for i in (2, 4, 6)], 1)
     cones = np.diag((_BRADFORD @ d65) / (_BRADFORD @ white))

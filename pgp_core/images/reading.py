@@ -157,7 +157,10 @@ def _tiff(path: Path, file: BinaryIO) -> Picture:
             turned: Any = ImageOps.exif_transpose(image)
             found.turned = True
             # Lab of ImageMagick is relative to D65, and its files say so here.
-            white = image.tag_v2.get(_WHITE_POINT)
+            white = image.tag_v2.get(_WHITE_POINT) if image.mode == "LAB" else None
+            if white is not None and not colour.is_white(white):
+                found.lost.append("the white point (there is no such white: D50's is taken)")
+                white = None
             return _picture(found, *shallow.split(turned, found.icc, white), count)
     except (PGPError, Image.DecompressionBombError, MemoryError):
         raise

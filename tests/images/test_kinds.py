@@ -123,6 +123,24 @@ def test_lab_is_relative_to_the_white_that_its_file_says(
         assert np.abs(found - colours * 255).mean() < 2, "rounded to whole a and b"
 
 
+@pytest.mark.parametrize("white", [(0, 1, 0, 0), (3, 1, 9, 1), (1, 0, 1, 0)], ids=str)
+def test_a_white_that_is_none_is_said(white: tuple[int, ...], tmp_path: Path) -> None:
+    stored = np.random.default_rng(0).integers(0, 120, (8, 8, 3)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="cielab", extratags=[(318, 5, 2, list(white), True)])
+    tifffile.imwrite(tmp_path / "plain.tif", stored, photometric="cielab")
+    picture, plain = open_picture(tmp_path / "a.tif"), open_picture(tmp_path / "plain.tif")
+    assert len(picture.notes) == 1 and "white point" in picture.notes[0] and not plain.notes
+    assert np.array_equal(picture.pixels, plain.pixels)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".tif"])
+def test_a_profile_of_other_channels_is_said(suffix: str, tmp_path: Path) -> None:
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.fromarray(levels(16, 16, 4), "CMYK").save(tmp_path / f"a{suffix}", icc_profile=icc)
+    (note,) = open_picture(tmp_path / f"a{suffix}").notes
+    assert "ICC profile" in note and "RGB" in note
+
+
 # -- 16 bits -------------------------------------------------------------------------------------------------
 
 
