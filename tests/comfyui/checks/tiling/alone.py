@@ -117,3 +117,24 @@ def together(parts: list[torch.Tensor]) -> torch.Tensor:
     whole[..., :SIDE, :] += above * (1 - share[:SIDE])
     whole[..., y:, :] += below * share[y:]
     return whole
+
+
+def guided(nano: Any, image: torch.Tensor, noise: torch.Tensor) -> tuple[Any, Callable[[Tile], Any]]:
+    """The MODEL with guidance, and what makes one for a tile alone, whose features are cut by hand."""
+    kept: list[Any] = []
+    whole = nano.guided(image)
+    nano.sample(whole, noise, steps=1, callback=lambda *_: kept.append(scene.patch_of(whole).features))
+    (features,) = kept
+
+    def of_tile(tile: Tile) -> Any:
+        own = scene.Nano().guided(image)
+        patch = scene.patch_of(own)
+
+        def cut(site: int, *_: Any, **__: Any) -> torch.Tensor:
+            part: torch.Tensor = tile.coarser(1 << patch.halvings(site)).crop(features[site])
+            return part
+
+        patch._features.whole = cut
+        return own
+
+    return whole, of_tile

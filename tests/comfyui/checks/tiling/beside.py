@@ -18,7 +18,6 @@ from comfy_extras.nodes_differential_diffusion import DifferentialDiffusion
 from comfy_extras.nodes_hypernetwork import HypernetworkLoader
 from comfy_extras.nodes_model_advanced import ModelComputeDtype
 from pgp_pack.nodes.comfy_backbone import tile_model
-from pgp_pack.pgp_core.tiling import Tile
 
 import nodes
 
@@ -34,32 +33,11 @@ def _tiled(model: Any, **options: Any) -> Any:
     return tile_model(model, SIDE, OVERLAP, **options)
 
 
-def _guided(nano: Any, image: torch.Tensor, noise: torch.Tensor) -> tuple[Any, Callable[[Tile], Any]]:
-    """The MODEL with guidance, and what makes one for a tile alone, whose features are cut by hand."""
-    kept: list[Any] = []
-    whole = nano.guided(image)
-    nano.sample(whole, noise, steps=1, callback=lambda *_: kept.append(scene.patch_of(whole).features))
-    (features,) = kept
-
-    def of_tile(tile: Tile) -> Any:
-        own = scene.Nano().guided(image)
-        patch = scene.patch_of(own)
-
-        def cut(site: int, *_: Any, **__: Any) -> torch.Tensor:
-            part: torch.Tensor = tile.coarser(1 << patch.halvings(site)).crop(features[site])
-            return part
-
-        patch._features.whole = cut
-        return own
-
-    return whole, of_tile
-
-
 def check_tiling_noise_masks(_out: Path) -> Any:
     """Set Latent Noise Mask, and Differential Diffusion, with a mask that rises over the picture."""
     nano, noise = scene.Nano(), scene.noise(1, alone.HEIGHT, alone.WIDTH)
     image = scene.pictures(1, 1, alone.HEIGHT, alone.WIDTH)
-    model, of_tile = _guided(nano, image, noise)
+    model, of_tile = alone.guided(nano, image, noise)
     latent = torch.randn(noise.shape, generator=torch.Generator().manual_seed(8)) * 0.1
     rows, columns = torch.linspace(0, 1, alone.HEIGHT), torch.linspace(0, 0.1, alone.WIDTH)
     mask = (rows[:, None] + columns).clamp(0, 1)[None, None]
@@ -147,7 +125,7 @@ def _hypernetwork(folder: Path) -> str:
 def check_tiling_beside(_out: Path) -> Any:
     """Each a change to core's MODEL or to its conditionings, against tiles alone with the same, with guidance."""
     nano, noise = scene.Nano(), scene.noise(1, alone.HEIGHT, alone.WIDTH)
-    model, of_tile = _guided(nano, scene.pictures(1, 1, alone.HEIGHT, alone.WIDTH), noise)
+    model, of_tile = alone.guided(nano, scene.pictures(1, 1, alone.HEIGHT, alone.WIDTH), noise)
     plain = nano.sample(_tiled(model), noise, STEPS)
     results: dict[str, Any] = {}
 

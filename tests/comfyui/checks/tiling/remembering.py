@@ -102,23 +102,12 @@ def check_tiling_remembering_guided(_out: Path) -> Any:
     image = scene.pictures(1, 1, alone.HEIGHT, alone.WIDTH)
     info = nano.model.model.model_config.info.plan
     plan = dataclasses.replace(info, stacks={s: StackPlan(e.depth, e.keep[1:]) for s, e in info.stacks.items()})
-    kept: list[Any] = []
-    model = nano.guided(image)
-    nano.sample(model, noise, steps=1, callback=lambda *_: kept.append(scene.patch_of(model).features))
-    (features,) = kept
+    whole, of_tile = alone.guided(nano, image, noise)
 
     def guided(tile: Tile) -> Any:
-        own = scene.Nano().guided(image)
-        patch = scene.patch_of(own)
+        return comfy_backbone.apply_plan(of_tile(tile), plan)[0]
 
-        def cut(site: int, *_: Any, **__: Any) -> torch.Tensor:
-            part: torch.Tensor = tile.coarser(1 << patch.halvings(site)).crop(features[site])
-            return part
-
-        patch._features.whole = cut
-        return comfy_backbone.apply_plan(own, plan)[0]
-
-    pruned = comfy_backbone.apply_plan(nano.guided(image), plan)[0]
+    pruned = comfy_backbone.apply_plan(whole, plan)[0]
     plain = nano.sample(tile_model(pruned, SIDE, OVERLAP), noise, STEPS)
     results = {}
     for name in ("none", "EasyCache", "closure"):
