@@ -6,9 +6,9 @@ import logging
 
 from comfy_api.latest import io
 
-from ..pgp_core import canvas
-from ..pgp_core.checked_pictures import checked_pictures
-from ..pgp_core.wrap import WRAPS, Wrap
+from ..pgp_core.images import canvas
+from ..pgp_core.images.checked import checked_pictures
+from ..pgp_core.images.wrap import WRAPS, Wrap
 
 log = logging.getLogger(__name__)
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 class PGPDiffSRCanvas(io.ComfyNode):
     """Enlarges a picture to the exact size of the result, with the frame around it that the model needs."""
 
-    #: Widget value to field of :class:`pgp_core.canvas.Size`.
+    #: Widget value to field of :class:`pgp_core.images.canvas.Size`.
     BY = {"scale": "scale", "width": "width", "height": "height", "longest side": "longest"}  # noqa: RUF012
 
     @classmethod

@@ -7,12 +7,12 @@ import logging
 import torch
 from comfy_api.latest import io
 
-from ..pgp_core.canvas import MAX_SIDE, enlarge, same_proportions, uncanvas
-from ..pgp_core.checked_pictures import checked_pictures
-from ..pgp_core.color_fix import METHODS, color_fix
 from ..pgp_core.errors import PGPError
+from ..pgp_core.images.canvas import MAX_SIDE, enlarge, same_proportions, uncanvas
+from ..pgp_core.images.checked import checked_pictures
+from ..pgp_core.images.color_fix import METHODS, color_fix
+from ..pgp_core.images.wrap import MARGIN, WRAPS, Wrap
 from ..pgp_core.number import number
-from ..pgp_core.wrap import MARGIN, WRAPS, Wrap
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from comfy_api.latest import io, ui
 
-from ..pgp_core.checked_pictures import checked_pictures
+from ..pgp_core.images.checked import checked_pictures
 from ..pgp_core.tiling import Split, difficulty, heat
 from . import comfy_backbone
 

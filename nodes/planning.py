@@ -6,7 +6,6 @@ from comfy_api.latest import io, ui
 
 from ..pgp_core.errors import PlanError
 from ..pgp_core.number import number
-from ..pgp_core.plan import PrunePlan
 from ..pgp_core.planner.coarse import COARSE_KEEPS, coarse
 from ..pgp_core.planner.describe import describe
 from ..pgp_core.planner.dial import dial
@@ -14,6 +13,7 @@ from ..pgp_core.planner.edit import edited, parse_keep
 from ..pgp_core.planner.fine import TAU_COS, TAU_KL, by_budget, by_count, by_thresholds
 from ..pgp_core.planner.importance import STAGES, topology_of
 from ..pgp_core.redundancy.report import Report
+from ..pgp_core.unet.plan import PrunePlan
 from . import comfy_backbone
 from .plans import Plan
 from .redundancy import ReportType

@@ -5,10 +5,10 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from ..pgp_core.errors import PlanError
-from ..pgp_core.plan import PrunePlan, presets
+from ..pgp_core.unet.plan import PrunePlan, presets
 from . import comfy_backbone
 
-#: The type of a prune plan on the wire: :class:`pgp_core.plan.PrunePlan`.
+#: The type of a prune plan on the wire: :class:`pgp_core.unet.plan.PrunePlan`.
 Plan = io.Custom("PGP_PLAN")
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from comfy_api.latest import io, ui
 
-from ..pgp_core.checked_pictures import checked_pictures
+from ..pgp_core.images.checked import checked_pictures
 from ..pgp_core.number import number
-from ..pgp_core.plan import PrunePlan
 from ..pgp_core.redundancy.report import MEASURES, Report
+from ..pgp_core.unet.plan import PrunePlan
 from .plans import Plan
 from .redundancy import ReportType
 

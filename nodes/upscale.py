@@ -7,12 +7,12 @@ from typing import Any
 from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
 
-from ..pgp_core import canvas
-from ..pgp_core.color_fix import METHODS
 from ..pgp_core.errors import PGPError
+from ..pgp_core.images import canvas
+from ..pgp_core.images.color_fix import METHODS
+from ..pgp_core.images.wrap import WRAPS
 from ..pgp_core.number import MAX_SEED, number
 from ..pgp_core.schedule import TRAIN_STEPS
-from ..pgp_core.wrap import WRAPS
 from . import comfy_backbone
 from .expansion import Sources
 from .upscale_graph import Parts, Settings, own_cfg, restored

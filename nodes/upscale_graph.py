@@ -8,7 +8,7 @@ from typing import Any
 
 from comfy_execution.graph_utils import GraphBuilder
 
-from ..pgp_core import nano
+from ..pgp_core.restorers.nano import model as nano
 
 #: FaithDiff's start with guidance: what its noise schedule leaves of the picture at timestep 999.
 LR_START = 0.068265

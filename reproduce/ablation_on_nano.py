@@ -24,17 +24,17 @@ from typing import Any
 
 import torch
 
-from pgp_core.atomic import replacing
-from pgp_core.checkpoints import read_safetensors
 from pgp_core.evaluation.cases import cases, picture_of
 from pgp_core.evaluation.cuts import judge, measure, randomly, read_stage, stage_pipeline
 from pgp_core.evaluation.sheet import sheet
 from pgp_core.evaluation.summary import HEADS, figure, markdown_table, spread
-from pgp_core.plan import load_plan
+from pgp_core.files.atomic import replacing
+from pgp_core.files.checkpoints import read_safetensors
 from pgp_core.planner import by_count, save_plan
-from pgp_core.sampling import SampleOptions
+from pgp_core.sampling.euler import SampleOptions
 from pgp_core.training.config import load_config
 from pgp_core.training.training_run import train
+from pgp_core.unet.plan import load_plan
 
 #: Of fine-tuning, of distillation and of what is taught alone.
 STEPS, S1_STEPS, TAUGHT_STEPS = 300, 200, 200

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pgp_core.atomic import replacing
 from pgp_core.evaluation.cuts import cuts_markdown, dial_table, fine_table, read_stage
-from pgp_core.plan import load_plan
+from pgp_core.files.atomic import replacing
+from pgp_core.unet.plan import load_plan
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("folder", type=Path, help="run folder of pgp-diffsr train nano")

@@ -19,16 +19,18 @@ from typing import Any
 
 import torch
 
-from pgp_core import nano, pixel_codec, schedule
-from pgp_core.atomic import replacing
-from pgp_core.canvas import BORDER, MULTIPLE, crop, frame
-from pgp_core.denoiser import Denoiser
+from pgp_core import schedule
+from pgp_core.codecs import pixel as pixel_codec
 from pgp_core.evaluation.cases import Case, cases, floats, picture_of
 from pgp_core.evaluation.metrics import score
 from pgp_core.evaluation.photographs import whole_photographs
 from pgp_core.evaluation.summary import markdown_table
-from pgp_core.nano_pipeline import NanoPipeline
-from pgp_core.sampling import SampleOptions, draw_noise
+from pgp_core.files.atomic import replacing
+from pgp_core.images.canvas import BORDER, MULTIPLE, crop, frame
+from pgp_core.restorers.nano import model as nano
+from pgp_core.restorers.nano.pipeline import NanoPipeline
+from pgp_core.sampling.denoiser import Denoiser
+from pgp_core.sampling.euler import SampleOptions, draw_noise
 from pgp_core.tiling import Groups, Split, Tile, blended, difficulty, grid, start_sigma
 
 STEPS = 20
@@ -44,7 +46,7 @@ WAYS: dict[str, tuple[int, tuple[float, float] | None]] = {
 
 
 def leading(steps: int) -> list[int]:
-    """Timesteps as :func:`pgp_core.sampling.euler` takes them."""
+    """Timesteps as :func:`pgp_core.sampling.euler.euler` takes them."""
     return [i * (schedule.TRAIN_STEPS // steps) + 1 for i in reversed(range(steps))]
 
 

@@ -24,11 +24,11 @@ from typing import Any
 import torch
 from large_pictures import memory, plain, seams, shift
 
-from pgp_core import nano
-from pgp_core.atomic import replacing
 from pgp_core.evaluation.cases import cases
 from pgp_core.evaluation.photographs import whole_photographs
-from pgp_core.nano_pipeline import NanoPipeline
+from pgp_core.files.atomic import replacing
+from pgp_core.restorers.nano import model as nano
+from pgp_core.restorers.nano.pipeline import NanoPipeline
 
 SECTIONS = {"seams": seams, "shift": shift, "memory": memory, "plain": plain}
 

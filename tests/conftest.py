@@ -88,7 +88,7 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 @pytest.fixture(scope="session")
 def shape() -> Any:
     """SDXL's topology with nano's depths, as narrow as GroupNorm's 32 groups allow."""
-    from pgp_core.unet_shape import NANO_SHAPE
+    from pgp_core.unet.shape import NANO_SHAPE
 
     return replace(NANO_SHAPE, latent_channels=4, channels=(32, 32, 32), context_dim=16, pooled_dim=16)
 
@@ -96,7 +96,7 @@ def shape() -> Any:
 @pytest.fixture
 def make_unet(shape: Any) -> Callable[..., torch.nn.Module]:
     """``make_unet(plan=None, seed=0)``: a narrow diffusers UNet, its weights drawn from the seed."""
-    from pgp_core.unet_diffusers import build_unet
+    from pgp_core.unet.on_diffusers import build_unet
 
     def make(plan: Any = None, seed: int = 0) -> torch.nn.Module:
         with torch.random.fork_rng(devices=[]):

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 
 from pgp_core.cli import main
-from pgp_core.nano_pipeline import NanoPipeline
-from pgp_core.plan import load_plan
 from pgp_core.redundancy.analyze import analyze
 from pgp_core.redundancy.report import load_report
-from pgp_core.sampling import SampleOptions
+from pgp_core.restorers.nano.pipeline import NanoPipeline
+from pgp_core.sampling.euler import SampleOptions
+from pgp_core.unet.plan import load_plan
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,11 @@ import math
 import pytest
 import torch
 
-from pgp_core.count import count
-from pgp_core.plan import load_plan
 from pgp_core.tiling import STEP, Fitting, automatic, first_tile, memory
-from pgp_core.unet_diffusers import build_unet
-from pgp_core.unet_shape import NANO_SHAPE, SDXL_SHAPE
+from pgp_core.unet.count import count
+from pgp_core.unet.on_diffusers import build_unet
+from pgp_core.unet.plan import load_plan
+from pgp_core.unet.shape import NANO_SHAPE, SDXL_SHAPE
 
 #: Latent positions that tiles share: 128 pixels of SDXL, of nano.
 OVERLAP = {"pgp-sdxl": 16, "pgp-nano": 32}

@@ -13,20 +13,20 @@ import torch
 from mutations.files import Raw
 from toy_runs import batches, toy_runner
 
-from pgp_core import nano
-from pgp_core.checkpoints import read_safetensors, write_safetensors
 from pgp_core.errors import CheckpointError, ConfigError, PGPError, PlanError, ReportError, TrainingError
-from pgp_core.guidance import METADATA_KEY
-from pgp_core.guidance_spec import GuidanceSpec
-from pgp_core.plan import load_plan
+from pgp_core.files.checkpoints import read_safetensors, write_safetensors
+from pgp_core.files.safetensors_stream import write_streaming
+from pgp_core.files.weights import open_weights
+from pgp_core.guidance.module import METADATA_KEY
+from pgp_core.guidance.spec import GuidanceSpec
 from pgp_core.redundancy.report import load_report
-from pgp_core.safetensors_stream import write_streaming
+from pgp_core.restorers.nano import model as nano
 from pgp_core.training.config import load_config, named_paths
 from pgp_core.training.export import export_nano
 from pgp_core.training.journal import Journal, read_rows
-from pgp_core.training.pictures import paint_set
+from pgp_core.training.painting import paint_set
 from pgp_core.training.state import read_step
-from pgp_core.weights_file import open_weights
+from pgp_core.unet.plan import load_plan
 
 DIGITS, DEEP = "9" * 5000, "[" * 100_000
 #: What any JSON reader must get over.

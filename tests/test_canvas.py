@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pgp_core import canvas, pixel_codec
+from pgp_core.codecs import pixel as pixel_codec
 from pgp_core.errors import PGPError
+from pgp_core.images import canvas
 
 
 def picture(height: int, width: int) -> torch.Tensor:

@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from pgp_core import checkpoints
-from pgp_core.checkpoints import read_safetensors, sha256, write_safetensors
 from pgp_core.errors import CheckpointError
+from pgp_core.files import checkpoints
+from pgp_core.files.checkpoints import read_safetensors, sha256, write_safetensors
 
 TENSORS = {
     "a.weight": torch.arange(12.0).view(3, 4),

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pgp_core import nano
 from pgp_core.cli import main
+from pgp_core.restorers.nano import model as nano
 
 WEIGHTS = (nano.FOLDER / nano.UNET_FILE).exists()
 needs_weights = pytest.mark.skipif(not WEIGHTS, reason="the nano weights are not in this checkout")
@@ -173,8 +173,8 @@ def test_the_colour_fix_is_on_unless_it_is_not_wanted(tmp_path: Path) -> None:
 
 
 def test_its_methods_are_the_colour_fix_s() -> None:
-    from pgp_core import color_fix
     from pgp_core.cli import upscale
+    from pgp_core.images import color_fix
 
     assert upscale.METHODS == color_fix.METHODS
 

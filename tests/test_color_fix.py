@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgp_core.color_fix import METHODS, color_fix
 from pgp_core.errors import PGPError
+from pgp_core.images.color_fix import METHODS, color_fix
 
 KERNEL = torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]], dtype=torch.float64) / 16
 

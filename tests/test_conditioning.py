@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from pgp_core import checkpoints
-from pgp_core.conditioning import load, save
-from pgp_core.conditioning_checks import REFUSED, SIZES
+from pgp_core.conditioning.checks import REFUSED, SIZES
+from pgp_core.conditioning.entries import load, save
 from pgp_core.errors import CheckpointError
+from pgp_core.files import checkpoints
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 

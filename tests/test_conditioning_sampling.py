@@ -8,7 +8,7 @@ import pytest
 import torch
 from conditionings import draw, refusal, sdxl, small
 
-from pgp_core.conditioning import to_sampling
+from pgp_core.conditioning.entries import to_sampling
 
 
 def test_sampling_takes_the_sizes_in_sdxl_s_order() -> None:

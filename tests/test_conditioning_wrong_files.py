@@ -13,7 +13,7 @@ import torch
 from conditionings import draw, refusal, same_bits, small
 from safetensors.torch import save_file
 
-from pgp_core.conditioning import load, save, to_sampling
+from pgp_core.conditioning.entries import load, save, to_sampling
 from pgp_core.errors import CheckpointError, PGPError
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from pgp_core.core_loading import loads_in_core
-from pgp_core.plan import PrunePlan
-from pgp_core.topology import NANO, SDXL, KeyMap
-from pgp_core.unet_file import UNetInfo
-from pgp_core.unet_shape import NANO_SHAPE, SDXL_SHAPE
+from pgp_core.unet.core_loading import loads_in_core
+from pgp_core.unet.inspect import UNetInfo
+from pgp_core.unet.plan import PrunePlan
+from pgp_core.unet.shape import NANO_SHAPE, SDXL_SHAPE
+from pgp_core.unet.topology import NANO, SDXL, KeyMap
 
 WHOLE = UNetInfo("x", SDXL_SHAPE, PrunePlan.full(SDXL), "epsilon", False, 0.0, "", "ldm", KeyMap(), ())
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from pgp_core.count import count
-from pgp_core.plan import PrunePlan, load_plan
 from pgp_core.redundancy.costs import block_cost, unet_cost
-from pgp_core.unet_shape import NANO_SHAPE, SDXL_SHAPE, UNetShape
+from pgp_core.unet.count import count
+from pgp_core.unet.plan import PrunePlan, load_plan
+from pgp_core.unet.shape import NANO_SHAPE, SDXL_SHAPE, UNetShape
 
 
 def kept(plan: PrunePlan) -> dict[str, tuple[int, ...]]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pgp_core.guidance import Guidance, GuidanceSpec
-from pgp_core.lq_adapter import LQAdapter
-from pgp_core.peam import PEAM
-from pgp_core.plan import load_plan
-from pgp_core.prune import prune_module
-from pgp_core.unet_diffusers import build_unet
-from pgp_core.unet_shape import SDXL_SHAPE
+from pgp_core.guidance.lq_adapter import LQAdapter
+from pgp_core.guidance.module import Guidance, GuidanceSpec
+from pgp_core.guidance.peam import PEAM
+from pgp_core.unet.on_diffusers import build_unet
+from pgp_core.unet.plan import load_plan
+from pgp_core.unet.prune import prune_module
+from pgp_core.unet.shape import SDXL_SHAPE
 
 
 def count(module: torch.nn.Module) -> int:

@@ -11,8 +11,8 @@ import torch
 
 from pgp_core.evaluation.cuts import blindly, cuts_markdown, randomly, read_stage, stage_pipeline
 from pgp_core.evaluation.summary import summarise
-from pgp_core.plan import load_plan
 from pgp_core.training.export import import_nano
+from pgp_core.unet.plan import load_plan
 
 ABLATION = Path(__file__).parent.parent / "reproduce" / "ablation_on_nano.py"
 STACK = "up_blocks.0.attentions.1"

@@ -15,8 +15,6 @@ from PIL import Image
 
 pytest.importorskip("skimage", reason='the evaluation needs scikit-image: pip install "pgp-diffsr[eval]"')
 
-from pgp_core import nano
-from pgp_core.denoiser import Conditioning
 from pgp_core.errors import Cancelled, PGPError, PictureError
 from pgp_core.evaluation import mechanism, quality, report
 from pgp_core.evaluation.cases import Case, cases, picture_of
@@ -25,13 +23,15 @@ from pgp_core.evaluation.metrics import METRICS, psnr_y
 from pgp_core.evaluation.photographs import photographs
 from pgp_core.evaluation.quality import quality_table
 from pgp_core.evaluation.sheet import sheet
-from pgp_core.guidance import Guidance
-from pgp_core.nano_pipeline import NanoPipeline
-from pgp_core.plan import load_plan
-from pgp_core.sampling import SampleOptions
+from pgp_core.guidance.module import Guidance
+from pgp_core.restorers.nano import model as nano
+from pgp_core.restorers.nano.pipeline import NanoPipeline
+from pgp_core.sampling.denoiser import Conditioning
+from pgp_core.sampling.euler import SampleOptions
 from pgp_core.training.degradation import fixed_recipe
-from pgp_core.unet_diffusers import build_unet
-from pgp_core.unet_shape import NANO_SHAPE
+from pgp_core.unet.on_diffusers import build_unet
+from pgp_core.unet.plan import load_plan
+from pgp_core.unet.shape import NANO_SHAPE
 
 
 @pytest.fixture

@@ -14,16 +14,16 @@ from faithdiff_file import NARROW
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from pgp_core import faithdiff
 from pgp_core.cli import main
-from pgp_core.convert import convert
 from pgp_core.errors import CheckpointError, GuidanceError, PGPError
-from pgp_core.guidance import METADATA_KEY, Guidance, GuidanceSpec
-from pgp_core.lq_encoder import LQEncoder
-from pgp_core.topology import KeyMap
-from pgp_core.unet_diffusers import build_unet, guided, load_unet
-from pgp_core.unet_shape import SDXL_SHAPE
-from pgp_core.weights_file import open_weights
+from pgp_core.files.weights import open_weights
+from pgp_core.guidance import faithdiff
+from pgp_core.guidance.convert import convert
+from pgp_core.guidance.lq_encoder import LQEncoder
+from pgp_core.guidance.module import METADATA_KEY, Guidance, GuidanceSpec
+from pgp_core.unet.on_diffusers import build_unet, guided, load_unet
+from pgp_core.unet.shape import SDXL_SHAPE
+from pgp_core.unet.topology import KeyMap
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,12 @@ import faithdiff_file
 import pytest
 import torch
 
-from pgp_core.checkpoints import sha256
 from pgp_core.cli import main
-from pgp_core.guidance import Guidance
-from pgp_core.guidance_file import read_guidance
-from pgp_core.plan import PRESET_DIR, load_plan, presets
-from pgp_core.weights_file import open_weights
+from pgp_core.files.checkpoints import sha256
+from pgp_core.files.weights import open_weights
+from pgp_core.guidance.file import read_guidance
+from pgp_core.guidance.module import Guidance
+from pgp_core.unet.plan import PRESET_DIR, load_plan, presets
 
 
 def run(capsys: pytest.CaptureFixture[str], *args: Any) -> tuple[int, dict[str, Any], str]:

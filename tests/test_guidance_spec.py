@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from narrow_guidance import DOWN, SPEC, TWO_SITES
 
 from pgp_core.errors import GuidanceError
-from pgp_core.guidance import GuidanceSpec
+from pgp_core.guidance.module import GuidanceSpec
 
 
 def metadata(**changes: Any) -> dict[str, str]:

@@ -13,16 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from pgp_core import leftovers
-from pgp_core.atomic import replacing
 from pgp_core.errors import PGPError
+from pgp_core.files import leftovers
+from pgp_core.files.atomic import replacing
+from pgp_core.files.locks import BusyError, lock_file, locked
 from pgp_core.images import find_pictures, known_extensions
-from pgp_core.locks import BusyError, lock_file, locked
 from pgp_core.training.samples.scanning import scan
 
-HOLD = """import sys, time; from pgp_core.locks import locked
+HOLD = """import sys, time; from pgp_core.files.locks import locked
 with locked(sys.argv[1]): print(1, flush=True); time.sleep(60)"""
-WRITE = """import sys, time; from pgp_core.atomic import replacing
+WRITE = """import sys, time; from pgp_core.files.atomic import replacing
 with replacing(sys.argv[1]) as t: t.write_bytes(b"half"); print(1, flush=True); time.sleep(60)"""
 
 

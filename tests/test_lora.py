@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from pgp_core.errors import CheckpointError
-from pgp_core.lora import Beside, from_peft, merge
-from pgp_core.plan import load_plan
-from pgp_core.prune import prune_module
+from pgp_core.unet.lora import Beside, from_peft, merge
+from pgp_core.unet.plan import load_plan
+from pgp_core.unet.prune import prune_module
 
 MakeUNet = Callable[..., torch.nn.Module]
 CallUNet = Callable[..., torch.Tensor]

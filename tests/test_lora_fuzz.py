@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from pgp_core.errors import PGPError
-from pgp_core.lora import Beside, diffusers_names, from_metadata, merge, read
-from pgp_core.lora.files import load
+from pgp_core.unet.lora import Beside, diffusers_names, from_metadata, merge, read
+from pgp_core.unet.lora.files import load
 
 _PARTS = (
     *("lora_down.weight", "lora_up.weight", "lora_mid.weight", "lora_A.weight", "lora_B.default.weight", "lora_B.bias"),

@@ -26,7 +26,7 @@ from lora_layers import (
 )
 
 from pgp_core.errors import CheckpointError
-from pgp_core.lora import Beside, from_config, merge, read
+from pgp_core.unet.lora import Beside, from_config, merge, read
 
 
 def close(found: torch.Tensor, expected: torch.Tensor, terms: int = 100) -> None:

@@ -13,14 +13,14 @@ import torch
 from safetensors.torch import save_file
 
 from pgp_core.errors import CheckpointError
-from pgp_core.lora import diffusers_names, from_config, merge, read
-from pgp_core.lora.files import load
-from pgp_core.lora.modules import all_modules, by_flat_name
-from pgp_core.plan import load_plan
-from pgp_core.prune import prune_module
-from pgp_core.topology import KeyMap
-from pgp_core.unet_diffusers import build_unet
-from pgp_core.unet_shape import SDXL_SHAPE
+from pgp_core.unet.lora import diffusers_names, from_config, merge, read
+from pgp_core.unet.lora.files import load
+from pgp_core.unet.lora.modules import all_modules, by_flat_name
+from pgp_core.unet.on_diffusers import build_unet
+from pgp_core.unet.plan import load_plan
+from pgp_core.unet.prune import prune_module
+from pgp_core.unet.shape import SDXL_SHAPE
+from pgp_core.unet.topology import KeyMap
 
 Weights = dict[str, torch.Tensor]
 

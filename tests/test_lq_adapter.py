@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from pgp_core.lq_adapter import LQAdapter
+from pgp_core.guidance.lq_adapter import LQAdapter
 
 #: diffusers' full_adapter_xl changes channels at the second and third level only.
 CHANNELS = (8, 16, 24, 24)

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from narrow_encoder import ENCODER, draw, make
 from narrow_guidance import TWO_SITES
 
-from pgp_core.guidance import Guidance, GuidanceSpec, Site
-from pgp_core.lq_adapter import LQAdapter
-from pgp_core.lq_encoder import plain_attention, sliced_attention
-from pgp_core.lq_tiles import LQTiles
+from pgp_core.guidance.lq_adapter import LQAdapter
+from pgp_core.guidance.lq_encoder import plain_attention, sliced_attention
+from pgp_core.guidance.lq_tiles import LQTiles
+from pgp_core.guidance.module import Guidance, GuidanceSpec, Site
 
 
 def no_words(_: str) -> None:
@@ -186,7 +186,7 @@ def test_attention_of_a_canvas_that_is_large_for_its_tiles_looks_at_fewer_positi
 
 def test_sliced_attention_is_attention() -> None:
     q, k, v = draw(2, 8, 5, 7), draw(2, 8, 9, 7, seed=1), draw(2, 8, 9, 7, seed=2)
-    with patch("pgp_core.lq_encoder._SCORES", 200):
+    with patch("pgp_core.guidance.lq_encoder._SCORES", 200):
         torch.testing.assert_close(sliced_attention(q, k, v), plain_attention(q, k, v), atol=1e-5, rtol=1e-5)
 
 

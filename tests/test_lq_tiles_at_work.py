@@ -14,9 +14,9 @@ from narrow_encoder import ENCODER, draw, make
 from narrow_guidance import TWO_SITES
 
 from pgp_core.errors import PGPError
-from pgp_core.lq_adapter import LQAdapter
-from pgp_core.lq_tiles import LQTiles
-from pgp_core.lq_tiles.stages import Norm, Stage
+from pgp_core.guidance.lq_adapter import LQAdapter
+from pgp_core.guidance.lq_tiles import LQTiles
+from pgp_core.guidance.lq_tiles.stages import Norm, Stage
 
 
 def no_words(_: str) -> None:
@@ -200,8 +200,8 @@ MEASURED = """
 import sys, torch
 sys.path.insert(0, {support!r})
 import memory
-from pgp_core.guidance import Guidance, GuidanceSpec, Site
-from pgp_core.lq_tiles import LQTiles
+from pgp_core.guidance.module import Guidance, GuidanceSpec, Site
+from pgp_core.guidance.lq_tiles import LQTiles
 torch.set_num_threads(1)
 site = Site("conv_in", 32, 0, 4, "alignment"), Site("down", 32, 3, 32)
 guidance = Guidance(GuidanceSpec(sites=site, encoder_channels=(32, 32, 32), encoder_blocks=1, channels=(32,) * 4))

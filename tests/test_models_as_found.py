@@ -16,18 +16,18 @@ import torch
 from found_files import Weights, compiled, in_memory, ldm, prefixed, unet
 from safetensors.torch import load_file, save_file
 
-from pgp_core.convert import convert
-from pgp_core.diffusers_folder import find_weights
+from pgp_core.codecs.vae import load_vae
 from pgp_core.errors import CheckpointError, GuidanceError, PGPError
-from pgp_core.faithdiff import load_extras
-from pgp_core.fresh_guidance import write_fresh_guidance
-from pgp_core.guidance_file import read_guidance
-from pgp_core.plan import load_plan
-from pgp_core.prune_file import prune_file
+from pgp_core.files.diffusers_folder import find_weights
+from pgp_core.files.weights import WeightsFile, open_weights
+from pgp_core.guidance.convert import convert
+from pgp_core.guidance.faithdiff import load_extras
+from pgp_core.guidance.file import read_guidance
+from pgp_core.guidance.fresh import write_fresh_guidance
 from pgp_core.redundancy.identity import fingerprint_file
-from pgp_core.sdxl_vae import load_vae
-from pgp_core.unet_file import inspect_unet
-from pgp_core.weights_file import WeightsFile, open_weights
+from pgp_core.unet.inspect import inspect_unet
+from pgp_core.unet.plan import load_plan
+from pgp_core.unet.prune_file import prune_file
 
 PREFIXES = (
     *(

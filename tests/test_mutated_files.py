@@ -16,15 +16,17 @@ import torch
 import wrong_files
 from safetensors.torch import load_file, save_file
 
-from pgp_core import faithdiff, unet_diffusers, weights_file
-from pgp_core.convert import convert
 from pgp_core.errors import PGPError
-from pgp_core.guidance import METADATA_KEY, Guidance, GuidanceSpec
-from pgp_core.plan import PrunePlan
-from pgp_core.topology import KeyMap
-from pgp_core.unet_file import inspect_unet
-from pgp_core.unet_shape import NANO_SHAPE, UNetShape
-from pgp_core.weights_file import open_weights
+from pgp_core.files import weights as weights_file
+from pgp_core.files.weights import open_weights
+from pgp_core.guidance import faithdiff
+from pgp_core.guidance.convert import convert
+from pgp_core.guidance.module import METADATA_KEY, Guidance, GuidanceSpec
+from pgp_core.unet import on_diffusers as unet_diffusers
+from pgp_core.unet.inspect import inspect_unet
+from pgp_core.unet.plan import PrunePlan
+from pgp_core.unet.shape import NANO_SHAPE, UNetShape
+from pgp_core.unet.topology import KeyMap
 
 #: Seconds that no file may take; far more than any does.
 SECONDS = 10

@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-from pgp_core import lora, nano, pixel_codec
-from pgp_core.checkpoints import read_safetensors, sha256, write_safetensors
+from pgp_core.codecs import pixel as pixel_codec
 from pgp_core.errors import Cancelled, CheckpointError, PGPError
-from pgp_core.guidance import GuidanceSpec
-from pgp_core.nano_pipeline import NanoPipeline
-from pgp_core.plan import PrunePlan, load_plan
-from pgp_core.sampling import SampleOptions
-from pgp_core.topology import KeyMap, stacks_of
+from pgp_core.files.checkpoints import read_safetensors, sha256, write_safetensors
+from pgp_core.guidance.module import GuidanceSpec
+from pgp_core.restorers.nano import model as nano
+from pgp_core.restorers.nano.pipeline import NanoPipeline
+from pgp_core.sampling.euler import SampleOptions
+from pgp_core.unet import lora
+from pgp_core.unet.plan import PrunePlan, load_plan
+from pgp_core.unet.topology import KeyMap, stacks_of
 
 needs_weights = pytest.mark.skipif(
     not (nano.FOLDER / nano.UNET_FILE).exists(), reason="the nano weights are not in this checkout"
@@ -160,7 +162,7 @@ def test_stages_chain_from_pictures_to_files(tmp_path: Path) -> None:
     pytest.importorskip("peft")
     from pgp_core.training import nano as recipe
     from pgp_core.training.export import export_nano
-    from pgp_core.training.pictures import paint_set
+    from pgp_core.training.painting import paint_set
 
     paint_set(str(tmp_path / "run" / "pictures.npy"), 3, seed=0)
     short = ["run.steps=1", "data.pictures=3", "data.batch=2", "data.patch=64", "data.workers=0", "optimizer.warmup=0"]

@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 import torch
 
-from pgp_core import json_format
 from pgp_core.bench.run import BenchOptions
-from pgp_core.canvas import Size
 from pgp_core.cli import main
 from pgp_core.errors import PGPError, PlanError
+from pgp_core.files import json_format
+from pgp_core.images.canvas import Size
 from pgp_core.number import number
-from pgp_core.one_step import Dial
-from pgp_core.plan import PrunePlan, load_plan
-from pgp_core.sampling import SampleOptions
+from pgp_core.sampling.euler import SampleOptions
+from pgp_core.sampling.one_step import Dial
 from pgp_core.tiling import Groups, Split, Tiling
-from pgp_core.topology import SDXL
 from pgp_core.training.config import read_config
 from pgp_core.training.s1_config import S1LossConfig
+from pgp_core.unet.plan import PrunePlan, load_plan
+from pgp_core.unet.topology import SDXL
 
 NAN, INF = float("nan"), float("inf")
 #: None of these is a number that a setting can have.

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from pgp_core import nano, pixel_codec, schedule
+from pgp_core import schedule
+from pgp_core.codecs import pixel as pixel_codec
 from pgp_core.errors import PGPError
+from pgp_core.restorers.nano import model as nano
 from pgp_core.training.csd import CSD
 from pgp_core.training.one_step_loss import S1Loss, make_s1_loss
 from pgp_core.training.s1_config import PRESETS, S1LossConfig

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from pgp_core import plan
 from pgp_core.cli import main, output
 from pgp_core.errors import PGPError
+from pgp_core.unet import plan
 from pgp_core.visible import visible
 
 #: A name that colours the terminal, sets its title, turns the direction of writing, and breaks the line.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pgp_core.peam import PEAM
+from pgp_core.guidance.peam import PEAM
 
 
 def draw(seed: int, *shape: int) -> torch.Tensor:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgp_core.phase import exchange_phase, phase_only
+from pgp_core.guidance.phase import exchange_phase, phase_only
 
 SIZES = [(1, 1), (1, 7), (8, 1), (2, 2), (3, 5), (8, 8), (16, 9), (17, 31), (64, 64), (45, 80)]
 

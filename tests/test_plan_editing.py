@@ -11,14 +11,9 @@ from hypothesis import strategies as st
 from reports import drawn, kept
 
 from pgp_core.errors import PlanError
-from pgp_core.plan import PrunePlan, load_plan
-from pgp_core.planner import (
-    by_count,
-    edited,
-    importance,
-    parse_keep,
-)
-from pgp_core.topology import NANO, SDXL
+from pgp_core.planner import by_count, edited, importance, parse_keep
+from pgp_core.unet.plan import PrunePlan, load_plan
+from pgp_core.unet.topology import NANO, SDXL
 
 
 def test_exact_blocks_from_text() -> None:

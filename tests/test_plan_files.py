@@ -15,15 +15,15 @@ from safetensors.torch import load_file, save_file
 
 from pgp_core.cli import main
 from pgp_core.errors import CheckpointError
-from pgp_core.plan import PrunePlan, StackPlan, load_plan
+from pgp_core.files.weights import open_weights
 from pgp_core.planner import by_count, coarse, dial
-from pgp_core.prune import prune_module
 from pgp_core.redundancy.costs import unet_cost
-from pgp_core.topology import NANO, SDXL, KeyMap
-from pgp_core.unet_diffusers import load_unet
-from pgp_core.unet_file import inspect_unet
-from pgp_core.unet_shape import SDXL_SHAPE
-from pgp_core.weights_file import open_weights
+from pgp_core.unet.inspect import inspect_unet
+from pgp_core.unet.on_diffusers import load_unet
+from pgp_core.unet.plan import PrunePlan, StackPlan, load_plan
+from pgp_core.unet.prune import prune_module
+from pgp_core.unet.shape import SDXL_SHAPE
+from pgp_core.unet.topology import NANO, SDXL, KeyMap
 
 PLAN = "pgp-nano"
 GAPPED = "up_blocks.0.attentions.1"
@@ -43,7 +43,7 @@ def model(tmp_path: Path, narrow: Any) -> Path:
 
 @pytest.fixture
 def narrow(nano_shape: Any) -> Any:
-    from pgp_core.unet_diffusers import build_unet
+    from pgp_core.unet.on_diffusers import build_unet
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from reports import blocks_of, drawn, kept, report, stats
 
 from pgp_core.errors import PlanError, ReportError
-from pgp_core.plan import PrunePlan, StackPlan, load_plan
 from pgp_core.planner import (
     by_budget,
     by_count,
@@ -32,8 +31,9 @@ from pgp_core.planner import (
 from pgp_core.planner.fine import totals
 from pgp_core.redundancy.costs import unet_cost
 from pgp_core.redundancy.report import Report, load_report
-from pgp_core.topology import NANO, SDXL, Topology
-from pgp_core.unet_shape import NANO_SHAPE, SDXL_SHAPE
+from pgp_core.unet.plan import PrunePlan, StackPlan, load_plan
+from pgp_core.unet.shape import NANO_SHAPE, SDXL_SHAPE
+from pgp_core.unet.topology import NANO, SDXL, Topology
 
 TOPOLOGIES = [SDXL, NANO]
 SMALLEST = [f"up_blocks.0.attentions.{j}" for j in range(3)]

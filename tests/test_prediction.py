@@ -14,12 +14,12 @@ from found_files import Weights, in_memory, ldm, prefixed, unet
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from pgp_core.convert import convert
 from pgp_core.errors import CheckpointError
-from pgp_core.plan import load_plan
-from pgp_core.prune_file import prune_file, renumber_file
-from pgp_core.unet_file import UNetInfo, inspect_unet
-from pgp_core.weights_file import open_weights
+from pgp_core.files.weights import open_weights
+from pgp_core.guidance.convert import convert
+from pgp_core.unet.inspect import UNetInfo, inspect_unet
+from pgp_core.unet.plan import load_plan
+from pgp_core.unet.prune_file import prune_file, renumber_file
 
 V, ZERO = {"v_pred": torch.zeros(0)}, {"ztsnr": torch.zeros(0)}
 

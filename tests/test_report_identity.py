@@ -14,11 +14,11 @@ from safetensors.torch import save_file
 
 from pgp_core.cli import main
 from pgp_core.errors import ReportError
-from pgp_core.plan import load_plan
-from pgp_core.prune import prune_state_dict
 from pgp_core.redundancy.identity import check_model, fingerprint
 from pgp_core.redundancy.report import Report
-from pgp_core.topology import NANO, KeyMap
+from pgp_core.unet.plan import load_plan
+from pgp_core.unet.prune import prune_state_dict
+from pgp_core.unet.topology import NANO, KeyMap
 
 Weights = dict[str, torch.Tensor]
 
@@ -84,10 +84,10 @@ def test_what_cannot_be_compared_passes_and_what_is_damaged_does_not(weights: We
 def test_plan_build_holds_the_report_against_a_file(
     weights: Weights, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from pgp_core.nano import FOLDER, UNET_FILE
+    from pgp_core.restorers.nano.model import FOLDER, UNET_FILE
 
     nano = FOLDER / UNET_FILE
-    from pgp_core.checkpoints import read_safetensors
+    from pgp_core.files.checkpoints import read_safetensors
 
     own, _ = read_safetensors(nano)
     _report(own).save(tmp_path / "own.json")

@@ -11,9 +11,10 @@ import pytest
 import torch
 from draws import LQ, draw
 
-from pgp_core import sampling, schedule
+from pgp_core import schedule
 from pgp_core.errors import Cancelled, PGPError
-from pgp_core.sampling import SampleOptions, draw_noise, euler
+from pgp_core.sampling import euler as sampling
+from pgp_core.sampling.euler import SampleOptions, draw_noise, euler
 
 # -- schedule ----------------------------------------------------------------------------------------------
 

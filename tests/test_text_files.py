@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 import reports
 
-from pgp_core.diffusers_folder import config
 from pgp_core.errors import CheckpointError
-from pgp_core.json_format import read_json
-from pgp_core.plan import PRESET_DIR, load_plan
+from pgp_core.files.diffusers_folder import config
+from pgp_core.files.json_format import read_json
+from pgp_core.files.text import decode_text
 from pgp_core.redundancy.report import load_report
-from pgp_core.text_files import decode_text
-from pgp_core.topology import SDXL
 from pgp_core.training.config import READY, load_config
 from pgp_core.training.samples.scanning import _caption
+from pgp_core.unet.plan import PRESET_DIR, load_plan
+from pgp_core.unet.topology import SDXL
 
 #: As Notepad, PowerShell's ``>`` and Excel write them.
 ENCODINGS = {

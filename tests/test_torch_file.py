@@ -15,10 +15,10 @@ import pytest
 import torch
 from archives import Entry
 
-from pgp_core import torch_file
 from pgp_core.errors import CheckpointError
+from pgp_core.files import torch_file
+from pgp_core.files.weights import open_weights
 from pgp_core.training.state import load_state
-from pgp_core.weights_file import open_weights
 
 WEIGHTS = {"a.weight": torch.arange(12.0).view(3, 4), "b.weight": torch.arange(5.0).half()}
 

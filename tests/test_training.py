@@ -12,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from pgp_core import nano
-from pgp_core.guidance import Guidance, GuidanceSpec, Site
+from pgp_core.guidance.module import Guidance, GuidanceSpec, Site
+from pgp_core.restorers.nano import model as nano
 from pgp_core.training.degradation import Degradation, degrade, fixed_recipe
 from pgp_core.training.nano_subject import Contexts, NanoSubject
-from pgp_core.training.pictures import Painter, paint_set
+from pgp_core.training.painting import Painter, paint_set
 from pgp_core.training.precision import prepare
 from pgp_core.training.subject import Batch
 

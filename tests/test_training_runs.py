@@ -15,23 +15,23 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from pgp_core import lora
-from pgp_core.checkpoints import read_safetensors
 from pgp_core.cli import main
 from pgp_core.errors import CheckpointError, TrainingError
-from pgp_core.guidance import Guidance, GuidanceSpec, Site
-from pgp_core.plan import load_plan
-from pgp_core.sdxl_loading import Files
-from pgp_core.sdxl_pipeline import SDXLPipeline
+from pgp_core.files.checkpoints import read_safetensors
+from pgp_core.guidance.module import Guidance, GuidanceSpec, Site
+from pgp_core.restorers.sdxl.loading import Files
+from pgp_core.restorers.sdxl.pipeline import SDXLPipeline
 from pgp_core.training.building import empty, inspect, select
 from pgp_core.training.config import RunConfig, read_config
 from pgp_core.training.diffusion_loss import DiffusionLoss
 from pgp_core.training.lora_layers import add_lora
-from pgp_core.training.pictures import paint_set
+from pgp_core.training.painting import paint_set
 from pgp_core.training.sdxl_subject import SDXLSubject
 from pgp_core.training.sources import Source
 from pgp_core.training.subject import Batch, Sample, Subject
 from pgp_core.training.training_run import train
+from pgp_core.unet import lora
+from pgp_core.unet.plan import load_plan
 
 pytest.importorskip("peft")
 

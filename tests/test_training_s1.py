@@ -8,16 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from pgp_core import lora, nano
-from pgp_core.checkpoints import read_safetensors
 from pgp_core.cli import main
 from pgp_core.errors import CheckpointError, ConfigError
+from pgp_core.files.checkpoints import read_safetensors
+from pgp_core.restorers.nano import model as nano
 from pgp_core.training.building import inspect, select
 from pgp_core.training.config import RunConfig, load_config
 from pgp_core.training.distillation import make_loss
 from pgp_core.training.lora_layers import add_lora, load_lora
 from pgp_core.training.nano import run_stage
-from pgp_core.training.pictures import paint_set
+from pgp_core.training.painting import paint_set
+from pgp_core.unet import lora
 
 pytest.importorskip("peft")
 

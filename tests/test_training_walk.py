@@ -13,10 +13,10 @@ import torch
 import trained_runs
 from PIL import Image
 
-from pgp_core.checkpoints import read_safetensors
 from pgp_core.cli import main
-from pgp_core.sdxl_loading import Files
-from pgp_core.sdxl_pipeline import SDXLPipeline
+from pgp_core.files.checkpoints import read_safetensors
+from pgp_core.restorers.sdxl.loading import Files
+from pgp_core.restorers.sdxl.pipeline import SDXLPipeline
 from pgp_core.training.building import inspect
 from pgp_core.training.config import load_config
 from pgp_core.training.distillation import make_loss

@@ -13,7 +13,7 @@ from PIL import Image
 
 from pgp_core.cli import main
 from pgp_core.cli import upscale as command
-from pgp_core.locks import locked
+from pgp_core.files.locks import locked
 
 
 class Perfect:
@@ -106,7 +106,7 @@ def test_a_lone_picture_is_waited_for(
         target.write_bytes(b"the other's")
         held.__exit__(None, None, None)
 
-    monkeypatch.setattr("pgp_core.locks.time.sleep", ends)
+    monkeypatch.setattr("pgp_core.files.locks.time.sleep", ends)
     source = str(three / "in" / "a.png")
     assert main(["upscale", source, "-o", str(target.parent), "--scale", "1", "--json"]) == 0
     rows, err = said(capsys)

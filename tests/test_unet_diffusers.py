@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from pgp_core.errors import CheckpointError, PlanError
-from pgp_core.plan import load_plan
-from pgp_core.topology import KeyMap
-from pgp_core.unet_diffusers import load_unet
+from pgp_core.unet.on_diffusers import load_unet
+from pgp_core.unet.plan import load_plan
+from pgp_core.unet.topology import KeyMap
 
 MakeUNet = Callable[..., torch.nn.Module]
 PLAN = load_plan("pgp-nano")

@@ -12,11 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgp_core.canvas import Size
-from pgp_core.color_fix import METHODS
-from pgp_core.nano_pipeline import NanoPipeline
-from pgp_core.sampling import SampleOptions
-from pgp_core.upscale import upscale
+from pgp_core.images.canvas import Size
+from pgp_core.images.color_fix import METHODS
+from pgp_core.restorers.nano.pipeline import NanoPipeline
+from pgp_core.restorers.upscale import upscale
+from pgp_core.sampling.euler import SampleOptions
 
 
 class Perfect:
@@ -76,9 +76,9 @@ import resource, sys, pathlib, numpy as np
 from PIL import Image
 import torch
 torch.set_num_threads(1)
-from pgp_core.canvas import Size
+from pgp_core.images.canvas import Size
 from pgp_core.images import open_picture, save_picture
-from pgp_core.upscale import upscale
+from pgp_core.restorers.upscale import upscale
 class Perfect:
     canvas_kind = "pgp-nano"
     def restore(self, lq, *_):

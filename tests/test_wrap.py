@@ -10,16 +10,16 @@ import pytest
 import torch
 from PIL import Image
 
-from pgp_core import canvas as canvases
-from pgp_core.canvas import Size, canvas, resample, uncanvas
 from pgp_core.cli import main
-from pgp_core.color_fix import color_fix
 from pgp_core.errors import PGPError
-from pgp_core.nano_pipeline import NanoPipeline
-from pgp_core.sampling import SampleOptions
+from pgp_core.images import canvas as canvases
+from pgp_core.images.canvas import Size, canvas, resample, uncanvas
+from pgp_core.images.color_fix import color_fix
+from pgp_core.images.wrap import MARGIN, Wrap
+from pgp_core.restorers.nano.pipeline import NanoPipeline
+from pgp_core.restorers.upscale import upscale
+from pgp_core.sampling.euler import SampleOptions
 from pgp_core.tiling import Tiling
-from pgp_core.upscale import upscale
-from pgp_core.wrap import MARGIN, Wrap
 
 
 def texture(seed: int, height: int = 40, width: int = 48) -> torch.Tensor:

@@ -10,9 +10,9 @@ import folder_paths
 import torch
 from comfy.cli_args import args
 
-from ...pgp_core import conditioning
-from ...pgp_core.checkpoints import sha256
+from ...pgp_core.conditioning import entries as conditioning
 from ...pgp_core.errors import ConditioningError
+from ...pgp_core.files.checkpoints import sha256
 from . import folders
 from .saving import new_file, numbered, relative_to_output
 

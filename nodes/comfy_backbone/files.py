@@ -11,10 +11,10 @@ import comfy.memory_management
 import comfy.utils
 import torch
 
-from ...pgp_core.boundary import first_line
-from ...pgp_core.diffusers_folder import find_weights
 from ...pgp_core.errors import CheckpointError
-from ...pgp_core.weights_file import FLOATS, WeightsFile, check_file, open_weights, together
+from ...pgp_core.files.boundary import first_line
+from ...pgp_core.files.diffusers_folder import find_weights
+from ...pgp_core.files.weights import FLOATS, WeightsFile, check_file, open_weights, together
 
 
 def read(path: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

@@ -6,7 +6,7 @@ import os
 
 import folder_paths
 
-from ...pgp_core import nano
+from ...pgp_core.restorers.nano import model as nano
 
 #: Folder of saved CONDITIONING, below ``models`` and below ComfyUI's output folder.
 CONDITIONING = "conditioning"

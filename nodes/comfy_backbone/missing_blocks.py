@@ -16,7 +16,7 @@ import comfy.lora
 import comfy.utils
 import torch
 
-from ...pgp_core.core_loading import loads_in_core
+from ...pgp_core.unet.core_loading import loads_in_core
 
 log = logging.getLogger(__name__)
 

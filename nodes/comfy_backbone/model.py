@@ -13,14 +13,14 @@ import comfy.supported_models
 import comfy.utils
 import torch
 
-from ...pgp_core.checkpoints import check_finite, check_same
 from ...pgp_core.errors import CheckpointError
-from ...pgp_core.finite import is_finite, not_finite
-from ...pgp_core.plan import PrunePlan
+from ...pgp_core.files.checkpoints import check_finite, check_same
+from ...pgp_core.files.finite import is_finite, not_finite
 from ...pgp_core.schedule import start_gain
-from ...pgp_core.topology import NANO, KeyMap
-from ...pgp_core.unet_file import UNetInfo, inspect_unet
-from ...pgp_core.unet_shape import SDXL_SHAPE, UNetShape
+from ...pgp_core.unet.inspect import UNetInfo, inspect_unet
+from ...pgp_core.unet.plan import PrunePlan
+from ...pgp_core.unet.shape import SDXL_SHAPE, UNetShape
+from ...pgp_core.unet.topology import NANO, KeyMap
 from .files import opened
 from .missing_blocks import GappedList, reporting
 from .nano_latent import NanoLatent

@@ -9,8 +9,9 @@ import comfy.model_patcher
 import comfy.sd
 import torch
 
-from ...pgp_core import nano, pixel_codec
+from ...pgp_core.codecs import pixel as pixel_codec
 from ...pgp_core.errors import CheckpointError
+from ...pgp_core.restorers.nano import model as nano
 from .files import read
 from .guidance import load_guidance
 from .model import load_unet

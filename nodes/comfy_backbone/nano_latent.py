@@ -7,7 +7,8 @@ from typing import ClassVar
 import comfy.latent_formats
 import torch
 
-from ...pgp_core import nano, pixel_codec
+from ...pgp_core.codecs import pixel as pixel_codec
+from ...pgp_core.restorers.nano import model as nano
 
 
 class NanoLatent(comfy.latent_formats.LatentFormat):

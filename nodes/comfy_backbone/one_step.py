@@ -11,7 +11,7 @@ import torch
 
 from ...pgp_core.errors import PGPError
 from ...pgp_core.number import number
-from ...pgp_core.one_step import Dial, Predict, dialled, one_step
+from ...pgp_core.sampling.one_step import Dial, Predict, dialled, one_step
 from ...pgp_core.schedule import TRAIN_STEPS
 from .noise_levels import Level
 from .one_step_checks import NAME, check_latent, check_s1, check_sigmas, check_wires, family
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 def one_step_sampler(
     model: Any, timestep: int, pixel_model: Any = None, pixel: float = 1.0, semantic: float = 1.0
 ) -> tuple[Any, torch.Tensor]:
-    """SAMPLER and SIGMAS that compute :func:`pgp_core.one_step.one_step` on a MODEL.
+    """SAMPLER and SIGMAS that compute :func:`pgp_core.sampling.one_step.one_step` on a MODEL.
 
     How the MODEL that is sampled predicts is read at its call: between this node and the sampler others may change
     it, and the UNet's output is the same in any case.
@@ -31,7 +31,7 @@ def one_step_sampler(
     Args:
         timestep: 0 to 999.
         pixel_model: the same MODEL without the semantic LoRA, for the dial.
-        pixel, semantic: see :class:`pgp_core.one_step.Dial`; other than equal, they take ``pixel_model``.
+        pixel, semantic: see :class:`pgp_core.sampling.one_step.Dial`; other than equal, they take ``pixel_model``.
 
     Raises:
         PGPError: if a MODEL predicts neither noise, nor v, nor the sample, on SDXL's noise levels; if the dial lacks

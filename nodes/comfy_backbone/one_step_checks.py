@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from ...pgp_core import nano
 from ...pgp_core.errors import PGPError
 from ...pgp_core.number import number
+from ...pgp_core.restorers.nano import model as nano
 from .files import opened
 from .kinds import is_nano
 from .noise_levels import timestep_of

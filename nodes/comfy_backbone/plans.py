@@ -7,8 +7,8 @@ from pathlib import Path
 import folder_paths
 
 from ...pgp_core.errors import PlanError
-from ...pgp_core.plan import PrunePlan, load_plan, presets
 from ...pgp_core.planner.saving import plan_path, save_plan
+from ...pgp_core.unet.plan import PrunePlan, load_plan, presets
 from .folders import PLANS, PLANS_EXTENSION, files
 from .saving import relative_to_output
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from ...pgp_core.errors import PGPError
-from ...pgp_core.plan import PrunePlan
-from ...pgp_core.topology import KeyMap
+from ...pgp_core.unet.plan import PrunePlan
+from ...pgp_core.unet.topology import KeyMap
 from .model import shapes_of
 from .removed import watch
 

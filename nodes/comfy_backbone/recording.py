@@ -10,13 +10,13 @@ import folder_paths
 import torch
 
 from ...pgp_core.errors import PGPError, ReportError
+from ...pgp_core.files.weights import WeightsFile
 from ...pgp_core.redundancy.analyze import Measured, make_report
 from ...pgp_core.redundancy.identity import check_model, fingerprint
 from ...pgp_core.redundancy.recorder import Recorder
 from ...pgp_core.redundancy.report import Report, load_report
-from ...pgp_core.unet_file import inspect_unet
-from ...pgp_core.unet_shape import UNetShape
-from ...pgp_core.weights_file import WeightsFile
+from ...pgp_core.unet.inspect import inspect_unet
+from ...pgp_core.unet.shape import UNetShape
 from .folders import REPORTS, REPORTS_EXTENSION, files
 from .guidance import KEY
 from .model import shapes_of

@@ -8,7 +8,7 @@ from typing import Any
 from comfy.patcher_extension import WrappersMP
 
 from ...pgp_core.errors import PGPError
-from ...pgp_core.topology import KeyMap
+from ...pgp_core.unet.topology import KeyMap
 from . import left_behind
 
 KEY = "pgp_diffsr.removed"

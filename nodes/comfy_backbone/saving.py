@@ -15,15 +15,15 @@ import folder_paths
 import torch
 from comfy.cli_args import args
 
-from ...pgp_core.atomic import replacing
-from ...pgp_core.core_loading import CoreLoading, loads_in_core
 from ...pgp_core.errors import CheckpointError, PGPError
-from ...pgp_core.locks import locked
-from ...pgp_core.plan import PrunePlan, StackPlan
-from ...pgp_core.safetensors_stream import storable, write_streaming
-from ...pgp_core.topology import KeyMap, split_block
-from ...pgp_core.unet_file import MODEL_KEY, UNetInfo, inspect_unet, markers_of, metadata_of
-from ...pgp_core.weights_file import WeightsFile, open_weights
+from ...pgp_core.files.atomic import replacing
+from ...pgp_core.files.locks import locked
+from ...pgp_core.files.safetensors_stream import storable, write_streaming
+from ...pgp_core.files.weights import WeightsFile, open_weights
+from ...pgp_core.unet.core_loading import CoreLoading, loads_in_core
+from ...pgp_core.unet.inspect import MODEL_KEY, UNetInfo, inspect_unet, markers_of, metadata_of
+from ...pgp_core.unet.plan import PrunePlan, StackPlan
+from ...pgp_core.unet.topology import KeyMap, split_block
 from .predictions import SAMPLING, prediction_of
 from .pruning import ATTACHMENT, skipped_blocks
 from .workflow_metadata import workflow_metadata

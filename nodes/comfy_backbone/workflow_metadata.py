@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...pgp_core.errors import name_some
-from ...pgp_core.safetensors_stream import storable
+from ...pgp_core.files.safetensors_stream import storable
 from ...pgp_core.visible import visible
 
 log = logging.getLogger(__name__)

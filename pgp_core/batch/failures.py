@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..boundary import first_line
 from ..errors import Cancelled, PGPError, PictureError
+from ..files.boundary import first_line
 
 _NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "unable to allocate")
 _FULL = (errno.ENOSPC, errno.EDQUOT)

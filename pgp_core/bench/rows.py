@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from ..errors import PGPError
-from ..guidance import Guidance, GuidanceSpec
-from ..plan import PrunePlan, load_plan
-from ..prune import prune_state_dict
-from ..unet_diffusers import build_unet, guided
-from ..unet_shape import UNetShape
+from ..guidance.module import Guidance, GuidanceSpec
+from ..unet.on_diffusers import build_unet, guided
+from ..unet.plan import PrunePlan, load_plan
+from ..unet.prune import prune_state_dict
+from ..unet.shape import UNetShape
 from .weights import fill
 
 #: Pixels of the LQ canvas per latent position: SDXL's VAE, and nano's pixel unshuffle.
@@ -42,7 +42,7 @@ def rows_of(shape: UNetShape) -> tuple[Row, ...]:
     if family == "sdxl":
         base, fine, peam = _faithdiff(), "pgp-sdxl", GuidanceSpec()
     elif family == "pgp-nano":
-        from .. import nano
+        from ..restorers.nano import model as nano
 
         both = nano.guidance_spec()
         base, fine = nano.guidance_spec(None), "pgp-nano"
@@ -59,7 +59,7 @@ def rows_of(shape: UNetShape) -> tuple[Row, ...]:
 
 
 def _faithdiff() -> GuidanceSpec:
-    from ..faithdiff import guidance_spec
+    from ..guidance.faithdiff import guidance_spec
 
     return guidance_spec()
 

@@ -13,8 +13,8 @@ import torch
 
 from ..errors import PGPError
 from ..number import number
-from ..unet_diffusers import build_unet
-from ..unet_shape import SDXL_SHAPE, UNetShape
+from ..unet.on_diffusers import build_unet
+from ..unet.shape import SDXL_SHAPE, UNetShape
 from .injection import injection_seconds
 from .memory import available_memory, held_memory, peak_memory
 from .rows import Net, make_inputs, make_weights, rows_of

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from .. import __version__
-from ..boundary import first_line
 from ..errors import Cancelled, PGPError
+from ..files.boundary import first_line
 from ..visible import visible
 from . import analyze, bench, convert, evaluate, export, guidance, plan, plot, train, upscale
 from .output import finish_streams, lines_of_others, plain, prepare_streams, say, write_out

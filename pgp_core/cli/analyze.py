@@ -41,11 +41,11 @@ def add_to(commands: Any) -> None:
 def _run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from ..canvas import Size, canvas
     from ..errors import ReportError
     from ..images import open_picture
+    from ..images.canvas import Size, canvas
     from ..redundancy.analyze import analyze
-    from ..sampling import SampleOptions
+    from ..sampling.euler import SampleOptions
 
     if wrong := full_size.wrong_usage(args):
         args.wrong_usage(wrong)
@@ -104,6 +104,6 @@ def _load(args: argparse.Namespace) -> Any:
     device = choose_device(args.device)
     if full_size.chosen(args):
         return full_size.load(args, device)
-    from ..nano_pipeline import NanoPipeline
+    from ..restorers.nano.pipeline import NanoPipeline
 
     return NanoPipeline.load(one_step=False, device=device)

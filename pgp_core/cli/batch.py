@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Cancelled, PictureError, name_some
-from ..locks import BusyError, locked
+from ..files.locks import BusyError, locked
 from .output import emit, plain, say
 
 if TYPE_CHECKING:

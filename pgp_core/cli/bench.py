@@ -56,7 +56,7 @@ def _unet(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ..bench import BenchOptions, bench_unet
-    from ..unet_shape import NANO_SHAPE, SDXL_SHAPE
+    from ..unet.shape import NANO_SHAPE, SDXL_SHAPE
     from .output import say
 
     dtype = args.dtype or ("bf16" if torch.device(device).type == "cuda" else "fp32")

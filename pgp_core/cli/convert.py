@@ -30,10 +30,10 @@ def _run(args: argparse.Namespace) -> int:
     import torch
     from tqdm import tqdm
 
-    from ..convert import convert
-    from ..core_loading import loads_in_core
-    from ..unet_file import inspect_unet
-    from ..weights_file import open_weights
+    from ..files.weights import open_weights
+    from ..guidance.convert import convert
+    from ..unet.core_loading import loads_in_core
+    from ..unet.inspect import inspect_unet
 
     with tqdm(desc=visible(args.file.name), unit="B", unit_scale=True, disable=None, leave=False) as bar:
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from ..errors import PictureError
-from ..leftovers import temporary_name
+from ..files.leftovers import temporary_name
 
 #: :data:`pgp_core.images.FORMATS`.
 FORMATS = {"png": ".png", "tiff": ".tif", "jpeg": ".jpg", "webp": ".webp"}

@@ -22,8 +22,8 @@ def add_to(commands: Any) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from .. import nano
     from ..evaluation import run
+    from ..restorers.nano import model as nano
 
     data = run(args.table, args.folder or nano.FOLDER, tuple(range(args.seeds)), args.output)
     if args.json:

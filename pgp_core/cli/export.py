@@ -27,8 +27,8 @@ def add_to(commands: Any) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from ..core_loading import loads_in_core
-    from ..prune_file import renumber_file
+    from ..unet.core_loading import loads_in_core
+    from ..unet.prune_file import renumber_file
     from .progress import file_progress
 
     with file_progress(args.output.name) as progress:

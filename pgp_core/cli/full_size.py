@@ -92,16 +92,16 @@ def load(args: argparse.Namespace, device: str) -> Any:
     """The pipeline.
 
     Raises:
-        PGPError: see :meth:`pgp_core.sdxl_pipeline.SDXLPipeline.load`.
+        PGPError: see :meth:`pgp_core.restorers.sdxl.pipeline.SDXLPipeline.load`.
     """
     # Before the libraries that have a network side are imported: they read it once.
     os.environ["HF_HUB_OFFLINE"] = "1"
     import torch
 
-    from ..one_step import Dial
-    from ..plan import load_plan
-    from ..sdxl_loading import Files
-    from ..sdxl_pipeline import SDXLPipeline
+    from ..restorers.sdxl.loading import Files
+    from ..restorers.sdxl.pipeline import SDXLPipeline
+    from ..sampling.one_step import Dial
+    from ..unet.plan import load_plan
 
     files = Files(
         model=args.model,

@@ -30,9 +30,9 @@ def add_to(commands: Any) -> None:
 
 def _init(args: argparse.Namespace) -> int:
     from ..errors import GuidanceError
-    from ..fresh_guidance import write_fresh_guidance
-    from ..locks import locked
-    from ..plan import load_plan
+    from ..files.locks import locked
+    from ..guidance.fresh import write_fresh_guidance
+    from ..unet.plan import load_plan
 
     if args.output.suffix.lower() != ".safetensors":
         raise GuidanceError(f"a guidance file ends in .safetensors; {args.output} does not")
@@ -46,8 +46,8 @@ def _init(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from ..guidance_file import read_guidance
-    from ..weights_file import open_weights
+    from ..files.weights import open_weights
+    from ..guidance.file import read_guidance
 
     with open_weights(args.file) as file:
         spec, tensors = read_guidance(file)

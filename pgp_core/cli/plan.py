@@ -6,9 +6,9 @@ import argparse
 from typing import Any
 
 from ..errors import PlanError
-from ..plan import load_plan, presets
 from ..planner.describe import headline, kept
-from ..unet_shape import SHAPES
+from ..unet.plan import load_plan, presets
+from ..unet.shape import SHAPES
 from . import plan_apply, plan_build
 from .numbers import whole
 from .output import emit, table
@@ -42,7 +42,7 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from ..count import count
+    from ..unet.count import count
 
     plan = load_plan(args.plan)
     shape = SHAPES.get(plan.topology)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..plan import load_plan
+from ..unet.plan import load_plan
 from .output import emit, plain, say
 
 
@@ -23,8 +23,8 @@ def add_to(actions: Any) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from ..core_loading import loads_in_core
-    from ..prune_file import prune_file
+    from ..unet.core_loading import loads_in_core
+    from ..unet.prune_file import prune_file
     from .progress import file_progress
 
     plan = load_plan(args.plan)

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PlanError
-from ..plan import PrunePlan, load_plan
 from ..planner import by_budget, by_count, by_thresholds, check_name, coarse, dial, save_plan
 from ..planner.coarse import COARSE_KEEPS
 from ..planner.describe import headline, kept
 from ..planner.fine import DECODER, TAU_COS, TAU_KL, totals
 from ..planner.importance import STAGES
 from ..redundancy.report import Report, load_report
-from ..topology import SDXL, TOPOLOGIES
+from ..unet.plan import PrunePlan, load_plan
+from ..unet.topology import SDXL, TOPOLOGIES
 from .numbers import budget, finite
 from .output import emit, table
 
@@ -121,8 +121,8 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _check_model(args: argparse.Namespace, report: Report | None) -> None:
+    from ..files.weights import open_weights
     from ..redundancy.identity import check_model, fingerprint_file
-    from ..weights_file import open_weights
 
     if report is None:
         args.usage("--model is held against a report: give one with --report")

@@ -62,8 +62,8 @@ def write(pixels: Any, path: Path) -> None:
     """
     from PIL import Image
 
-    from ..atomic import replacing
     from ..errors import PictureError
+    from ..files.atomic import replacing
 
     picture = Image.fromarray(pixels)
     try:
@@ -74,8 +74,8 @@ def write(pixels: Any, path: Path) -> None:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from ..plan import load_plan
     from ..redundancy.report import load_report
+    from ..unet.plan import load_plan
 
     plan = load_plan(args.plan) if args.plan else None
     return _done(args, draw(load_report(args.report), args.kind, args.width, args.measure, plan))

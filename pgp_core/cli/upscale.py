@@ -21,16 +21,16 @@ from .output import emit, say
 
 if TYPE_CHECKING:
     from ..batch.jobs import Job, Jobs
-    from ..canvas import Size
+    from ..images.canvas import Size
     from ..images.finding import Found
 
-#: :data:`pgp_core.color_fix.METHODS`, without waiting for PyTorch.
+#: :data:`pgp_core.images.color_fix.METHODS`, without waiting for PyTorch.
 METHODS = ("wavelet", "adain", "none")
-#: :data:`pgp_core.sampling.STARTS`.
+#: :data:`pgp_core.sampling.euler.STARTS`.
 STARTS = ("noise", "lq", "lr")
 #: :data:`pgp_core.tiling.BLENDS` and :data:`pgp_core.tiling.PHASES`.
 BLENDS, PHASES = ("cosine", "gaussian"), ("tile", "canvas")
-#: :data:`pgp_core.wrap.WRAPS`.
+#: :data:`pgp_core.images.wrap.WRAPS`.
 WRAPS = ("none", "x", "y", "both")
 
 
@@ -95,10 +95,10 @@ def add_to(commands: Any) -> None:
 
 
 def _in_range(number: Callable[[str], Any], field: str) -> Callable[[str], Any]:
-    """A type for argparse: a number that :class:`pgp_core.canvas.Size` takes, else wrong usage."""
+    """A type for argparse: a number that :class:`pgp_core.images.canvas.Size` takes, else wrong usage."""
 
     def parse(text: str) -> Any:
-        from ..canvas import Size
+        from ..images.canvas import Size
 
         value = number(text)
         try:
@@ -174,7 +174,7 @@ def _load(args: argparse.Namespace) -> Any:
     device = choose_device(args.device)
     if full_size.chosen(args):
         return full_size.load(args, device)
-    from ..nano_pipeline import NanoPipeline
+    from ..restorers.nano.pipeline import NanoPipeline
 
     return NanoPipeline.load(one_step=args.steps is None, device=device)
 
@@ -188,8 +188,8 @@ def _upscale(pipeline: Any, job: Job, args: argparse.Namespace, size: Size, opti
     from ..batch.marks import marked, origin_of
     from ..images import check_size, open_picture, save_picture
     from ..images.finding import check_file
-    from ..sampling import SampleOptions
-    from ..upscale import upscale
+    from ..restorers.upscale import upscale
+    from ..sampling.euler import SampleOptions
 
     started = time.perf_counter()
     check_room(job.target.parent)
@@ -232,14 +232,14 @@ def _upscale(pipeline: Any, job: Job, args: argparse.Namespace, size: Size, opti
 
 
 def _size(args: argparse.Namespace) -> Size:
-    from ..canvas import Size
+    from ..images.canvas import Size
 
     given = {k: getattr(args, k) for k in ("scale", "width", "height", "longest")}
     return Size(**given) if any(v is not None for v in given.values()) else Size(scale=4.0)
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
-    from ..sampling import SampleOptions
+    from ..sampling.euler import SampleOptions
     from ..tiling import Tiling
 
     if not 1 <= args.quality <= 100:

@@ -13,25 +13,26 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .. import lora, nano
-from ..canvas import resize
-from ..checkpoints import read_safetensors
-from ..denoiser import Conditioning
 from ..errors import CheckpointError
-from ..guidance import KEY_PREFIX, Guidance
-from ..nano_pipeline import NanoPipeline
-from ..plan import PrunePlan, StackPlan
+from ..files.checkpoints import read_safetensors
+from ..guidance.module import KEY_PREFIX, Guidance
+from ..images.canvas import resize
 from ..planner import by_count, dial
 from ..planner.fine import smallest_scale, totals
-from ..prune import prune_state_dict
 from ..redundancy.analyze import analyze
 from ..redundancy.report import Report
-from ..sampling import Progress, SampleOptions, report
-from ..topology import NANO, stacks_of
+from ..restorers.nano import model as nano
+from ..restorers.nano.pipeline import NanoPipeline
+from ..sampling.denoiser import Conditioning
+from ..sampling.euler import Progress, SampleOptions, report
 from ..training.degradation import Degradation
-from ..training.pictures import Painter
-from ..unet_diffusers import load_unet
-from ..unet_shape import NANO_SHAPE
+from ..training.painting import Painter
+from ..unet import lora
+from ..unet.on_diffusers import load_unet
+from ..unet.plan import PrunePlan, StackPlan
+from ..unet.prune import prune_state_dict
+from ..unet.shape import NANO_SHAPE
+from ..unet.topology import NANO, stacks_of
 from .cases import Case, cases, floats, picture_of
 from .metrics import score
 from .summary import HEADS, Scores, figure, markdown_table, over_photographs, spread, summarise

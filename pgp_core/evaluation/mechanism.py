@@ -12,8 +12,8 @@ from typing import Any
 
 from PIL import Image
 
-from ..nano_pipeline import NanoPipeline
-from ..sampling import Progress, SampleOptions, report
+from ..restorers.nano.pipeline import NanoPipeline
+from ..sampling.euler import Progress, SampleOptions, report
 from .cases import RECIPE, cases, floats, picture_of
 from .metrics import score
 from .quality import STEPS

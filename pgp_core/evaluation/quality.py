@@ -7,8 +7,8 @@ from typing import Any
 
 from PIL import Image
 
-from ..nano_pipeline import NanoPipeline
-from ..sampling import Progress, SampleOptions, report
+from ..restorers.nano.pipeline import NanoPipeline
+from ..sampling.euler import Progress, SampleOptions, report
 from .cases import RECIPE, Case, cases, floats, picture_of
 from .metrics import METRICS, score
 from .summary import HEADS, Scores, figure, markdown_table, summarise
@@ -37,7 +37,7 @@ def quality_table(
     Args:
         one_step, multi_step: loaded; 20 steps are sampled with ``multi_step.cfg``.
         seeds: of the sampled rows' start noise; the other rows draw none.
-        denoise: of the ``lq`` row, see :class:`pgp_core.sampling.SampleOptions`.
+        denoise: of the ``lq`` row, see :class:`pgp_core.sampling.euler.SampleOptions`.
         progress: called after each picture.
         pictures: RGB, sides divisible by 4; scikit-image's photographs by default.
         on_picture: called with each picture in 8 bits; for looking at them.

@@ -10,12 +10,12 @@ from typing import Any
 
 from PIL import Image
 
-from .. import nano
-from ..atomic import replacing
-from ..checkpoints import sha256
 from ..errors import PGPError, PictureError
-from ..nano_pipeline import NanoPipeline
-from ..sampling import Progress
+from ..files.atomic import replacing
+from ..files.checkpoints import sha256
+from ..restorers.nano import model as nano
+from ..restorers.nano.pipeline import NanoPipeline
+from ..sampling.euler import Progress
 from . import mechanism, quality
 from .cases import cases
 from .sheet import sheet
@@ -33,7 +33,7 @@ def run(
 
     Args:
         which: ``"quality"`` or ``"mechanism"``.
-        folder: with the four files of :mod:`pgp_core.nano`.
+        folder: with the four files of :mod:`pgp_core.restorers.nano.model`.
         seeds: of sampling; at least one.
         out_dir: gets ``<which>.json`` and ``<which>.md``, for quality also ``quality.png`` (the contact sheet,
             with the first seed); made if need be. None writes nothing.

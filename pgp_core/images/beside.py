@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from ..boundary import first_line
+from ..files.boundary import first_line
 from . import colour, exif, xmp
 from .picture import Metadata
 

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..boundary import first_line
 from ..errors import name_some
+from ..files.boundary import first_line
 from . import beside, exif, jpeg, png, tiff, xmp
 from .ifd import EXIF
 from .picture import Metadata

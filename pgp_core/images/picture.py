@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..canvas import resample
-from ..transparency import bleed, without_ringing
+from .canvas import resample
+from .transparency import bleed, without_ringing
 
 #: BT.601, as Pillow's own conversion to grey.
 LUMA = (0.299, 0.587, 0.114)

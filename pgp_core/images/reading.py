@@ -17,8 +17,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..boundary import first_line, parsing
 from ..errors import PGPError, PictureError
+from ..files.boundary import first_line, parsing
 from . import beside, colour, deep, formats, jpeg, png, shallow, tiff
 from .beside import Found
 from .ifd import Structure

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..atomic import replacing
-from ..boundary import first_line
 from ..errors import PGPError, PictureError
+from ..files.atomic import replacing
+from ..files.boundary import first_line
 from . import deep
 from .dressing import Dressing
 from .picture import Picture

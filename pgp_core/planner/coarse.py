@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 from ..errors import PlanError
-from ..plan import PrunePlan
 from ..redundancy.report import Report
-from ..topology import Topology
+from ..unet.plan import PrunePlan
+from ..unet.topology import Topology
 from .importance import importance, removal_order, topology_of
 from .making import by_stack, made
 

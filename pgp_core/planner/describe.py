@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..plan import PrunePlan
 from ..redundancy.costs import unet_cost
-from ..unet_shape import SHAPES
+from ..unet.plan import PrunePlan
+from ..unet.shape import SHAPES
 
 #: Height and width of the latent that costs are counted at.
 LATENT = (128, 128)

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from ..errors import PlanError
 from ..number import number
-from ..plan import PrunePlan
 from ..redundancy.report import Report
+from ..unet.plan import PrunePlan
 from .importance import STAGES, removable
 from .making import by_stack, candidates, check_stages, made
 

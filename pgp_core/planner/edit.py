@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 
 from ..errors import PlanError
-from ..plan import PrunePlan
 from ..redundancy.report import Report
-from ..topology import Topology
+from ..unet.plan import PrunePlan
+from ..unet.topology import Topology
 from .importance import STAGES, importance, removal_order, topology_of
 from .making import by_stack, made, topology_named
 from .saving import check_name

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 
 from ..errors import PlanError, ReportError
 from ..number import number
-from ..plan import PrunePlan
 from ..redundancy.report import Report
-from ..topology import Topology
+from ..unet.plan import PrunePlan
+from ..unet.topology import Topology
 from .importance import BlockId, removable, removal_order
 from .making import by_stack, candidates, check_least, check_stages, made
 

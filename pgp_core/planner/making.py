@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from ..errors import PlanError
-from ..plan import PrunePlan, StackPlan
 from ..redundancy.report import Report
-from ..topology import TOPOLOGIES, Topology
+from ..unet.plan import PrunePlan, StackPlan
+from ..unet.topology import TOPOLOGIES, Topology
 from .importance import STAGES, BlockId, Score, importance, topology_of
 from .saving import check_name
 

@@ -6,9 +6,9 @@ import os
 import re
 from pathlib import Path
 
-from ..atomic import replacing
 from ..errors import PlanError
-from ..plan import PrunePlan
+from ..files.atomic import replacing
+from ..unet.plan import PrunePlan
 
 #: What some system takes for a path, a drive or a device.
 _FORBIDDEN = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f-\x9f\u2028-\u202e\ud800-\udfff]')

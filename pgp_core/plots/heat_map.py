@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import ReportError
-from ..plan import PrunePlan
 from ..redundancy.report import Report
-from ..topology import TOPOLOGIES, stack_order
+from ..unet.plan import PrunePlan
+from ..unet.topology import TOPOLOGIES, stack_order
 from .numbers import TITLES, check_measure, log_range, measured_on, over_all, short
 from .page import INK, PAPER, SMALL, TEXT, TITLE, WIDTH, Page, Pixels, alone, library
 

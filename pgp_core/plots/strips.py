@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from ..errors import PictureError
-from ..phase import phase_only
+from ..guidance.phase import phase_only
 from .page import SMALL, TITLE, WIDTH, Page, Pixels, alone, library
 
 _EDGE, _GAP, _HEAD, _CAPTION = 20, 12, 56, 30

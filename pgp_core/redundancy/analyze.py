@@ -12,11 +12,11 @@ import torch
 from .. import __version__
 from ..batch.failures import give_back_memory, lacks_memory, one_picture
 from ..errors import Cancelled, PGPError, ReportError
-from ..sampling import SampleOptions
-from ..topology import KeyMap, stack_order
-from ..unet_file import inspect_unet
-from ..unet_shape import UNetShape
-from ..weights_file import WeightsFile
+from ..files.weights import WeightsFile
+from ..sampling.euler import SampleOptions
+from ..unet.inspect import inspect_unet
+from ..unet.shape import UNetShape
+from ..unet.topology import KeyMap, stack_order
 from .costs import block_cost, unet_cost
 from .identity import fingerprint
 from .recorder import Block as BlockName
@@ -119,7 +119,8 @@ def analyze(
     """Sample pictures with a pipeline and measure its UNet.
 
     Args:
-        pipeline: :class:`pgp_core.nano_pipeline.NanoPipeline` or :class:`pgp_core.sdxl_pipeline.SDXLPipeline`.
+        pipeline: :class:`pgp_core.restorers.nano.pipeline.NanoPipeline` or
+            :class:`pgp_core.restorers.sdxl.pipeline.SDXLPipeline`.
         name: of the model, for the report.
         canvases: names of pictures, and what gives each one's canvas ``(1, 3, H, W)`` in [0, 1].
         options: how to sample; the same seed for every picture.

@@ -1,7 +1,7 @@
 """What a UNet and its transformer blocks cost, by formula: parameters and multiply-accumulates, without diffusers.
 
 Multiply-accumulates are those of convolutions, linear layers and attention's own products, for one picture and one
-conditioning; norms, activations and additions count nothing. Equal to :func:`pgp_core.count.count`, which builds
+conditioning; norms, activations and additions count nothing. Equal to :func:`pgp_core.unet.count.count`, which builds
 the model and needs diffusers.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from ..unet_shape import UNetShape
+from ..unet.shape import UNetShape
 
 #: Tokens of a prompt that CLIP takes at once.
 TOKENS = 77

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from ..errors import ReportError
-from ..unet_file import inspect_unet
-from ..weights_file import WeightsFile
+from ..files.weights import WeightsFile
+from ..unet.inspect import inspect_unet
 from .report import Report
 
 #: Values kept of each tensor.

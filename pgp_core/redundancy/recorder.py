@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..errors import Cancelled
-from ..topology import KeyMap
+from ..unet.topology import KeyMap
 from .maps import MOST, FeatureMap, shrunk
 from .measures import channels_last, phi_cos, psi_kl
 from .report import ALL, MEASURES, MODULES, Series, Stats

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..atomic import replacing
 from ..errors import ReportError
-from ..json_format import check_format, read_json
+from ..files.atomic import replacing
+from ..files.json_format import check_format, read_json
 from .maps import FeatureMap
 
 FORMAT = "pgp-diffsr/redundancy-report"

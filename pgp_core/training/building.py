@@ -10,21 +10,25 @@ from typing import Any
 
 import torch
 
-from .. import lora, nano, prompts, sdxl_loading, sdxl_loras
-from ..checkpoints import read_safetensors
-from ..conditioning import load as load_conditioning
+from ..conditioning import prompts
+from ..conditioning.entries import load as load_conditioning
 from ..errors import PGPError, TrainingError
-from ..fresh_guidance import make_fresh_guidance
-from ..guidance import Guidance, GuidanceSpec
-from ..guidance_file import read_guidance
-from ..lora.files import load
-from ..plan import PrunePlan, load_plan
-from ..prune import prune_state_dict
-from ..sdxl_loading import Files, FoundUNet, Prompt, Say
-from ..unet_diffusers import build_unet
-from ..unet_file import UNetInfo
-from ..unet_shape import NANO_SHAPE, UNetShape
-from ..weights_file import open_weights
+from ..files.checkpoints import read_safetensors
+from ..files.weights import open_weights
+from ..guidance.file import read_guidance
+from ..guidance.fresh import make_fresh_guidance
+from ..guidance.module import Guidance, GuidanceSpec
+from ..restorers.nano import model as nano
+from ..restorers.sdxl import loading as sdxl_loading
+from ..restorers.sdxl import loras as sdxl_loras
+from ..restorers.sdxl.loading import Files, FoundUNet, Prompt, Say
+from ..unet import lora
+from ..unet.inspect import UNetInfo
+from ..unet.lora.files import load
+from ..unet.on_diffusers import build_unet
+from ..unet.plan import PrunePlan, load_plan
+from ..unet.prune import prune_state_dict
+from ..unet.shape import NANO_SHAPE, UNetShape
 from .config import NANO_GUIDANCE, RunConfig
 from .lora_layers import add_lora, full_rank, load_lora, shrink_input
 from .nano_subject import NanoSubject

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from ..boundary import first_line
 from ..errors import ConfigError
-from ..text_files import read_text
+from ..files.boundary import first_line
+from ..files.text import read_text
 from .tables import FromCommandLine, limits, read_table
 
 if sys.version_info >= (3, 11):

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from ..errors import TrainingError
-from ..sdxl_loading import Files, Say, find_unet
+from ..restorers.sdxl.loading import Files, Say, find_unet
 from .building import inspect, resolve
 from .config import Loss, RunConfig
 from .one_step_loss import S1Loss, make_s1_loss

@@ -8,15 +8,16 @@ from typing import Any
 
 import torch
 
-from .. import lora, nano
-from ..atomic import replacing
-from ..boundary import parsing
-from ..checkpoints import read_safetensors, sha256, write_safetensors
 from ..errors import PGPError
-from ..guidance import KEY_PREFIX, METADATA_KEY
-from ..plan import PRESET_DIR, load_plan
-from ..text_files import read_text
-from ..topology import KeyMap, stacks_of
+from ..files.atomic import replacing
+from ..files.boundary import parsing
+from ..files.checkpoints import read_safetensors, sha256, write_safetensors
+from ..files.text import read_text
+from ..guidance.module import KEY_PREFIX, METADATA_KEY
+from ..restorers.nano import model as nano
+from ..unet import lora
+from ..unet.plan import PRESET_DIR, load_plan
+from ..unet.topology import KeyMap, stacks_of
 from .config import named_paths
 from .journal import read_rows
 from .nano import STAGES, stage_config

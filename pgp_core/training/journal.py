@@ -7,8 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..atomic import replacing
 from ..errors import TrainingError
+from ..files.atomic import replacing
 
 
 class Journal:

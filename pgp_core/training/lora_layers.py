@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from .. import nano
 from ..errors import CheckpointError, name_some
-from ..lora import LoRA, read
-from ..lora.kinds import Matrices
-from ..lora.merging import Say
+from ..restorers.nano import model as nano
+from ..unet.lora import LoRA, read
+from ..unet.lora.kinds import Matrices
+from ..unet.lora.merging import Say
 
 #: What a LoRA touches: PiSA-SR's list.
 TARGETS = (
@@ -60,7 +60,7 @@ def load_lora(
     """Give a LoRA that :func:`add_lora` made the weights of a file.
 
     Args:
-        lora: or a file's tensors, see :func:`pgp_core.lora.read`.
+        lora: or a file's tensors, see :func:`pgp_core.unet.lora.read`.
         source: what to call those.
         say: told in a line of each kind of layer that is left out, as those of blocks that a plan removed.
 
@@ -98,7 +98,7 @@ def load_lora(
 
 
 def shrink_input(unet: Any, name: str = "default") -> None:
-    """Let nano's S1 LoRA start by shrinking the input to :data:`pgp_core.nano.S1_INPUT`.
+    """Let nano's S1 LoRA start by shrinking the input to :data:`pgp_core.restorers.nano.model.S1_INPUT`.
 
     ``conv_in``'s layer must have full rank, see :func:`full_rank`.
     """

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ..unet_diffusers import build_unet
+from ..unet.on_diffusers import build_unet
 from .building import Parts
 from .config import RunConfig
 from .distillation import loss_config

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from .. import nano, pixel_codec
-from ..guidance import Guidance
-from ..unet_shape import UNetShape
+from ..codecs import pixel as pixel_codec
+from ..guidance.module import Guidance
+from ..restorers.nano import model as nano
+from ..unet.shape import UNetShape
 from .subject import Batch, Condition, Subject
 
 
@@ -29,7 +30,7 @@ class Contexts(torch.nn.Module):
 
 
 class NanoSubject(Subject):
-    """Nano's UNet with guidance in place; see :mod:`pgp_core.nano`. Captions are not read."""
+    """Nano's UNet with guidance in place; see :mod:`pgp_core.restorers.nano.model`. Captions are not read."""
 
     negatives = True
 
@@ -47,7 +48,7 @@ class NanoSubject(Subject):
         self.contexts = Contexts(shape.context_dim, shape.pooled_dim)
 
     def encode(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Pixel unshuffle, times :data:`pgp_core.nano.SCALE`."""
+        """Pixel unshuffle, times :data:`pgp_core.restorers.nano.model.SCALE`."""
         with torch.no_grad():
             return nano.SCALE * pixel_codec.encode(pictures)
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from ..fresh_guidance import fresh_spec
-from ..guidance import Site
-from ..plan import PrunePlan
-from ..unet_shape import SDXL_SHAPE
+from ..guidance.fresh import fresh_spec
+from ..guidance.module import Site
+from ..unet.plan import PrunePlan
+from ..unet.shape import SDXL_SHAPE
 from .building import OWN_GUIDANCE, WEIGHTS, Parts, beside, empty, inspect, read_plan, resolve
 from .config import RunConfig
 from .distillation import loss_config, score_file

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 
-from .. import lora
-from ..checkpoints import write_safetensors
-from ..guidance import KEY_PREFIX, METADATA_KEY
-from ..sdxl_loras import S1_KEY
-from ..topology import KeyMap
-from ..unet_file import markers_of, metadata_of
+from ..files.checkpoints import write_safetensors
+from ..guidance.module import KEY_PREFIX, METADATA_KEY
+from ..restorers.sdxl.loras import S1_KEY
+from ..unet import lora
+from ..unet.inspect import markers_of, metadata_of
+from ..unet.topology import KeyMap
 from .building import WEIGHTS, Parts
 from .config import RunConfig
 from .lora_layers import lora_weights

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from ..atomic import replacing
-from ..boundary import first_line
 from ..errors import Cancelled, CheckpointError, TrainingError
+from ..files.atomic import replacing
+from ..files.boundary import first_line
 from ..visible import visible
 from .average import EMA
 from .config import RunConfig

@@ -6,9 +6,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from .. import nano
 from ..errors import PGPError
 from ..number import number
+from ..restorers.nano import model as nano
 from .perceptual import check_measure
 
 #: Where ``l1`` and ``l2`` compare.

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from .. import conditioning
-from ..guidance import Guidance
-from ..sdxl_loading import Prompt
-from ..sdxl_loras import S1_TIMESTEP
-from ..sdxl_vae import VAE
+from ..codecs.vae import VAE
+from ..conditioning import entries as conditioning
+from ..guidance.module import Guidance
+from ..restorers.sdxl.loading import Prompt
+from ..restorers.sdxl.loras import S1_TIMESTEP
 from .subject import Batch, Condition, Subject
 
 #: ``prompts(captions, positive)``: contexts ``(B, tokens, width)`` and pooled vectors ``(B, width)``, on the CPU.

@@ -9,7 +9,7 @@ from typing import Any
 
 from .config import RunConfig
 from .degradation import Degradation
-from .pictures import paint_set
+from .painting import paint_set
 from .samples import FAITHDIFF_ENLARGEMENTS, FolderSamples, Samples, SyntheticSamples, loader
 from .second_order import SecondOrder
 from .subject import Batch

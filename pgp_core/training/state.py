@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from ..atomic import replacing
-from ..boundary import first_line, parsing
 from ..errors import CheckpointError, TrainingError
-from ..json_format import loads
-from ..torch_file import load_torch_file
+from ..files.atomic import replacing
+from ..files.boundary import first_line, parsing
+from ..files.json_format import loads
+from ..files.torch_file import load_torch_file
 
 FORMAT = 2
 

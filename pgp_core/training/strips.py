@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..sampling import SampleOptions, euler
+from ..sampling.euler import SampleOptions, euler
 from .subject import Batch, Subject
 
 #: Euler steps of a sample picture.

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from ..guidance import Guidance
-from ..unet_diffusers import guided
+from ..guidance.module import Guidance
+from ..unet.on_diffusers import guided
 
 
 @dataclass(frozen=True)

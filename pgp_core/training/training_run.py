@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from .. import nano
-from ..atomic import replacing
 from ..errors import TrainingError
-from ..locks import locked
+from ..files.atomic import replacing
+from ..files.locks import locked
+from ..restorers.nano import model as nano
 from .building import Parts, inspect, select
 from .config import RunConfig, named_paths
 from .diffusion_loss import DiffusionLoss

@@ -19,14 +19,15 @@ from typing import Any
 
 import torch
 
-from pgp_core import nano_pipeline, pixel_codec
-from pgp_core.canvas import BORDER, MULTIPLE, Size
-from pgp_core.denoiser import Denoiser
+from pgp_core.codecs import pixel as pixel_codec
 from pgp_core.evaluation.summary import markdown_table
-from pgp_core.nano_pipeline import NanoPipeline
-from pgp_core.sampling import SampleOptions
+from pgp_core.images.canvas import BORDER, MULTIPLE, Size
+from pgp_core.restorers.nano import pipeline as nano_pipeline
+from pgp_core.restorers.nano.pipeline import NanoPipeline
+from pgp_core.restorers.upscale import upscale
+from pgp_core.sampling.denoiser import Denoiser
+from pgp_core.sampling.euler import SampleOptions
 from pgp_core.tiling import Tiling
-from pgp_core.upscale import upscale
 
 #: Result's side, tile (0: none).
 SIZES = ((1024, 0), (1024, 512), (4096, 512), (8192, 512))

@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from pgp_core.canvas import Size
 from pgp_core.evaluation.summary import markdown_table
-from pgp_core.nano_pipeline import NanoPipeline
-from pgp_core.sampling import SampleOptions
+from pgp_core.images.canvas import Size
+from pgp_core.restorers.nano.pipeline import NanoPipeline
+from pgp_core.restorers.upscale import upscale
+from pgp_core.sampling.euler import SampleOptions
 from pgp_core.tiling import Tiling
-from pgp_core.upscale import upscale
 
 from .levels import in_levels
 

@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 
-from pgp_core import pixel_codec
+from pgp_core.codecs import pixel as pixel_codec
 from pgp_core.evaluation.cases import Case, floats, picture_of
 from pgp_core.evaluation.metrics import score
 from pgp_core.evaluation.summary import markdown_table
-from pgp_core.nano_pipeline import NanoPipeline
-from pgp_core.sampling import SampleOptions
+from pgp_core.restorers.nano.pipeline import NanoPipeline
+from pgp_core.sampling.euler import SampleOptions
 from pgp_core.tiling import PHASES, Tiling, grid
 
 from .levels import in_levels

@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 
-from pgp_core import nano, pixel_codec, schedule
-from pgp_core.denoiser import Denoiser
+from pgp_core import schedule
+from pgp_core.codecs import pixel as pixel_codec
 from pgp_core.evaluation.cases import Case
 from pgp_core.evaluation.summary import markdown_table
-from pgp_core.nano_pipeline import NanoPipeline
-from pgp_core.sampling import SampleOptions, draw_noise
+from pgp_core.restorers.nano import model as nano
+from pgp_core.restorers.nano.pipeline import NanoPipeline
+from pgp_core.sampling.denoiser import Denoiser
+from pgp_core.sampling.euler import SampleOptions, draw_noise
 from pgp_core.tiling import Tile, blended, grid
 
 from .levels import in_levels

@@ -14,9 +14,9 @@ import torch
 from batch_runs import Capture, picture, rows, run
 from PIL import Image
 
-from pgp_core import upscale as whole_way
 from pgp_core.cli import main
 from pgp_core.errors import Cancelled
+from pgp_core.restorers import upscale as whole_way
 
 
 @pytest.fixture

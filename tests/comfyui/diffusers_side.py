@@ -9,11 +9,13 @@ from typing import Any
 import torch
 import trained_lora
 
-from pgp_core import lora, nano, pixel_codec
-from pgp_core.checkpoints import read_safetensors
-from pgp_core.denoiser import Conditioning, Denoiser
-from pgp_core.nano_pipeline import NanoPipeline
-from pgp_core.sampling import SampleOptions, euler, restore_once
+from pgp_core.codecs import pixel as pixel_codec
+from pgp_core.files.checkpoints import read_safetensors
+from pgp_core.restorers.nano import model as nano
+from pgp_core.restorers.nano.pipeline import NanoPipeline
+from pgp_core.sampling.denoiser import Conditioning, Denoiser
+from pgp_core.sampling.euler import SampleOptions, euler, restore_once
+from pgp_core.unet import lora
 
 SEED, STEPS, CFG = 5, 4, 1.5
 

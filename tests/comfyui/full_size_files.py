@@ -14,12 +14,12 @@ import torch
 from faithdiff_file import NARROW
 from safetensors.torch import load_file, save_file
 
-from pgp_core import conditioning
-from pgp_core.convert import convert
-from pgp_core.fresh_guidance import fresh_spec
-from pgp_core.guidance import KEY_PREFIX, METADATA_KEY, Guidance
-from pgp_core.plan import load_plan
-from pgp_core.prune import prune_state_dict
+from pgp_core.conditioning import entries as conditioning
+from pgp_core.guidance.convert import convert
+from pgp_core.guidance.fresh import fresh_spec
+from pgp_core.guidance.module import KEY_PREFIX, METADATA_KEY, Guidance
+from pgp_core.unet.plan import load_plan
+from pgp_core.unet.prune import prune_state_dict
 
 
 def _sdxl_vae(file: Path) -> None:

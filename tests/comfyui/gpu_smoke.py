@@ -69,8 +69,8 @@ def _steps(files: Path | None) -> dict[str, Callable[[], Any]]:
     from pgp_checks import scene
     from pgp_pack import pgp_core  # noqa: F401
     from pgp_pack.nodes import comfy_backbone as backbone
-    from pgp_pack.pgp_core import nano as nano_files
-    from pgp_pack.pgp_core.plan import load_plan
+    from pgp_pack.pgp_core.restorers.nano import model as nano_files
+    from pgp_pack.pgp_core.unet.plan import load_plan
 
     device = mm.get_torch_device()
     gpu = device.type == "cuda"

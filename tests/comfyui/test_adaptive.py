@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import rounding
 
-from pgp_core import nano
+from pgp_core.restorers.nano import model as nano
 
 from .comfy_server import RunFailed, Server
 from .in_process import Checks, Driver

@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from pgp_core.canvas import Size
-from pgp_core.nano_pipeline import NanoPipeline
-from pgp_core.sampling import SampleOptions
-from pgp_core.upscale import upscale
+from pgp_core.images.canvas import Size
+from pgp_core.restorers.nano.pipeline import NanoPipeline
+from pgp_core.restorers.upscale import upscale
+from pgp_core.sampling.euler import SampleOptions
 
 from . import pictures
 from .comfy_server import Server

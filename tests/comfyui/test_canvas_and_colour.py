@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pgp_core import canvas
+from pgp_core.images import canvas
 
 from . import pictures
 from .comfy_server import Server

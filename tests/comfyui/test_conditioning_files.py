@@ -9,8 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pgp_core import conditioning, nano
-from pgp_core.checkpoints import read_safetensors
+from pgp_core.conditioning import entries as conditioning
+from pgp_core.files.checkpoints import read_safetensors
+from pgp_core.restorers.nano import model as nano
 
 from . import pictures
 from .comfy_server import RunFailed, Server

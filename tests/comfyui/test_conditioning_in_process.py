@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pgp_core import conditioning
+from pgp_core.conditioning import entries as conditioning
 
 from .in_process import Checks
 

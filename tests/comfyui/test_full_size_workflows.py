@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 import torch
 
-from pgp_core.fresh_guidance import write_fresh_guidance
+from pgp_core.guidance.fresh import write_fresh_guidance
 
 from . import pictures
 from .comfy_server import RunFailed, Server

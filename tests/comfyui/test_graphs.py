@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import rounding
 
-from pgp_core import nano
+from pgp_core.restorers.nano import model as nano
 
 from .in_process import Checks, Driver
 

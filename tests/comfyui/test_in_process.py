@@ -13,8 +13,8 @@ import pytest
 import rounding
 import torch
 
-from pgp_core import nano
-from pgp_core.sampling import draw_noise
+from pgp_core.restorers.nano import model as nano
+from pgp_core.sampling.euler import draw_noise
 
 from . import diffusers_side
 from .in_process import Checks

@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from pgp_core.plan import PrunePlan, StackPlan
+from pgp_core.unet.plan import PrunePlan, StackPlan
 
 from .comfy_server import RunFailed, Server
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from pgp_core.plan import load_plan
 from pgp_core.planner.dial import dial
 from pgp_core.redundancy.report import load_report
+from pgp_core.unet.plan import load_plan
 
 from .comfy_server import RunFailed, Server
 

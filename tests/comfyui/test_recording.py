@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from pgp_core.plan import load_plan
 from pgp_core.redundancy.recorder import Recorder, series_of
 from pgp_core.redundancy.report import ALL, MODULES, Report
+from pgp_core.unet.plan import load_plan
 
 from . import diffusers_side
 from .in_process import Checks

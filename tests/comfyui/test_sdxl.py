@@ -16,16 +16,16 @@ import trained_lora
 from faithdiff_file import NARROW
 from safetensors.torch import save_file
 
-from pgp_core import faithdiff
-from pgp_core.convert import convert
-from pgp_core.denoiser import Conditioning, Denoiser
-from pgp_core.guidance import KEY_PREFIX, METADATA_KEY, Guidance, GuidanceSpec, Site
-from pgp_core.plan import PrunePlan, StackPlan
-from pgp_core.sampling import SampleOptions, euler
-from pgp_core.topology import KeyMap
-from pgp_core.unet_diffusers import build_unet, load_unet
-from pgp_core.unet_shape import SDXL_SHAPE
-from pgp_core.weights_file import open_weights
+from pgp_core.files.weights import open_weights
+from pgp_core.guidance import faithdiff
+from pgp_core.guidance.convert import convert
+from pgp_core.guidance.module import KEY_PREFIX, METADATA_KEY, Guidance, GuidanceSpec, Site
+from pgp_core.sampling.denoiser import Conditioning, Denoiser
+from pgp_core.sampling.euler import SampleOptions, euler
+from pgp_core.unet.on_diffusers import build_unet, load_unet
+from pgp_core.unet.plan import PrunePlan, StackPlan
+from pgp_core.unet.shape import SDXL_SHAPE
+from pgp_core.unet.topology import KeyMap
 
 from .diffusers_side import Both, both, called
 from .in_process import Checks, Driver

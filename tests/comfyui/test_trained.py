@@ -10,12 +10,12 @@ import rounding
 import torch
 import trained_runs
 
-from pgp_core import lora
-from pgp_core.checkpoints import read_safetensors
-from pgp_core.denoiser import Conditioning, Denoiser
-from pgp_core.sampling import SampleOptions, restore_once
-from pgp_core.sdxl_loading import Files, find_unet, read_guidance
-from pgp_core.unet_shape import UNetShape
+from pgp_core.files.checkpoints import read_safetensors
+from pgp_core.restorers.sdxl.loading import Files, find_unet, read_guidance
+from pgp_core.sampling.denoiser import Conditioning, Denoiser
+from pgp_core.sampling.euler import SampleOptions, restore_once
+from pgp_core.unet import lora
+from pgp_core.unet.shape import UNetShape
 
 from .diffusers_side import called
 from .in_process import Checks, Driver

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import pytest
 
-from pgp_core.canvas import Size
-from pgp_core.nano_pipeline import NanoPipeline
-from pgp_core.sampling import SampleOptions
+from pgp_core.images.canvas import Size
+from pgp_core.restorers.nano.pipeline import NanoPipeline
+from pgp_core.restorers.upscale import upscale
+from pgp_core.sampling.euler import SampleOptions
 from pgp_core.tiling import Tiling
-from pgp_core.upscale import upscale
 
 from .in_process import Checks
 

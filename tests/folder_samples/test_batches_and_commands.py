@@ -15,11 +15,7 @@ from sample_folders import PATCH, levels, save_deep, smooth
 
 from pgp_core.cli import main
 from pgp_core.training.degradation import Degradation
-from pgp_core.training.samples import (
-    FolderSamples,
-    contact_sheet,
-    loader,
-)
+from pgp_core.training.samples import FolderSamples, contact_sheet, loader
 from pgp_core.training.subject import Batch, Sample
 
 

@@ -46,7 +46,7 @@ def test_what_is_left_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_a_size_that_the_format_does_not_hold_is_said_first(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pgp_core import upscale
+    from pgp_core.restorers import upscale
 
     def computed(*_: object) -> None:
         raise AssertionError("minutes for nothing")

@@ -11,12 +11,12 @@ import torch
 from found_pictures import levels
 from PIL import Image
 
-from pgp_core.canvas import Size, canvas, crop, enlarge
-from pgp_core.color_fix import METHODS, color_fix
 from pgp_core.images import open_picture, save_picture
-from pgp_core.nano_pipeline import NanoPipeline
-from pgp_core.transparency import bleed, without_ringing
-from pgp_core.upscale import upscale
+from pgp_core.images.canvas import Size, canvas, crop, enlarge
+from pgp_core.images.color_fix import METHODS, color_fix
+from pgp_core.images.transparency import bleed, without_ringing
+from pgp_core.restorers.nano.pipeline import NanoPipeline
+from pgp_core.restorers.upscale import upscale
 
 PAPERS = [(1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (0.1, 0.9, 0.3)]
 #: Of the disc.

@@ -11,12 +11,7 @@ import torch
 from drawn_reports import MAPS, PICTURES, module_features, report
 
 from pgp_core.errors import PictureError
-from pgp_core.plots import (
-    feature_maps,
-    module_maps,
-    phase_strip,
-    visible_phase,
-)
+from pgp_core.plots import feature_maps, module_maps, phase_strip, visible_phase
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 from sdxl_scene import Everything
 
-from pgp_core.sdxl_loading import Files
-from pgp_core.sdxl_pipeline import SDXLPipeline
-from pgp_core.topology import KeyMap
+from pgp_core.restorers.sdxl.loading import Files
+from pgp_core.restorers.sdxl.pipeline import SDXLPipeline
+from pgp_core.unet.topology import KeyMap
 
 
 @pytest.fixture(autouse=True)

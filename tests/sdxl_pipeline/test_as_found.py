@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from sdxl_scene import SHORT, Everything, picture
 
 from pgp_core.errors import PGPError
-from pgp_core.sampling import SampleOptions, euler
-from pgp_core.sdxl_loading import Files, find_unet
-from pgp_core.sdxl_pipeline import SDXLPipeline
+from pgp_core.restorers.sdxl.loading import Files, find_unet
+from pgp_core.restorers.sdxl.pipeline import SDXLPipeline
+from pgp_core.sampling.euler import SampleOptions, euler
 
 
 def test_every_path_to_a_unet_gives_it(files: Everything, tmp_path: Path, pipeline: SDXLPipeline) -> None:
@@ -76,7 +76,7 @@ def test_metadata_alone_makes_the_picture_that_the_folder_makes(files: Everythin
 
 
 def test_a_vae_s_own_file_in_its_folder_keeps_its_scale(files: Everything, tmp_path: Path) -> None:
-    from pgp_core.sdxl_vae import load_vae
+    from pgp_core.codecs.vae import load_vae
 
     shutil.copytree(files.sdxl / "vae", tmp_path / "vae")
     config = json.loads((tmp_path / "vae/config.json").read_text())

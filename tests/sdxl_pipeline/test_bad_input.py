@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from sdxl_scene import Everything, peam_file
 
-from pgp_core import conditioning
-from pgp_core import nano as nano_files
+from pgp_core.conditioning import entries as conditioning
 from pgp_core.errors import CheckpointError, ConditioningError, GuidanceError, PGPError
-from pgp_core.guidance import KEY_PREFIX, METADATA_KEY, Guidance, GuidanceSpec
-from pgp_core.sdxl_loading import Files
-from pgp_core.sdxl_pipeline import SDXLPipeline
-from pgp_core.weights_file import open_weights
+from pgp_core.files.weights import open_weights
+from pgp_core.guidance.module import KEY_PREFIX, METADATA_KEY, Guidance, GuidanceSpec
+from pgp_core.restorers.nano import model as nano_files
+from pgp_core.restorers.sdxl.loading import Files
+from pgp_core.restorers.sdxl.pipeline import SDXLPipeline
 
 
 def _case(name: str, files: Everything, tmp: Path, s1: dict[str, Path]) -> tuple[Files, type[PGPError], str]:

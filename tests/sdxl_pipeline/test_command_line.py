@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 from sdxl_scene import SHORT, Everything, peam_file, picture
 
-from pgp_core.canvas import Size
 from pgp_core.cli import main
-from pgp_core.sdxl_loading import Files
-from pgp_core.sdxl_pipeline import SDXLPipeline
-from pgp_core.upscale import upscale
+from pgp_core.images.canvas import Size
+from pgp_core.restorers.sdxl.loading import Files
+from pgp_core.restorers.sdxl.pipeline import SDXLPipeline
+from pgp_core.restorers.upscale import upscale
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
 import torch
 torch.set_num_threads(1)
 from pathlib import Path
-from pgp_core import prompts
+from pgp_core.conditioning import prompts
 from pgp_core.cli import main
 folder, *commands = json.loads(sys.argv[1])
 print(len(prompts.encode(Path(folder), ["a house", ""])))

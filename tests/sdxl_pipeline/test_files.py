@@ -13,15 +13,15 @@ import torch
 from safetensors.torch import save_file
 from sdxl_scene import SHORT, Everything, picture
 
-from pgp_core.convert import convert
-from pgp_core.diffusers_folder import weight_files
+from pgp_core.codecs.vae import VAE, load_vae
 from pgp_core.errors import CheckpointError
-from pgp_core.plan import load_plan
-from pgp_core.sdxl_loading import Files
-from pgp_core.sdxl_pipeline import SDXLPipeline
-from pgp_core.sdxl_vae import VAE, load_vae
-from pgp_core.topology import KeyMap, split_block
-from pgp_core.weights_file import open_weights, read_converted
+from pgp_core.files.diffusers_folder import weight_files
+from pgp_core.files.weights import open_weights, read_converted
+from pgp_core.guidance.convert import convert
+from pgp_core.restorers.sdxl.loading import Files
+from pgp_core.restorers.sdxl.pipeline import SDXLPipeline
+from pgp_core.unet.plan import load_plan
+from pgp_core.unet.topology import KeyMap, split_block
 
 
 def test_the_published_file_and_its_conversion_are_bit_equal(
@@ -72,7 +72,7 @@ def test_weights_are_read_in_groups_and_converted(
             return open_weights(path)
 
         total = sum(v.nbytes for v in files.unet.values())
-        monkeypatch.setattr("pgp_core.weights_file._GROUP", total // 10)
+        monkeypatch.setattr("pgp_core.files.weights._GROUP", total // 10)
         out = read_converted(count, names, "cpu", torch.bfloat16)
         assert abs(opened - opens) <= 1, "a file that cannot be mapped is read once"
         assert all(torch.equal(out[f"new.{k}"], v.bfloat16()) for k, v in files.unet.items())

@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file
 from sdxl_scene import Everything, Oracle, picture
 
-from pgp_core import lora
 from pgp_core.errors import PGPError
-from pgp_core.one_step import Dial
-from pgp_core.plan import load_plan
-from pgp_core.sdxl_loading import Files
-from pgp_core.sdxl_pipeline import SDXLPipeline
+from pgp_core.restorers.sdxl.loading import Files
+from pgp_core.restorers.sdxl.pipeline import SDXLPipeline
+from pgp_core.sampling.one_step import Dial
+from pgp_core.unet import lora
+from pgp_core.unet.plan import load_plan
 
 
 def test_one_step_is_the_formula(files: Everything, s1: dict[str, Path]) -> None:

@@ -13,9 +13,10 @@ from rounding import NETWORK, assert_same, difference
 from safetensors.torch import load_file, save_file
 from sdxl_scene import SHORT, Everything, exact, picture
 
-from pgp_core import conditioning, prompts
-from pgp_core.sdxl_loading import Files
-from pgp_core.sdxl_pipeline import SDXLPipeline
+from pgp_core.conditioning import entries as conditioning
+from pgp_core.conditioning import prompts
+from pgp_core.restorers.sdxl.loading import Files
+from pgp_core.restorers.sdxl.pipeline import SDXLPipeline
 
 
 def test_prompts_are_sdxls(files: Everything) -> None:

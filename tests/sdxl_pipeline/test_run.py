@@ -12,9 +12,9 @@ import torch
 from rounding import difference
 from sdxl_scene import SHORT, Everything, exact, picture, schedule
 
-from pgp_core.sampling import SampleOptions
-from pgp_core.sdxl_loading import Files
-from pgp_core.sdxl_pipeline import SDXLPipeline
+from pgp_core.restorers.sdxl.loading import Files
+from pgp_core.restorers.sdxl.pipeline import SDXLPipeline
+from pgp_core.sampling.euler import SampleOptions
 
 
 def agree(ours: torch.Tensor, latent: torch.Tensor, expected: torch.Tensor, allowed: float) -> None:

@@ -10,11 +10,11 @@ import pytest
 import torch
 from sdxl_scene import SHORT, Everything, peam_file, picture
 
-from pgp_core.canvas import Size
 from pgp_core.errors import Cancelled, PGPError
-from pgp_core.sdxl_loading import Files
-from pgp_core.sdxl_pipeline import SDXLPipeline
-from pgp_core.upscale import upscale
+from pgp_core.images.canvas import Size
+from pgp_core.restorers.sdxl.loading import Files
+from pgp_core.restorers.sdxl.pipeline import SDXLPipeline
+from pgp_core.restorers.upscale import upscale
 
 
 @pytest.mark.parametrize(("width", "height", "scale"), [(37, 29, 2.0), (9, 21, 3.3), (1, 1, 8.0)])

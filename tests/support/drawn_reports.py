@@ -9,7 +9,7 @@ import torch
 
 from pgp_core.redundancy.maps import FeatureMap, shrunk
 from pgp_core.redundancy.report import ALL, MODULES, Block, Report, Series, Stats
-from pgp_core.topology import SDXL, Topology
+from pgp_core.unet.topology import SDXL, Topology
 
 TIMES = range(949, 0, -50)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from pgp_core.unet_diffusers import build_unet
-from pgp_core.unet_shape import SDXL_SHAPE, UNetShape
+from pgp_core.unet.on_diffusers import build_unet
+from pgp_core.unet.shape import SDXL_SHAPE, UNetShape
 
 #: SDXL's blocks at the least width that 64 channels a head allow.
 NARROW = replace(SDXL_SHAPE, channels=(64, 64, 64), context_dim=32, pooled_dim=32)
@@ -108,8 +108,8 @@ def write_bases(folder: Path) -> None:
     import mutations
     from safetensors.torch import save_file
 
-    from pgp_core import nano
-    from pgp_core.convert import convert
+    from pgp_core.guidance.convert import convert
+    from pgp_core.restorers.nano import model as nano
 
     folder.mkdir(parents=True)
     weights = state_dict(dtype=torch.float16)
@@ -122,7 +122,7 @@ def write_bases(folder: Path) -> None:
 
 def write_constant(path: Path, shape: UNetShape) -> None:
     """A whole file of 0.5 in float32, fast; in ``torch.save``'s older format where its name begins with "old"."""
-    from pgp_core.safetensors_stream import write_streaming
+    from pgp_core.files.safetensors_stream import write_streaming
 
     with torch.device("meta"):
         modules = build_unet(shape), Authors(channels=shape.channels[0])

@@ -12,9 +12,9 @@ import faithdiff_file
 import torch
 from safetensors.torch import save_file
 
-from pgp_core.topology import KeyMap
-from pgp_core.unet_diffusers import build_unet
-from pgp_core.weights_file import Found, WeightsFile, together
+from pgp_core.files.weights import Found, WeightsFile, together
+from pgp_core.unet.on_diffusers import build_unet
+from pgp_core.unet.topology import KeyMap
 
 Weights = dict[str, torch.Tensor]
 
@@ -43,7 +43,7 @@ def compiled(weights: Weights) -> Weights:
 
 
 def in_memory(weights: Weights, metadata: dict[str, str] | None = None, **more: Any) -> WeightsFile:
-    """As :func:`pgp_core.weights_file.open_weights` gives a file with these weights."""
+    """As :func:`pgp_core.files.weights.open_weights` gives a file with these weights."""
     floating = {k: v.dtype for k, v in weights.items() if v.dtype.is_floating_point}
     shapes = {k: tuple(v.shape) for k, v in weights.items()}
     file = WeightsFile("found.bin", shapes, frozenset(floating), weights.__getitem__, metadata or {}, dtypes=floating)

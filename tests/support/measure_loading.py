@@ -19,11 +19,11 @@ import memory
 import torch
 from faithdiff_file import NARROW, WIDE, write_constant
 
-from pgp_core.convert import convert
-from pgp_core.plan import load_plan
-from pgp_core.unet_diffusers import load_unet
-from pgp_core.unet_file import inspect_unet
-from pgp_core.weights_file import open_weights
+from pgp_core.files.weights import open_weights
+from pgp_core.guidance.convert import convert
+from pgp_core.unet.inspect import inspect_unet
+from pgp_core.unet.on_diffusers import load_unet
+from pgp_core.unet.plan import load_plan
 
 
 def load(path: Path, _folder: Path) -> tuple[int, Any]:

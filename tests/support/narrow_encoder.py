@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from pgp_core.guidance import Guidance, GuidanceSpec, Site
+from pgp_core.guidance.module import Guidance, GuidanceSpec, Site
 
 #: Two pixels per position, so that tiles of 32 positions, the smallest that are halved to, are small.
 ENCODER = GuidanceSpec(base="test", sites=(Site("conv_in", 32, 0, 2, "alignment"),), encoder_channels=(32, 32))

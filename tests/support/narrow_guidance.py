@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pgp_core.guidance import GuidanceSpec, Site
+from pgp_core.guidance.module import GuidanceSpec, Site
 
 DOWN = "down_blocks.0.downsamplers.0"
 

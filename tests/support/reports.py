@@ -6,11 +6,11 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from pgp_core.plan import PrunePlan
 from pgp_core.redundancy.costs import block_cost, unet_cost
 from pgp_core.redundancy.report import Block, Report, Stats
-from pgp_core.topology import Topology
-from pgp_core.unet_shape import SHAPES
+from pgp_core.unet.plan import PrunePlan
+from pgp_core.unet.shape import SHAPES
+from pgp_core.unet.topology import Topology
 
 BlockId = tuple[str, int]
 

@@ -12,8 +12,8 @@ import faithdiff_file
 import torch
 from safetensors.torch import save_file
 
-from pgp_core.topology import KeyMap
-from pgp_core.unet_diffusers import build_unet
+from pgp_core.unet.on_diffusers import build_unet
+from pgp_core.unet.topology import KeyMap
 
 SCALING = 0.13025
 #: Half of the narrow UNet's tokens comes from each text encoder.

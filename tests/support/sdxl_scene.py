@@ -13,11 +13,12 @@ import sdxl_files
 import torch
 from safetensors.torch import save_file
 
-from pgp_core import conditioning, prompts
-from pgp_core.faithdiff import GROUPS
-from pgp_core.guidance import KEY_PREFIX, METADATA_KEY, Guidance, GuidanceSpec, Site
-from pgp_core.sampling import SampleOptions
-from pgp_core.unet_diffusers import build_unet
+from pgp_core.conditioning import entries as conditioning
+from pgp_core.conditioning import prompts
+from pgp_core.guidance.faithdiff import GROUPS
+from pgp_core.guidance.module import KEY_PREFIX, METADATA_KEY, Guidance, GuidanceSpec, Site
+from pgp_core.sampling.euler import SampleOptions
+from pgp_core.unet.on_diffusers import build_unet
 
 
 class Everything:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from pgp_core.lora import from_peft
 from pgp_core.training.lora_layers import TARGETS
+from pgp_core.unet.lora import from_peft
 
 RANK = 16
 

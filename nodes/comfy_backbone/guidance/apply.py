@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 
-from ....pgp_core.checked_pictures import checked_pictures
 from ....pgp_core.errors import GuidanceError
-from ....pgp_core.guidance import Guidance
+from ....pgp_core.guidance.module import Guidance
+from ....pgp_core.images.checked import checked_pictures
 from ....pgp_core.number import number
-from ....pgp_core.topology import KeyMap
+from ....pgp_core.unet.topology import KeyMap
 from .. import places
 from .patch import GuidancePatch
 

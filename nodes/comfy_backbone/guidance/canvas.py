@@ -7,8 +7,8 @@ from collections.abc import Callable
 import comfy.utils
 import torch
 
-from ....pgp_core.canvas import same_proportions
 from ....pgp_core.errors import GuidanceError
+from ....pgp_core.images.canvas import same_proportions
 
 
 def canvas(pictures: torch.Tensor, height: int, width: int, position: int, say: Callable[[str], None]) -> torch.Tensor:

@@ -9,8 +9,8 @@ import comfy.model_management as mm
 import torch
 
 from ....pgp_core.errors import GuidanceError
-from ....pgp_core.lq_tiles import LQTiles
-from ....pgp_core.topology import KeyMap
+from ....pgp_core.guidance.lq_tiles import LQTiles
+from ....pgp_core.unet.topology import KeyMap
 from ..places import Piece
 from .canvas import canvas
 

@@ -11,9 +11,9 @@ import comfy.ops
 import torch
 from comfy.ldm.modules.diffusionmodules.model import normal_attention, vae_attention
 
-from ....pgp_core.guidance import Guidance, GuidanceSpec
-from ....pgp_core.guidance_file import read_guidance
-from ....pgp_core.lq_encoder import Attention, sliced_attention
+from ....pgp_core.guidance.file import read_guidance
+from ....pgp_core.guidance.lq_encoder import Attention, sliced_attention
+from ....pgp_core.guidance.module import Guidance, GuidanceSpec
 from ..files import opened
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ....pgp_core.errors import GuidanceError
-from ....pgp_core.topology import KeyMap
+from ....pgp_core.unet.topology import KeyMap
 from ..current_tile import current_phase, current_tile
 from ..parts import current_part
 from ..places import Piece, current_call

@@ -7,10 +7,10 @@ from typing import Any
 from comfy.patcher_extension import WrappersMP
 
 from ....pgp_core.errors import PGPError
+from ....pgp_core.images.wrap import Wrap
 from ....pgp_core.number import number
 from ....pgp_core.tiling import PHASES, STEP, check_blend
 from ....pgp_core.tiling.options import MAX_PIXELS
-from ....pgp_core.wrap import Wrap
 from .. import places
 from .calls import TiledCalls
 from .frames import Runs
@@ -35,8 +35,8 @@ def tile_model(
         blend: one of :data:`pgp_core.tiling.BLENDS`.
         phase: one of :data:`pgp_core.tiling.PHASES`.
         frames: how many latents of a batch are sampled at a time; 0 for all.
-        wrap: one of :data:`pgp_core.wrap.WRAPS`: along which axes the canvas repeats, with the margins that
-            :func:`pgp_core.canvas.canvas` makes.
+        wrap: one of :data:`pgp_core.images.wrap.WRAPS`: along which axes the canvas repeats, with the margins that
+            :func:`pgp_core.images.canvas.canvas` makes.
 
     Raises:
         PGPError: if the tile is not larger than the overlap, or the MODEL is tiled already or samples no pictures.

@@ -12,9 +12,9 @@ import comfy.model_management as mm
 import torch
 
 from ....pgp_core.errors import PGPError
+from ....pgp_core.images.wrap import MARGIN, PLAIN, Wrap
 from ....pgp_core.tiling import Fitting, Tile, automatic, blended, out_of_memory
 from ....pgp_core.tiling.fitting import LEAST
-from ....pgp_core.wrap import MARGIN, PLAIN, Wrap
 from .. import left_behind
 from ..current_tile import calling
 from ..guidance import GuidancePatch

@@ -9,8 +9,8 @@ import comfy.model_management as mm
 import torch
 
 from ....pgp_core.errors import GuidanceError
-from ....pgp_core.guidance import fit
-from ....pgp_core.phase import exchange_phase
+from ....pgp_core.guidance.module import fit
+from ....pgp_core.guidance.phase import exchange_phase
 from ....pgp_core.tiling import Tile, blended
 
 #: Channels that are exchanged at a time: a canvas of 512 x 512 positions takes a few hundred megabytes then.

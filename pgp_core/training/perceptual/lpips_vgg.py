@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from ...boundary import first_line
 from ...errors import CheckpointError, PGPError, name_some
-from ...torch_file import load_torch_file
+from ...files.boundary import first_line
+from ...files.torch_file import load_torch_file
 
 #: torchvision's name for VGG-16's ImageNet weights.
 VGG_FILE = "vgg16-397923af.pth"

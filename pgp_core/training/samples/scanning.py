@@ -12,9 +12,9 @@ from PIL import Image
 
 from ...batch.failures import one_picture
 from ...errors import PGPError, PictureError, name_some
+from ...files.text import read_text
 from ...images import known_extensions, open_picture
 from ...images.finding import check_file
-from ...text_files import read_text
 
 
 @dataclass(frozen=True)

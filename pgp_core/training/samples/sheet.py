@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from ...atomic import replacing
 from ...errors import PictureError
+from ...files.atomic import replacing
 from .loading import Samples
 
 _GAP, _LINE, _LETTERS = 6, 20, 90

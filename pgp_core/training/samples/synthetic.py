@@ -20,7 +20,7 @@ class SyntheticSamples(Dataset[Sample]):
     """Random crops of pictures in memory, turned and mirrored; the n-th depends on the pictures, the seed and n alone.
 
     Args:
-        pictures: ``(N, H, W, 3)`` uint8, H = W, as :func:`pgp_core.training.pictures.paint_set` makes them.
+        pictures: ``(N, H, W, 3)`` uint8, H = W, as :func:`pgp_core.training.painting.paint_set` makes them.
         patch: the crop's side, HQ pixels.
         seed: of everything random.
         degradation: HQ to LQ; nano's first order by default.

@@ -17,7 +17,7 @@ from comfy.cli_args import args
 from pgp_pack.nodes import comfy_backbone
 from pgp_pack.nodes.load_conditioning import PGPDiffSRLoadConditioning
 from pgp_pack.nodes.save_conditioning import PGPDiffSRSaveConditioning
-from pgp_pack.pgp_core import conditioning
+from pgp_pack.pgp_core.conditioning import entries as conditioning
 
 import nodes
 

@@ -16,8 +16,8 @@ import pgp_pack
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from pgp_pack.nodes.comfy_backbone.nano import _PixelCodec
-from pgp_pack.pgp_core.lq_adapter import LQAdapter
-from pgp_pack.pgp_core.lq_tiles import LQTiles
+from pgp_pack.pgp_core.guidance.lq_adapter import LQAdapter
+from pgp_pack.pgp_core.guidance.lq_tiles import LQTiles
 
 import nodes
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from pgp_pack.nodes import comfy_backbone
-from pgp_pack.pgp_core.plan import load_plan
+from pgp_pack.pgp_core.unet.plan import load_plan
 
 from .scene import support
 

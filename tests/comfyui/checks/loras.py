@@ -20,7 +20,7 @@ import torch
 from comfy_extras import nodes_model_merging as merging
 from pgp_pack.nodes import comfy_backbone
 from pgp_pack.nodes.save_model import PGPDiffSRSaveModel
-from pgp_pack.pgp_core.plan import load_plan
+from pgp_pack.pgp_core.unet.plan import load_plan
 
 from . import scene
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from pgp_pack.nodes import comfy_backbone
-from pgp_pack.pgp_core import weights_file
+from pgp_pack.pgp_core.files import weights as weights_file
 
 from .scene import support
 

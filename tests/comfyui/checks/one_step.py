@@ -11,8 +11,8 @@ import comfy.sample
 import torch
 from comfy_extras.nodes_custom_sampler import Guider_Basic
 from pgp_pack.nodes import comfy_backbone
-from pgp_pack.pgp_core import nano as nano_files
 from pgp_pack.pgp_core.errors import PGPError
+from pgp_pack.pgp_core.restorers.nano import model as nano_files
 from safetensors import safe_open
 from safetensors.torch import save_file
 

@@ -12,7 +12,7 @@ import comfy.ops
 import torch
 from pgp_pack.nodes.comfy_backbone.guidance.features import LQFeatures
 from pgp_pack.nodes.comfy_backbone.guidance.loading import attention
-from pgp_pack.pgp_core.guidance import Guidance, GuidanceSpec, Site
+from pgp_pack.pgp_core.guidance.module import Guidance, GuidanceSpec, Site
 
 from . import scene
 

@@ -13,7 +13,7 @@ import torch
 from pgp_pack.nodes import comfy_backbone
 from pgp_pack.nodes.comfy_backbone import model as backbone
 from pgp_pack.nodes.comfy_backbone import tile_model
-from pgp_pack.pgp_core.plan import StackPlan
+from pgp_pack.pgp_core.unet.plan import StackPlan
 
 from . import one_step, scene
 from .tiling.setting import error

@@ -11,7 +11,7 @@ import comfy.model_management
 import folder_paths
 import torch
 from pgp_pack.nodes import comfy_backbone
-from pgp_pack.pgp_core.plan import PrunePlan, StackPlan
+from pgp_pack.pgp_core.unet.plan import PrunePlan, StackPlan
 
 from . import scene
 

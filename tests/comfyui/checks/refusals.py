@@ -13,8 +13,8 @@ from unittest.mock import patch as replace
 import comfy.model_patcher
 import torch
 from pgp_pack.nodes import comfy_backbone
-from pgp_pack.pgp_core import nano as nano_files
-from pgp_pack.pgp_core.guidance import Guidance, GuidanceSpec
+from pgp_pack.pgp_core.guidance.module import Guidance, GuidanceSpec
+from pgp_pack.pgp_core.restorers.nano import model as nano_files
 
 from . import scene
 

@@ -12,7 +12,7 @@ import comfy.sample
 import comfy.samplers
 import torch
 from pgp_pack.nodes.comfy_backbone import GuidancePatch
-from pgp_pack.pgp_core.guidance import Guidance
+from pgp_pack.pgp_core.guidance.module import Guidance
 
 from . import scene
 

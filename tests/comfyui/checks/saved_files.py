@@ -11,8 +11,8 @@ import folder_paths
 import pgp_pack.nodes.comfy_backbone.saving as saving
 import torch
 from pgp_pack.nodes import comfy_backbone
-from pgp_pack.pgp_core.leftovers import temporary_name
-from pgp_pack.pgp_core.locks import lock_file, locked
+from pgp_pack.pgp_core.files.leftovers import temporary_name
+from pgp_pack.pgp_core.files.locks import lock_file, locked
 from safetensors import safe_open
 
 from . import scene

@@ -21,7 +21,7 @@ import torch
 from comfy_extras.nodes_torch_compile import TorchCompileModel
 from pgp_pack.nodes import comfy_backbone
 from pgp_pack.nodes.comfy_backbone.model import WEIGHT_DTYPES
-from pgp_pack.pgp_core.plan import PrunePlan, StackPlan, load_plan
+from pgp_pack.pgp_core.unet.plan import PrunePlan, StackPlan, load_plan
 from safetensors import safe_open
 
 from . import scene

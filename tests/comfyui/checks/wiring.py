@@ -15,8 +15,8 @@ import torch
 from comfy_extras import nodes_custom_sampler as custom
 from comfy_extras import nodes_model_advanced as advanced
 from pgp_pack.nodes import comfy_backbone
-from pgp_pack.pgp_core import nano as nano_files
 from pgp_pack.pgp_core.errors import PGPError
+from pgp_pack.pgp_core.restorers.nano import model as nano_files
 
 from . import scene
 from .one_step import TIMESTEP, _direct, _with_s1

@@ -13,8 +13,8 @@ from pgp_pack.nodes.canvas import PGPDiffSRCanvas
 from pgp_pack.nodes.color_fix import PGPDiffSRColorFix
 from pgp_pack.nodes.difficulty import PGPDiffSRDifficulty
 from pgp_pack.nodes.plotting import PGPDiffSRPhaseOnly
-from pgp_pack.pgp_core import nano as nano_files
 from pgp_pack.pgp_core.errors import PGPError
+from pgp_pack.pgp_core.restorers.nano import model as nano_files
 from pgp_pack.pgp_core.tiling import Split
 
 from . import scene

@@ -15,8 +15,8 @@ import archives as kit
 import torch
 
 from pgp_core.errors import PGPError
-from pgp_core.unet_file import inspect_unet
-from pgp_core.weights_file import open_weights
+from pgp_core.files.weights import open_weights
+from pgp_core.unet.inspect import inspect_unet
 
 from . import hostile
 from .prepared import Prepared

@@ -16,12 +16,13 @@ from mutations.files import Raw
 from PIL import Image, ImageCms
 from toy_runs import batches, toy_runner
 
-from pgp_core import conditioning, nano
-from pgp_core.checkpoints import write_safetensors
-from pgp_core.plan import load_plan
-from pgp_core.topology import TOPOLOGIES
+from pgp_core.conditioning import entries as conditioning
+from pgp_core.files.checkpoints import write_safetensors
+from pgp_core.restorers.nano import model as nano
 from pgp_core.training.config import READY
 from pgp_core.training.state import FORMAT
+from pgp_core.unet.plan import load_plan
+from pgp_core.unet.topology import TOPOLOGIES
 
 
 class Prepared:

@@ -6,14 +6,14 @@ import random
 import re
 from pathlib import Path
 
-from pgp_core import diffusers_folder
-from pgp_core.plan import PrunePlan, load_plan
+from pgp_core.files import diffusers_folder
 from pgp_core.planner import by_budget, by_thresholds, coarse, dial, save_plan
 from pgp_core.planner.describe import headline, kept
 from pgp_core.redundancy.report import Report, load_report
-from pgp_core.topology import TOPOLOGIES
 from pgp_core.training.config import load_config
 from pgp_core.training.sources import make_degradation
+from pgp_core.unet.plan import PrunePlan, load_plan
+from pgp_core.unet.topology import TOPOLOGIES
 
 from . import hostile
 from .prepared import Prepared

@@ -14,7 +14,7 @@ import torch
 from toy_runs import batches, toy_runner
 
 from pgp_core.training.journal import Journal, read_rows
-from pgp_core.training.pictures import _painted
+from pgp_core.training.painting import _painted
 from pgp_core.training.state import read_step
 
 from . import hostile

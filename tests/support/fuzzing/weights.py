@@ -9,13 +9,13 @@ from typing import Any
 
 from mutations.files import Raw
 
-from pgp_core import conditioning as saved
-from pgp_core import lora as loras
-from pgp_core.checkpoints import read_safetensors
-from pgp_core.guidance import METADATA_KEY, Guidance
-from pgp_core.guidance_spec import GuidanceSpec
-from pgp_core.unet_file import MODEL_KEY, PLAN_KEY, inspect_unet
-from pgp_core.weights_file import open_weights
+from pgp_core.conditioning import entries as saved
+from pgp_core.files.checkpoints import read_safetensors
+from pgp_core.files.weights import open_weights
+from pgp_core.guidance.module import METADATA_KEY, Guidance
+from pgp_core.guidance.spec import GuidanceSpec
+from pgp_core.unet import lora as loras
+from pgp_core.unet.inspect import MODEL_KEY, PLAN_KEY, inspect_unet
 
 from . import hostile
 from .prepared import Prepared

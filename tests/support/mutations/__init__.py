@@ -37,7 +37,7 @@ def mutations(folder: Path, seed: int = 0) -> Iterator[Mutation]:
 
 
 def remember_readings(setattr_: Callable[[Any, str, Any], Any], weights_file: Any) -> None:
-    """Let :mod:`pgp_core.weights_file` unpickle a file once, however often it is opened in a row; errors are not kept.
+    """Let :mod:`pgp_core.files.weights` unpickle a file once, however often it is opened in a row; errors are not kept.
 
     Each mutation must be a new file: what was read stays mapped.
     """

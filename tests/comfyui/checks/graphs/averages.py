@@ -11,7 +11,7 @@ from unittest.mock import patch as replace
 
 import torch
 from comfy.patcher_extension import WrappersMP
-from pgp_pack.pgp_core.guidance import Guidance
+from pgp_pack.pgp_core.guidance.module import Guidance
 
 from .. import scene
 

@@ -22,8 +22,8 @@ from comfy_extras.nodes_model_downscale import PatchModelAddDownscale
 from comfy_extras.nodes_perpneg import PerpNeg, PerpNegGuider
 from comfy_extras.nodes_sag import SelfAttentionGuidance
 from pgp_pack.nodes.comfy_backbone import tile_model
-from pgp_pack.pgp_core import nano as nano_files
-from pgp_pack.pgp_core.guidance import Guidance
+from pgp_pack.pgp_core.guidance.module import Guidance
+from pgp_pack.pgp_core.restorers.nano import model as nano_files
 
 import nodes
 

@@ -11,7 +11,7 @@ import comfy.sample
 import torch
 from comfy_extras.nodes_model_advanced import ModelSamplingContinuousEDM, ModelSamplingDiscrete
 from pgp_pack.nodes.comfy_backbone import adaptive_model, tile_model
-from pgp_pack.pgp_core.guidance import Guidance
+from pgp_pack.pgp_core.guidance.module import Guidance
 from pgp_pack.pgp_core.tiling import Split
 
 import nodes

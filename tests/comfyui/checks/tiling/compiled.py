@@ -11,7 +11,7 @@ from comfy_api.torch_helpers.torch_compile import set_torch_compile_wrapper
 from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
 from pgp_pack.nodes import comfy_backbone
 from pgp_pack.nodes.comfy_backbone import tile_model
-from pgp_pack.pgp_core.plan import StackPlan
+from pgp_pack.pgp_core.unet.plan import StackPlan
 
 from .. import scene
 

@@ -11,8 +11,8 @@ import comfy.sample
 import torch
 from pgp_pack.nodes import comfy_backbone
 from pgp_pack.nodes.comfy_backbone import tile_model
-from pgp_pack.pgp_core import nano as nano_files
-from pgp_pack.pgp_core.guidance import Guidance
+from pgp_pack.pgp_core.guidance.module import Guidance
+from pgp_pack.pgp_core.restorers.nano import model as nano_files
 
 from .. import scene
 from .setting import Last

@@ -9,7 +9,7 @@ from unittest.mock import patch as replace
 import torch
 from pgp_pack.nodes import comfy_backbone
 from pgp_pack.nodes.comfy_backbone import tile_model
-from pgp_pack.pgp_core.guidance import Guidance
+from pgp_pack.pgp_core.guidance.module import Guidance
 from pgp_pack.pgp_core.tiling import PHASES, grid
 
 from .. import scene

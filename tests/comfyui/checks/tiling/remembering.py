@@ -24,8 +24,8 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from pgp_pack.nodes import comfy_backbone
 from pgp_pack.nodes.comfy_backbone import tile_model
-from pgp_pack.pgp_core.plan import StackPlan
 from pgp_pack.pgp_core.tiling import Tile
+from pgp_pack.pgp_core.unet.plan import StackPlan
 
 from .. import scene
 from . import alone, stand_ins

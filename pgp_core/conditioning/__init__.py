@@ -1,0 +1,1 @@
+"""Encoded prompts, in files and from text."""

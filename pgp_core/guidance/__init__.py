@@ -1,0 +1,1 @@
+"""Guidance of a UNet by the LQ picture: PEAM, LQ adapter, FaithDiff's alignment."""

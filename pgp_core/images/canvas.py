@@ -1,0 +1,251 @@
+"""From a picture to the LQ canvas that the model works on, and back to the exact size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from ..errors import PGPError
+from ..number import number
+from ..tiling.memory import with_swap
+from .transparency import bleed, without_ringing
+from .wrap import MARGIN, PLAIN, Wrap, whole
+
+#: A canvas is padded to a multiple of this many pixels: latents of 1/4 (nano) or 1/8, halved twice by the UNet.
+MULTIPLE = {"pgp-nano": 16, "sdxl": 32}
+#: Pixels on each side that are padded at least. Convolutions repeat zeros beyond the picture, and nano's colours near
+#: the border suffer: saturated blue is off by up to 25 levels of 255 there, 32 pixels further in by less than 1.
+BORDER = {"pgp-nano": 32, "sdxl": 0}
+
+MIN_SCALE, MAX_SCALE = 1.0, 8.0
+#: Pixels along a side that are allowed at most; ComfyUI's own limit.
+MAX_SIDE = 16384
+#: Canvases in float32 that a picture takes at least, whatever the model: LQ, its features, result, result with its
+#: colours put right.
+_COPIES = 4
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the result is to be; exactly one of these is given.
+
+    Attributes:
+        scale: result over input, 1 to 8.
+        width, height, longest: pixels of that side of the result; the other side follows in proportion.
+
+    Raises:
+        PGPError: if none or several are given, or one is out of range.
+    """
+
+    scale: float | None = None
+    width: int | None = None
+    height: int | None = None
+    longest: int | None = None
+
+    def __post_init__(self) -> None:
+        given = {k: v for k, v in vars(self).items() if v is not None}
+        if len(given) != 1:
+            raise PGPError(f"give one of scale, width, height and longest side, not {len(given)} of them")
+        ((name, value),) = given.items()
+        if name == "scale":
+            number(value, "the scale is", MIN_SCALE, MAX_SCALE)
+        else:
+            side = name.replace("longest", "longest side")
+            number(value, f"the {side} is", 1, MAX_SIDE, whole=True, unit="pixels")
+
+    def of(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height of the result for a picture of this size; halves are rounded up.
+
+        Raises:
+            PGPError: if the result would be more than 8 times as large as the picture, or too large at all.
+        """
+        if self.scale is not None:
+            target = _round(width * self.scale), _round(height * self.scale)
+        else:
+            along_width = self.width is not None or (self.longest is not None and width >= height)
+            wanted = self.width or self.height or self.longest or 0
+            if along_width:
+                target = wanted, _round(height * wanted / width)
+            else:
+                target = _round(width * wanted / height), wanted
+        if max(target) > MAX_SIDE:
+            raise PGPError(
+                f"{width}x{height} would become {target[0]}x{target[1]}; {MAX_SIDE} pixels a side are the most"
+            )
+        if max(target[0] / width, target[1] / height) > MAX_SCALE + 0.5:
+            raise PGPError(
+                f"{width}x{height} would become {target[0]}x{target[1]}, more than {MAX_SCALE:g} times as large"
+            )
+        return target
+
+
+def _round(x: float) -> int:
+    return max(1, math.floor(x + 0.5))
+
+
+def resize(image: Image.Image, width: int, height: int, box: tuple[int, int, int, int] | None = None) -> Image.Image:
+    """Lanczos, in 8 bits a channel, which is also what ComfyUI's "lanczos" does; of a part of the picture, which sees
+    what is around it, where there is a box."""
+    return image.resize((width, height), Image.Resampling.LANCZOS, box)
+
+
+def resample(pictures: torch.Tensor, width: int, height: int, wrap: Wrap = PLAIN) -> torch.Tensor:
+    """Lanczos in float32, for canvases.
+
+    Args:
+        pictures: ``(B, C, H, W)`` in [0, 1].
+        wrap: along which axes they repeat.
+
+    Returns:
+        ``(B, C, height, width)`` float32 in [0, 1] on the same device.
+    """
+    if pictures.shape[-2:] == (height, width):
+        return pictures.float()
+    out = torch.empty(*pictures.shape[:2], height, width)
+    box = None
+    if wrap:
+        across, down = pictures.shape[-1], pictures.shape[-2]
+        # Lanczos looks at three pixels of the coarser grid.
+        reach = 4 * max(1, -(-across // width), -(-down // height))
+        left, top = (reach if dim in wrap.dims else 0 for dim in (-1, -2))
+        box = (left, top, left + across, top + down)
+        pictures = wrap.around(pictures, reach)
+    for picture, target in zip(pictures, out, strict=True):
+        for plane, place in zip(picture, target, strict=True):
+            image = Image.fromarray(plane.float().cpu().numpy(), mode="F")
+            place.copy_(torch.from_numpy(np.array(resize(image, width, height, box))))
+    return out.clamp_(0, 1).to(pictures.device)
+
+
+def enlarge(pictures: torch.Tensor, width: int, height: int, wrap: Wrap = PLAIN) -> torch.Tensor:
+    """:func:`resample` for pictures that may have an alpha channel.
+
+    The visible colours are carried under what is transparent first, so that none that was hidden comes into view.
+
+    Args:
+        pictures: ``(B, C, H, W)`` in [0, 1]; the fourth of four channels is alpha, which no colour is multiplied by.
+        wrap: along which axes they repeat.
+
+    Returns:
+        ``(B, C, height, width)`` float32 in [0, 1] on the same device.
+    """
+    if pictures.shape[1] != 4:
+        return resample(pictures, width, height, wrap)
+    around = min(pictures.shape[-2:])
+    seen = wrap.inner(bleed(wrap.around(pictures, around)), around)
+    large = resample(seen, width, height, wrap)
+    return torch.cat([large[:, :3], without_ringing(pictures[:, 3:], large[:, 3:], wrap)], 1)
+
+
+def pad(rgb: torch.Tensor, multiple: int) -> torch.Tensor:
+    """Pad ``(B, C, H, W)`` at the right and lower border to multiples: reflection where the picture is
+    large enough, repetition of the edge where it is not. Crop with ``[..., :H, :W]``."""
+    height, width = rgb.shape[-2:]
+    for axis, size in ((0, width), (1, height)):
+        extra = -size % multiple
+        if extra:
+            amounts = (0, extra, 0, 0) if axis == 0 else (0, 0, 0, extra)
+            rgb = F.pad(rgb, amounts, mode="reflect" if extra < size else "replicate")
+    return rgb
+
+
+def frame(rgb: torch.Tensor, multiple: int, border: int = 0, dims: tuple[int, ...] = (-1, -2)) -> torch.Tensor:
+    """Pad ``(B, C, H, W)`` on all sides by at least ``border``, to multiples; :func:`crop` is the way back.
+
+    Reflection where the picture is large enough, repetition of the edge where it is not.
+
+    Args:
+        dims: the axes that get it.
+    """
+    for dim in dims:
+        size = rgb.shape[dim]
+        extra = -(-(size + 2 * border) // multiple) * multiple - size
+        before, after = extra // 2, extra - extra // 2
+        if extra:
+            amounts = (before, after, 0, 0) if dim == -1 else (0, 0, before, after)
+            rgb = F.pad(rgb, amounts, mode="reflect" if after < size else "replicate")
+    return rgb
+
+
+def crop(pictures: torch.Tensor, width: int, height: int) -> torch.Tensor:
+    """What :func:`frame` put a frame around: the middle of ``(B, C, H, W)``; a view.
+
+    Raises:
+        PGPError: if the pictures are smaller.
+    """
+    top, left = ((n - m) // 2 for n, m in zip(pictures.shape[-2:], (height, width), strict=True))
+    if min(top, left) < 0:
+        raise PGPError(f"{pictures.shape[-1]}x{pictures.shape[-2]} pixels cannot be cropped to {width}x{height}")
+    return pictures[..., top : top + height, left : left + width]
+
+
+def same_proportions(have: Sequence[int], want: Sequence[int], rounding: int) -> bool:
+    """Whether one scale takes a picture to another size, whose sides may be off by less than ``rounding`` pixels.
+
+    Args:
+        have, want: height and width.
+    """
+    scales = [((w - rounding) / h, (w + rounding) / h) for h, w in zip(have, want, strict=True)]
+    return max(low for low, _ in scales) < min(high for _, high in scales)
+
+
+def canvas(pictures: torch.Tensor, size: Size, model: str, wrap: Wrap = PLAIN) -> tuple[torch.Tensor, int, int]:
+    """Enlarge pictures to their final size and put the frame around them that a model needs.
+
+    Args:
+        pictures: ``(B, C, H, W)`` in [0, 1], see :func:`enlarge`.
+        model: a key of :data:`MULTIPLE`.
+        wrap: along which axes they repeat: there the frame is a margin of :data:`.wrap.MARGIN` from the opposite side,
+            around as many pixels as a model can repeat, up to 31 more than the result has.
+
+    Returns:
+        the canvas, ``(B, C, ...)`` float32 in [0, 1], and the width and height for :func:`uncanvas`.
+
+    Raises:
+        PGPError: see :meth:`Size.of`; if this machine's memory cannot hold what is to be done.
+    """
+    width, height = size.of(pictures.shape[-1], pictures.shape[-2])
+    _check_memory(len(pictures), width, height)
+    across, down = (whole(n) if dim in wrap.dims else n for n, dim in ((width, -1), (height, -2)))
+    enlarged = wrap.around(enlarge(pictures, across, down, wrap), MARGIN)
+    others = tuple(dim for dim in (-1, -2) if dim not in wrap.dims)
+    return frame(enlarged, MULTIPLE[model], BORDER[model], others), width, height
+
+
+def uncanvas(pictures: torch.Tensor, width: int, height: int, wrap: Wrap = PLAIN) -> torch.Tensor:
+    """The result within the frame of :func:`canvas`, of its exact size; mostly a view.
+
+    Args:
+        pictures: ``(B, C, H, W)`` in [0, 1].
+
+    Raises:
+        PGPError: if the pictures are smaller, or have no margins where they should repeat.
+    """
+    if not wrap:
+        return crop(pictures, width, height)
+    across, down = (whole(n) if dim in wrap.dims else n for n, dim in ((width, -1), (height, -2)))
+    for dim, size in ((-1, across), (-2, down)):
+        if dim in wrap.dims and pictures.shape[dim] != size + 2 * MARGIN:
+            raise PGPError(
+                f"a picture that repeats and is cropped to {width}x{height} has {size + 2 * MARGIN} pixels with its "
+                f"margins, not {pictures.shape[dim]}: connect the canvas that was made with the same wrap"
+            )
+    inner = crop(pictures, across, down)
+    return inner if (across, down) == (width, height) else resample(inner, width, height, wrap)
+
+
+def _check_memory(count: int, width: int, height: int) -> None:
+    """Linux ends a process that takes more than there is, without a word; so say it before."""
+    need, free = count * width * height * 3 * 4 * _COPIES, with_swap()
+    if free is not None and need > free:
+        pictures = f"{width}x{height}" if count == 1 else f"{count} pictures of {width}x{height}"
+        raise PGPError(
+            f"{pictures} take {need / 2**30:.1f} GB of memory at least, and {free / 2**30:.1f} GB are free: choose a "
+            f"smaller result{', or fewer pictures at a time' if count > 1 else ''}"
+        )

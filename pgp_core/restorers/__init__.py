@@ -1,0 +1,1 @@
+"""Models with everything around them that turn an LQ canvas into an HQ picture; a folder a family."""

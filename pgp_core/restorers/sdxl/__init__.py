@@ -1,0 +1,1 @@
+"""Full-size models of SDXL's kind: FaithDiff, PGP-DiffSR, plain SDXL."""

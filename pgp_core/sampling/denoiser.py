@@ -1,0 +1,236 @@
+"""A guided UNet on diffusers' backbone as one function, in tiles where the latent is too large for one call."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+
+from .. import schedule
+from ..errors import PGPError
+from ..guidance.module import Guidance
+from ..guidance.whole_phase import canvas_phase
+from ..images.wrap import MARGIN, Wrap
+from ..tiling import Fitting, Tile, blended, first_tile, free_memory
+from ..unet.on_diffusers import Reached, guided
+from .euler import SampleOptions
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Cross-attention tokens and pooled vector of one prompt (or learned context).
+
+    Attributes:
+        context: ``(1, tokens, context_dim)``.
+        pooled: ``(1, pooled_dim)``.
+        time_ids: SDXL's six sizes in pixels.
+    """
+
+    context: torch.Tensor
+    pooled: torch.Tensor
+    time_ids: tuple[float, float, float, float, float, float]
+
+    def of_tile(self, tile: Tile, factor: int) -> Conditioning:
+        """As FaithDiff conditions a tile: where it begins, in latent positions, and its size in pixels."""
+        height, width = self.time_ids[:2]
+        return replace(
+            self, time_ids=(height, width, tile.y, tile.x, float(tile.height * factor), float(tile.width * factor))
+        )
+
+
+class Denoiser:
+    """A guided UNet's raw output with classifier-free guidance, for latents of one picture (or a batch).
+
+    Args:
+        guidance: None for the UNet alone.
+        features: from :meth:`Guidance.features`, computed once per picture; on any device.
+        factor: pixels per latent position, for the sizes in ``options.tiling``.
+        between: called after each tile; may raise, to stop.
+        say: told in one line what is worth knowing and no error.
+    """
+
+    def __init__(
+        self,
+        unet: torch.nn.Module,
+        guidance: Guidance | None,
+        features: tuple[torch.Tensor, ...],
+        positive: Conditioning,
+        negative: Conditioning | None,
+        options: SampleOptions,
+        exchange: bool = True,
+        factor: int = 8,
+        between: Callable[[], None] | None = None,
+        say: Callable[[str], None] = _log.warning,
+    ):
+        self.unet, self.guidance, self.features = unet, guidance, features
+        self.positive, self.negative, self.options, self.exchange = positive, negative, options, exchange
+        self.factor, self.between, self.say = factor, between, say
+        self._fitting: Fitting | None = None
+        # The features on the UNet's device, as long as the latent is not cut.
+        self._near: list[torch.Tensor] = []
+        self._said_float32 = False
+
+    def __call__(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """``uncond + cfg * (cond - uncond)``; the batch is [uncond, cond], as everywhere in the field.
+
+        Args:
+            x: ``(B, C, h, w)``; the result has its dtype, whatever the UNet's is.
+            t: ``(B,)`` timesteps, all equal.
+
+        Raises:
+            PGPError: if numbers overflow even in float32.
+        """
+        if self._fitting is None:
+            self._fitting = self._start(x)
+        fitting, blend = self._fitting, self.options.tiling.blend
+        wrap, margin = Wrap(self.options.wrap), MARGIN // self.factor
+        x = wrap.repeated(x, margin)
+
+        def attempt(tiles: list[Tile]) -> torch.Tensor:
+            phased = self._canvas_phases(x, t, tiles) if len(tiles) > 1 else {}
+            return blended(lambda tile: self._of(tile, x, t, phased), tiles, fitting.overlap, blend, self.between)
+
+        return wrap.repeated(fitting.run(x.shape[-2], x.shape[-1], attempt), margin)
+
+    def _start(self, x: torch.Tensor) -> Fitting:
+        """The tile size to begin with."""
+        wanted, factor, device = self.options.tiling, self.factor, x.device
+        say, near = self.say, self._near
+        overlap = -(-wanted.overlap // factor)
+        tile = wanted.tile // factor or first_tile(self.unet, x, self._copies(), overlap)
+
+        # Neither of these may know the denoiser or the latent: in a ring of references, both, and the features, would
+        # stay after a run until Python looks for rings, each as large as the canvas.
+        def halved(side: int) -> None:
+            say(f"memory ran out: going on in tiles of {side * factor} pixels (--tile {side * factor})")
+
+        def free() -> None:
+            near.clear()
+            free_memory(device)
+
+        return Fitting(tile, overlap, halved, free)
+
+    def _copies(self) -> int:
+        return 2 if self.options.cfg != 1 and self.negative is not None else 1
+
+    def _of(self, tile: Tile, x: torch.Tensor, t: torch.Tensor, phased: Mapping[int, torch.Tensor]) -> torch.Tensor:
+        """The prediction of one tile; in float32 where the UNet's own dtype overflows."""
+        out = self._predict(tile, x, t, phased)
+        if bool(out.isfinite().all()):
+            return out
+        dtype = next((p.dtype for p in self.unet.parameters()), torch.float32)
+        if dtype != torch.float32:
+            if not self._said_float32:
+                self.say(f"the UNet's numbers overflow in {str(dtype)[6:]}: such tiles are run again in float32")
+                self._said_float32 = True
+            with _in_float32(self.unet, dtype):
+                out = self._predict(tile, x, t, phased)
+        if not bool(out.isfinite().all()):
+            raise PGPError("the UNet's numbers overflow in float32 too: one of the model's files is damaged")
+        return out
+
+    def _predict(
+        self,
+        tile: Tile,
+        whole: torch.Tensor,
+        t: torch.Tensor,
+        phased: Mapping[int, torch.Tensor],
+        stop: int | None = None,
+    ) -> torch.Tensor:
+        x = tile.crop(whole)
+        prompts = [self.positive]
+        if self._copies() == 2 and self.negative is not None:
+            prompts.insert(0, self.negative)
+        if not tile.whole and self.guidance is not None and "alignment" in self.guidance.spec.parts:
+            prompts = [p.of_tile(tile, self.factor) for p in prompts]
+        copies, n = len(prompts), x.shape[0]
+        dtype = next((p.dtype for p in self.unet.parameters()), x.dtype)
+        latent = torch.cat([x] * copies).to(dtype)
+        tokens = math.lcm(*(p.context.shape[1] for p in prompts))
+        # A prompt of several times 77 tokens meets a shorter one: attention over a repeated prompt is the same.
+        context = torch.cat([p.context.repeat(n, tokens // p.context.shape[1], 1) for p in prompts])
+        pooled = torch.cat([p.pooled.expand(n, -1) for p in prompts])
+        # Sizes stay in float32: bfloat16 knows no odd numbers above 256.
+        ids = torch.tensor([p.time_ids for p in prompts], device=x.device, dtype=torch.float32)
+        with self._guided(float(t[0]), tile, phased, stop, x.device):
+            out: torch.Tensor = self.unet(
+                latent,
+                torch.cat([t] * copies),
+                encoder_hidden_states=context.to(latent),
+                added_cond_kwargs={"text_embeds": pooled.to(latent), "time_ids": ids.repeat_interleave(n, 0)},
+                return_dict=False,
+            )[0].to(x.dtype)
+        if copies == 1:
+            return out
+        uncond, cond = out.chunk(2)
+        return uncond + self.options.cfg * (cond - uncond)
+
+    @contextmanager
+    def _guided(
+        self, timestep: float, tile: Tile, phased: Mapping[int, torch.Tensor], stop: int | None, device: torch.device
+    ) -> Iterator[None]:
+        if self.guidance is None:
+            yield
+            return
+        features = self._features(tile, device)
+        strength = self.options.strength if self._works(timestep) else 0.0
+        parts = {site: tile.crop(p) for site, p in phased.items()}
+        with guided(self.unet, self.guidance, features, strength, self.exchange, parts, stop):
+            yield
+
+    def _features(self, tile: Tile, device: torch.device) -> tuple[torch.Tensor, ...]:
+        """The LQ features of a tile: a cut of where they rest; those of the whole latent are moved once only."""
+        if not tile.whole:
+            return tuple(tile.crop(f) for f in self.features)
+        if not self._near:
+            self._near.extend(f.to(device) for f in self.features)
+        return tuple(self._near)
+
+    def _canvas_phases(self, x: torch.Tensor, t: torch.Tensor, tiles: list[Tile]) -> dict[int, torch.Tensor]:
+        """Each site's phase exchange over the whole canvas, where that is wanted: the UNet runs up to the site only."""
+        phased: dict[int, torch.Tensor] = {}
+        guidance, fitting = self.guidance, self._fitting
+        wanted = self.options.tiling.phase == "canvas" and self.exchange and self.options.strength
+        if guidance is None or fitting is None or not wanted or not self._works(float(t[0])):
+            return phased
+        for site in filter(guidance.exchanges, range(len(guidance.spec.sites))):
+
+            def reached(tile: Tile, site: int = site) -> torch.Tensor:
+                try:
+                    self._predict(tile, x, t, phased, site)
+                except Reached as here:
+                    return here.features
+                raise PGPError(f"the UNet never came to {guidance.spec.sites[site].module}")
+
+            phased[site] = canvas_phase(
+                reached, self.features[site], tiles, fitting.overlap, self.options.tiling.blend, self.between
+            )
+        return phased
+
+    def _works(self, timestep: float) -> bool:
+        low, high = self.active_range()
+        return low <= timestep <= high
+
+    def active_range(self) -> tuple[float, float]:
+        """Timesteps between which the guidance works, open at the ends of the sampling."""
+        last = schedule.TRAIN_STEPS - 1
+        o = self.options
+        high = float("inf") if o.start_percent <= 0 else (1 - o.start_percent) * last
+        low = float("-inf") if o.end_percent >= 1 else (1 - o.end_percent) * last
+        return low, high
+
+
+@contextmanager
+def _in_float32(unet: torch.nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """The UNet in float32 for a while; coming back is exact, since float32 holds every half-precision number."""
+    try:
+        unet.float()
+        yield
+    finally:
+        unet.to(dtype)

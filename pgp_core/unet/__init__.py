@@ -1,0 +1,1 @@
+"""UNets of SDXL's kind: topology, plans, LoRAs, and diffusers' as a backbone."""
