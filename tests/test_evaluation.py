@@ -15,6 +15,7 @@ from PIL import Image
 
 pytest.importorskip("skimage", reason='the evaluation needs scikit-image: pip install "pgp-diffsr[eval]"')
 
+from pgp_core.conditioning.conditioning import Conditioning
 from pgp_core.errors import Cancelled, PGPError, PictureError
 from pgp_core.evaluation import mechanism, quality, report
 from pgp_core.evaluation.cases import Case, cases, picture_of
@@ -26,7 +27,6 @@ from pgp_core.evaluation.sheet import sheet
 from pgp_core.guidance.module import Guidance
 from pgp_core.restorers.nano import model as nano
 from pgp_core.restorers.nano.pipeline import NanoPipeline
-from pgp_core.sampling.denoiser import Conditioning
 from pgp_core.sampling.euler import SampleOptions
 from pgp_core.training.degradation import fixed_recipe
 from pgp_core.unet.on_diffusers import build_unet

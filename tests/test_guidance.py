@@ -15,7 +15,7 @@ from narrow_guidance import DOWN, SPEC, TWO_SITES
 
 from pgp_core.errors import GuidanceError
 from pgp_core.guidance.module import Guidance, GuidanceSpec, Site, fit
-from pgp_core.unet.on_diffusers import guided
+from pgp_core.guidance.on_diffusers import guided
 
 
 def draw(seed: int, *shape: int) -> torch.Tensor:

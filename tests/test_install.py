@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from imported import imported_by_nodes
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -56,10 +58,10 @@ class Blocker:
 
 sys.meta_path.insert(0, Blocker())
 import importlib
-names = ("canvas checkpoints errors guidance lora lq_adapter nano one_step peam phase pixel_codec plan prune "
-         "schedule topology unet_shape")
-for name in names.split():
+for name in NAMES:
     importlib.import_module("pgp_core." + name)
 print("imported")
 """
-    assert _fresh_interpreter(code, tmp_path).strip() == "imported"
+    names = imported_by_nodes()
+    assert {"guidance.module", "unet.plan", "images.canvas"} <= set(names)
+    assert _fresh_interpreter(f"NAMES = {names!r}\n{code}", tmp_path).strip() == "imported"

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from pgp_core.conditioning.conditioning import Conditioning
 from pgp_core.errors import Cancelled, PGPError
 from pgp_core.guidance.module import Guidance, GuidanceSpec, Site
 from pgp_core.restorers.nano.pipeline import NanoPipeline
-from pgp_core.sampling.denoiser import Conditioning, Denoiser
+from pgp_core.sampling.denoiser import Denoiser
 from pgp_core.sampling.euler import SampleOptions
 from pgp_core.tiling import Tiling
 

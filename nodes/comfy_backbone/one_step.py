@@ -11,8 +11,9 @@ import torch
 
 from ...pgp_core.errors import PGPError
 from ...pgp_core.number import number
-from ...pgp_core.sampling.one_step import Dial, Predict, dialled, one_step
+from ...pgp_core.sampling.one_step import Dial, dialled, one_step
 from ...pgp_core.schedule import TRAIN_STEPS
+from ...pgp_core.unet.prediction import Predict
 from .noise_levels import Level
 from .one_step_checks import NAME, check_latent, check_s1, check_sigmas, check_wires, family
 from .tiling.full_precision import in_float32

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from ..guidance.module import GuidanceSpec, fit
-from ..unet.on_diffusers import guided
+from ..guidance.on_diffusers import guided
 from .rows import StepGuidance
 
 #: Pairs of calls, and the seconds after which no further pair begins.

@@ -11,7 +11,8 @@ import torch
 
 from ..errors import PGPError
 from ..guidance.module import Guidance, GuidanceSpec
-from ..unet.on_diffusers import build_unet, guided
+from ..guidance.on_diffusers import guided
+from ..unet.on_diffusers import build_unet
 from ..unet.plan import PrunePlan, load_plan
 from ..unet.prune import prune_state_dict
 from ..unet.shape import UNetShape

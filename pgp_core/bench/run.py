@@ -13,6 +13,7 @@ import torch
 
 from ..errors import PGPError
 from ..number import number
+from ..progress import Progress
 from ..unet.on_diffusers import build_unet
 from ..unet.shape import SDXL_SHAPE, UNetShape
 from .injection import injection_seconds
@@ -20,7 +21,6 @@ from .memory import available_memory, held_memory, peak_memory
 from .rows import Net, make_inputs, make_weights, rows_of
 
 #: ``(done, total)`` UNet calls.
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

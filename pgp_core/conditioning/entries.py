@@ -24,8 +24,8 @@ from .. import __version__
 from ..errors import ConditioningError, name_some
 from ..files.checkpoints import read_safetensors, write_safetensors
 from ..files.json_format import check_format, parse_metadata
-from ..sampling.denoiser import Conditioning
 from .checks import SIZES, check_entry, describe
+from .conditioning import Conditioning
 
 FORMAT = "pgp-diffsr/conditioning"
 VERSION = 1

@@ -1,4 +1,4 @@
-"""What it costs to remove blocks without healing: plans from a report, and the same number of blocks cut blindly."""
+"""What it costs to remove blocks without healing: plans from a tell, and the same number of blocks cut blindly."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..conditioning.conditioning import Conditioning
 from ..errors import CheckpointError
 from ..files.checkpoints import read_safetensors
 from ..guidance.module import KEY_PREFIX, Guidance
 from ..images.canvas import resize
 from ..planner import by_count, dial
 from ..planner.fine import smallest_scale, totals
+from ..progress import Progress, tell
 from ..redundancy.analyze import analyze
 from ..redundancy.report import Report
 from ..restorers.nano import model as nano
 from ..restorers.nano.pipeline import NanoPipeline
-from ..sampling.denoiser import Conditioning
-from ..sampling.euler import Progress, SampleOptions, report
+from ..sampling.euler import SampleOptions
 from ..training.degradation import Degradation
 from ..training.painting import Painter
 from ..unet import lora
@@ -103,7 +104,7 @@ def stage_pipeline(
 
 
 def measure(weights: Weights, name: str, pictures: int = 3, side: int = 160) -> Report:
-    """A redundancy report of a stage, measured on synthetic pictures."""
+    """A redundancy tell of a stage, measured on synthetic pictures."""
     painter = Painter(MEASURED_ON, side)
 
     def canvas(i: int) -> torch.Tensor:
@@ -149,7 +150,7 @@ def fine_table(
     seeds: Sequence[int],
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """The decoder cut by report and blindly, nothing healed.
+    """The decoder cut by tell and blindly, nothing healed.
 
     Args:
         weights: a stage that was pruned by ``base`` and healed.
@@ -166,20 +167,20 @@ def fine_table(
     todo: list[tuple[str, list[PrunePlan]]] = [("nothing more", [base] * each)]
     for count in counts:
         where = f"all but {count} of 4 at the smallest scale"
-        todo.append((f"{where}, by report", [by_count(base, found, count)] * each))
+        todo.append((f"{where}, by tell", [by_count(base, found, count)] * each))
         todo += [(f"{where}, {w}", [blindly(base, stacks, count, w)] * each) for w in ("spread", "first", "last")]
         todo.append((f"{where}, random", [blindly(base, stacks, count, "random", s) for s in seeds]))
     for share in shares:
         plan = dial(found, share, ("decoder",), base)
         n = plan.removed - base.removed
-        todo.append((f"{n} of the whole decoder, by report", [plan] * each))
+        todo.append((f"{n} of the whole decoder, by tell", [plan] * each))
         todo.append((f"{n} of the whole decoder, random", [randomly(base, n, s) for s in seeds]))
     rows, judged = [], cases()
     for label, plans in todo:
         scores = _scores(weights, plans, judged, seeds)
         keep = [{s: list(e.keep) for s, e in p.stacks.items() if NANO.stage(s) == "decoder"} for p in plans]
         rows.append({"label": label, "removed": plans[0].removed, "keep": keep, "scores": scores, **summarise(scores)})
-        report(progress, len(rows), len(todo))
+        tell(progress, len(rows), len(todo))
     return {"kind": "fine", "steps": STEPS, "seeds": list(seeds), "rows": rows}
 
 
@@ -198,7 +199,7 @@ def dial_table(
         scores = _scores(weights, [plan] * len(seeds), judged, seeds)
         shares = {k: v / found.totals[k] for k, v in cost.items()}
         rows.append({"amount": amount, "removed": plan.removed, **shares, "scores": scores, **summarise(scores)})
-        report(progress, len(rows), len(amounts))
+        tell(progress, len(rows), len(amounts))
     return {"kind": "dial", "steps": STEPS, "seeds": list(seeds), "rows": rows}
 
 

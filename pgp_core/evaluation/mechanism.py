@@ -12,8 +12,9 @@ from typing import Any
 
 from PIL import Image
 
+from ..progress import Progress, tell
 from ..restorers.nano.pipeline import NanoPipeline
-from ..sampling.euler import Progress, SampleOptions, report
+from ..sampling.euler import SampleOptions
 from .cases import RECIPE, cases, floats, picture_of
 from .metrics import score
 from .quality import STEPS
@@ -80,7 +81,7 @@ def mechanism_table(
                     for metric, value in score(floats(picture), floats(case.hq), METRICS).items():
                         scores[case.name][metric].append(value)
                     done += 1
-                    report(progress, done, total)
+                    tell(progress, done, total)
             rows[variant] = {"label": VARIANTS[variant], "photographs": scores, **summarise(scores)}
             if variant != "on":
                 rows[variant]["difference"] = _difference(scores, rows["on"]["photographs"])

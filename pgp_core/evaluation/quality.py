@@ -7,8 +7,9 @@ from typing import Any
 
 from PIL import Image
 
+from ..progress import Progress, tell
 from ..restorers.nano.pipeline import NanoPipeline
-from ..sampling.euler import Progress, SampleOptions, report
+from ..sampling.euler import SampleOptions
 from .cases import RECIPE, Case, cases, floats, picture_of
 from .metrics import METRICS, score
 from .summary import HEADS, Scores, figure, markdown_table, summarise
@@ -77,7 +78,7 @@ def quality_table(
                 for metric, value in score(floats(picture), floats(case.hq)).items():
                     scores[case.name][metric].append(value)
                 done += 1
-                report(progress, done, total)
+                tell(progress, done, total)
         drawn = None if row_seeds == [None] else row_seeds
         rows[key] = {"label": label, "seeds": drawn, "photographs": scores, **summarise(scores)}
     return {

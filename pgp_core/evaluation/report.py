@@ -13,9 +13,9 @@ from PIL import Image
 from ..errors import PGPError, PictureError
 from ..files.atomic import replacing
 from ..files.checkpoints import sha256
+from ..progress import Progress
 from ..restorers.nano import model as nano
 from ..restorers.nano.pipeline import NanoPipeline
-from ..sampling.euler import Progress
 from . import mechanism, quality
 from .cases import cases
 from .sheet import sheet

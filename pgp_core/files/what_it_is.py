@@ -11,6 +11,8 @@ from .prefixes import find_home
 #: UNets' names begin with these, in both schemes.
 UNET_HEADS = ("input_blocks.", "down_blocks.")
 VAE_HEADS = ("decoder.conv_in.",)
+#: Where FaithDiff's file keeps what is not the UNet (the spelling is its authors').
+FAITHDIFF_GROUPS = ("denoise_encoder.", "condition_embedding.", "information_transformer_layes.", "spatial_ch_projs.")
 #: What may stand beside a UNet that has no prefix.
 OTHER_PARTS = (
     *("first_stage_model.", "vae.", "conditioner.", "cond_stage_model.", "text_encoder.", "text_encoder_2."),

@@ -11,13 +11,11 @@ import torch
 from ..errors import GuidanceError, name_some
 from ..files.prefixes import beneath, find_home
 from ..files.weights import WeightsFile, count_numbered
-from ..files.what_it_is import described
+from ..files.what_it_is import FAITHDIFF_GROUPS, described
 from .module import KEY_PREFIX, METADATA_KEY, Guidance, GuidanceSpec, Site
 
-#: Where the authors' file keeps what is not the UNet (the spelling is theirs). ``agg_net`` has no weights.
-ENCODER, CONDITION = "denoise_encoder.", "condition_embedding."
-BLOCKS, PROJECTION = "information_transformer_layes.", "spatial_ch_projs."
-GROUPS = (ENCODER, CONDITION, BLOCKS, PROJECTION)
+#: In the order of the authors' file; ``agg_net`` has no weights.
+ENCODER, CONDITION, BLOCKS, PROJECTION = GROUPS = FAITHDIFF_GROUPS
 
 _BLOCK_NAMES = {
     "ln_1.": "ln_1.",

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from ..errors import PGPError
+from ..memory import with_swap
 from ..number import number
-from ..tiling.memory import with_swap
 from .transparency import bleed, without_ringing
 from .wrap import MARGIN, PLAIN, Wrap, whole
 

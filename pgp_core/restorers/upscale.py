@@ -11,7 +11,8 @@ from ..errors import PGPError
 from ..images import canvas
 from ..images.color_fix import color_fix
 from ..images.wrap import Wrap
-from ..sampling.euler import Progress, SampleOptions
+from ..progress import Progress
+from ..sampling.euler import SampleOptions
 
 
 class Pipeline(Protocol):

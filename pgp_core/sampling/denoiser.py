@@ -6,42 +6,21 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 
 import torch
 
 from .. import schedule
+from ..conditioning.conditioning import Conditioning
 from ..errors import PGPError
 from ..guidance.module import Guidance
+from ..guidance.on_diffusers import Reached, guided
 from ..guidance.whole_phase import canvas_phase
 from ..images.wrap import MARGIN, Wrap
-from ..tiling import Fitting, Tile, blended, first_tile, free_memory
-from ..unet.on_diffusers import Reached, guided
+from ..memory import free_memory
+from ..tiling import Fitting, Tile, blended, first_tile
 from .euler import SampleOptions
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Conditioning:
-    """Cross-attention tokens and pooled vector of one prompt (or learned context).
-
-    Attributes:
-        context: ``(1, tokens, context_dim)``.
-        pooled: ``(1, pooled_dim)``.
-        time_ids: SDXL's six sizes in pixels.
-    """
-
-    context: torch.Tensor
-    pooled: torch.Tensor
-    time_ids: tuple[float, float, float, float, float, float]
-
-    def of_tile(self, tile: Tile, factor: int) -> Conditioning:
-        """As FaithDiff conditions a tile: where it begins, in latent positions, and its size in pixels."""
-        height, width = self.time_ids[:2]
-        return replace(
-            self, time_ids=(height, width, tile.y, tile.x, float(tile.height * factor), float(tile.width * factor))
-        )
 
 
 class Denoiser:

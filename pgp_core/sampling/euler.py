@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,14 +9,14 @@ from typing import Any
 import torch
 
 from .. import schedule
-from ..errors import Cancelled, PGPError
+from ..errors import PGPError
 from ..images.wrap import Wrap
 from ..number import MAX_SEED, number
+from ..progress import Progress, tell
 from ..tiling import Tiling
-from .one_step import Predict, one_step
+from ..unet.prediction import Predict
+from .one_step import one_step
 
-#: ``progress(done, total)`` after each step; return False to cancel.
-Progress = Callable[[int, int], "bool | None"]
 #: What sampling may start from, see :class:`SampleOptions`.
 STARTS = ("noise", "lq", "lr")
 #: Rows of a latent that a step is made of at a time.
@@ -136,7 +135,7 @@ def euler(
         x = _stepped(scheduler, out, t, x)
         # As large as the latent, and not to be held through the next step.
         del out
-        report(progress, i + 1, len(timesteps))
+        tell(progress, i + 1, len(timesteps))
     return x
 
 
@@ -161,37 +160,10 @@ def restore_once(
     """:func:`pgp_core.sampling.one_step.one_step` with progress; ``predict`` is a
     :class:`pgp_core.sampling.denoiser.Denoiser`, or made of some."""
     z_h = one_step(predict, lq_latent, timestep)
-    report(progress, 1, 1)
+    tell(progress, 1, 1)
     return z_h
 
 
 def draw_noise(shape: Any, seed: int) -> torch.Tensor:
     """Start noise, float32 on the CPU, from a generator of its own."""
     return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))
-
-
-class Watched:
-    """Progress that can also be asked between steps, after each tile, whether to go on.
-
-    Args:
-        progress: told the steps done so far again each time.
-        total: how many there will be.
-    """
-
-    def __init__(self, progress: Progress | None, total: int):
-        self._progress, self._last = progress, (0, total)
-
-    def __call__(self, done: int, total: int) -> bool | None:
-        """A step is done."""
-        self._last = done, total
-        return None if self._progress is None else self._progress(done, total)
-
-    def between(self) -> None:
-        """Raise Cancelled if the caller wants no more."""
-        report(self._progress, *self._last)
-
-
-def report(progress: Progress | None, done: int, total: int) -> None:
-    """Tell the caller, and stop if the answer is False."""
-    if progress is not None and progress(done, total) is False:
-        raise Cancelled

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from ..number import number
-
-Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+from ..unet.prediction import Predict
 
 
 def one_step(predict: Predict, z_l: torch.Tensor, timestep: int) -> torch.Tensor:

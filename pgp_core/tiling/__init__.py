@@ -7,7 +7,7 @@ from .fitting import Fitting, out_of_memory
 from .grid import STEP, Tile, grid
 from .groups import Groups, Split, start_sigma
 from .heat import heat
-from .memory import first_tile, free_memory
+from .memory import first_tile
 from .options import PHASES, Tiling
 from .window import BLENDS, check_blend, window
 
@@ -25,7 +25,6 @@ __all__ = [
     "check_blend",
     "difficulty",
     "first_tile",
-    "free_memory",
     "grid",
     "heat",
     "out_of_memory",

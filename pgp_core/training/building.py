@@ -18,10 +18,11 @@ from ..files.weights import open_weights
 from ..guidance.file import read_guidance
 from ..guidance.fresh import make_fresh_guidance
 from ..guidance.module import Guidance, GuidanceSpec
+from ..progress import Say
 from ..restorers.nano import model as nano
 from ..restorers.sdxl import loading as sdxl_loading
 from ..restorers.sdxl import loras as sdxl_loras
-from ..restorers.sdxl.loading import Files, FoundUNet, Prompt, Say
+from ..restorers.sdxl.loading import Files, FoundUNet, Prompt
 from ..unet import lora
 from ..unet.inspect import UNetInfo
 from ..unet.lora.files import load

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from ..errors import TrainingError
-from ..restorers.sdxl.loading import Files, Say, find_unet
+from ..progress import Say
+from ..restorers.sdxl.loading import Files, find_unet
 from .building import inspect, resolve
 from .config import Loss, RunConfig
 from .one_step_loss import S1Loss, make_s1_loss

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from ..errors import CheckpointError, name_some
+from ..progress import Say
 from ..restorers.nano import model as nano
 from ..unet.lora import LoRA, read
 from ..unet.lora.kinds import Matrices
-from ..unet.lora.merging import Say
 
 #: What a LoRA touches: PiSA-SR's list.
 TARGETS = (

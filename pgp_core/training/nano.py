@@ -24,8 +24,9 @@ from typing import Any
 
 import torch
 
+from ..progress import Say
 from .config import RunConfig, load_config
-from .training_run import Say, train
+from .training_run import train
 
 STAGES = ("regress", "full", "coarse", "fine", "teach", "peam", "finish", "s1", "s1-2")
 

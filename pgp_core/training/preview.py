@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 
 from ..guidance.fresh import fresh_spec
 from ..guidance.module import Site
+from ..progress import Say
 from ..unet.plan import PrunePlan
 from ..unet.shape import SDXL_SHAPE
 from .building import OWN_GUIDANCE, WEIGHTS, Parts, beside, empty, inspect, read_plan, resolve
@@ -24,8 +24,6 @@ from .results import LORA
 from .sources import make_degradation, make_source, painted_path
 from .state import read_step
 from .subject import Subject
-
-Say = Callable[[str], None]
 
 
 def preview(config: RunConfig, say: Say) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..guidance.module import Guidance
-from ..unet.on_diffusers import guided
+from ..guidance.on_diffusers import guided
 
 
 @dataclass(frozen=True)

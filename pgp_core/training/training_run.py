@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from ..errors import TrainingError
 from ..files.atomic import replacing
 from ..files.locks import locked
+from ..progress import Say
 from ..restorers.nano import model as nano
 from .building import Parts, inspect, select
 from .config import RunConfig, named_paths
@@ -25,8 +26,6 @@ from .runner import FIGURES, Loss, Runner
 from .sources import Source, make_source
 from .strips import strip
 from .subject import Subject
-
-Say = Callable[[str], None]
 
 #: What may differ between a checkpoint and the run that takes it up: it changes no weight.
 _FREE = {

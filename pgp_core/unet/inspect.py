@@ -12,8 +12,7 @@ from ..files.json_format import loads, parse_metadata
 from ..files.prefixes import Home, beneath, find_home
 from ..files.scaled_fp8 import name_quantised
 from ..files.weights import WeightsFile
-from ..files.what_it_is import OTHER_PARTS, UNET_HEADS, kind_of
-from ..guidance.faithdiff import GROUPS
+from ..files.what_it_is import FAITHDIFF_GROUPS, OTHER_PARTS, UNET_HEADS, kind_of
 from .plan import PrunePlan, StackPlan
 from .prediction import MARKERS, V_PREDICTION, ZERO_SNR, told
 from .shape import NANO_SHAPE, SDXL_SHAPE, UNetShape
@@ -92,7 +91,7 @@ def _inspect(file: WeightsFile, plan: PrunePlan | None) -> UNetInfo:
     home = find_home(file.shapes, UNET_HEADS)
     prefix = home.prefix if home else ""
     found = beneath(file, home or Home()).shapes
-    bare = {k: v for k, v in found.items() if not k.startswith((*GROUPS, *OTHER_PARTS)) and k not in MARKERS}
+    bare = {k: v for k, v in found.items() if not k.startswith((*FAITHDIFF_GROUPS, *OTHER_PARTS)) and k not in MARKERS}
     if not bare.keys() & _FIRST and (kind := kind_of(bare or file.shapes)):
         raise CheckpointError(f"{file.name} holds {kind.what}, no UNet: {kind.advice}")
     if home and (quantised := name_quantised(bare)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,12 @@ from ..errors import CheckpointError
 from ..schedule import BETA_END, BETA_START, PREDICTIONS, TRAIN_STEPS
 
 if TYPE_CHECKING:
+    import torch
+
     from ..files.weights import WeightsFile
+
+#: A UNet's raw output for a latent and timesteps, with whatever guides it in place.
+Predict = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 
 #: Empty or scalar tensors by which checkpoints say how they predict; core's own.
 V_PREDICTION, ZERO_SNR = "v_pred", "ztsnr"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -15,12 +15,12 @@ from ..files.atomic import replacing
 from ..files.locks import locked
 from ..files.safetensors_stream import write_streaming
 from ..files.weights import WeightsFile, open_weights
+from ..progress import Progress
 from .inspect import PLAN_KEY, RENUMBERED_KEY, UNetInfo, inspect_unet, markers_of, metadata_of
 from .on_diffusers import check_whole
 from .plan import PrunePlan
 from .topology import split_block
 
-Progress = Callable[[int, int], None]
 StrPath = str | os.PathLike[str]
 
 

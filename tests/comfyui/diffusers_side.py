@@ -10,10 +10,11 @@ import torch
 import trained_lora
 
 from pgp_core.codecs import pixel as pixel_codec
+from pgp_core.conditioning.conditioning import Conditioning
 from pgp_core.files.checkpoints import read_safetensors
 from pgp_core.restorers.nano import model as nano
 from pgp_core.restorers.nano.pipeline import NanoPipeline
-from pgp_core.sampling.denoiser import Conditioning, Denoiser
+from pgp_core.sampling.denoiser import Denoiser
 from pgp_core.sampling.euler import SampleOptions, euler, restore_once
 from pgp_core.unet import lora
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from imported import imported_by_nodes
 
 from .comfy_server import Server, environment
 from .isolated import HIDDEN
@@ -92,7 +93,7 @@ def test_the_blueprint_is_offered(server: Server) -> None:
 
 def test_what_the_nodes_import_of_pgp_core_needs_torch_only(comfy: Comfy, tmp_path: Path) -> None:
     """In ComfyUI's Python, without ComfyUI on the path and with diffusers hidden."""
-    names = sorted({name for file in (PACK / "nodes").rglob("*.py") for name in _imported(file)})
+    names = imported_by_nodes()
     assert {"guidance.module", "conditioning.entries", "images.canvas"} <= set(names)
     script = tmp_path / "script.py"
     script.write_text(
@@ -110,14 +111,3 @@ def test_what_the_nodes_import_of_pgp_core_needs_torch_only(comfy: Comfy, tmp_pa
     assert done.returncode == 0, done.stderr
     loaded = set(ast.literal_eval(done.stdout.splitlines()[-1]))
     assert loaded & {*HIDDEN, "comfy", "transformers"} == set()
-
-
-def _imported(file: Path) -> set[str]:
-    """Modules of pgp_core that a file of ``nodes/`` imports."""
-    names: set[str] = set()
-    for statement in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(statement, ast.ImportFrom) and statement.level >= 2 and statement.module:
-            head, _, module = statement.module.partition(".")
-            if head == "pgp_core":
-                names.update([module] if module else [a.name for a in statement.names])
-    return names

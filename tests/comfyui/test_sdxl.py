@@ -16,11 +16,12 @@ import trained_lora
 from faithdiff_file import NARROW
 from safetensors.torch import save_file
 
+from pgp_core.conditioning.conditioning import Conditioning
 from pgp_core.files.weights import open_weights
 from pgp_core.guidance import faithdiff
 from pgp_core.guidance.convert import convert
 from pgp_core.guidance.module import KEY_PREFIX, METADATA_KEY, Guidance, GuidanceSpec, Site
-from pgp_core.sampling.denoiser import Conditioning, Denoiser
+from pgp_core.sampling.denoiser import Denoiser
 from pgp_core.sampling.euler import SampleOptions, euler
 from pgp_core.unet.on_diffusers import build_unet, load_unet
 from pgp_core.unet.plan import PrunePlan, StackPlan

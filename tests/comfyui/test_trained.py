@@ -10,9 +10,10 @@ import rounding
 import torch
 import trained_runs
 
+from pgp_core.conditioning.conditioning import Conditioning
 from pgp_core.files.checkpoints import read_safetensors
 from pgp_core.restorers.sdxl.loading import Files, find_unet, read_guidance
-from pgp_core.sampling.denoiser import Conditioning, Denoiser
+from pgp_core.sampling.denoiser import Denoiser
 from pgp_core.sampling.euler import SampleOptions, restore_once
 from pgp_core.unet import lora
 from pgp_core.unet.shape import UNetShape

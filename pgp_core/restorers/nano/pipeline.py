@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from ...codecs import pixel as pixel_codec
+from ...conditioning.conditioning import Conditioning
 from ...errors import CheckpointError, PGPError
 from ...files.checkpoints import read_safetensors
 from ...files.json_format import loads
@@ -15,8 +16,9 @@ from ...guidance.lq_tiles import LQTiles
 from ...guidance.module import Guidance, GuidanceSpec
 from ...images.canvas import pad
 from ...images.wrap import MARGIN
-from ...sampling.denoiser import Conditioning, Denoiser
-from ...sampling.euler import Progress, SampleOptions, Watched, euler, restore_once
+from ...progress import Progress, Watched
+from ...sampling.denoiser import Denoiser
+from ...sampling.euler import SampleOptions, euler, restore_once
 from ...schedule import PREDICTIONS
 from ...unet import lora
 from ...unet.on_diffusers import load_unet
@@ -134,7 +136,7 @@ class NanoPipeline:
             canvas: ``(B, 3, H, W)`` RGB in [0, 1], the LQ picture at its final size; any size.
             options: how to sample; by default one CFG-less step for a one-step model, else 20 steps from
                 noise at :attr:`cfg`.
-            progress: see :data:`pgp_core.sampling.euler.Progress`.
+            progress: see :data:`pgp_core.progress.Progress`.
             peam_lq, exchange, peam, base: for ablations: another picture for the PEAM alone; PEAM without the
                 phase exchange; no PEAM; no LQ added at ``conv_in``.
 

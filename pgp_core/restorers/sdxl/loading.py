@@ -19,6 +19,7 @@ from ...files import diffusers_folder
 from ...files.weights import WeightsFile, open_weights, read_converted
 from ...guidance import file as guidance_file
 from ...guidance.module import Guidance, GuidanceSpec
+from ...progress import Say
 from ...unet.inspect import UNetInfo, inspect_unet
 from ...unet.on_diffusers import load_unet
 from ...unet.plan import PrunePlan
@@ -26,7 +27,6 @@ from ...unet.shape import UNetShape
 from ...unet.topology import SDXL, KeyMap
 
 #: Tells a person something that is no error, in one line.
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import torch
 
 from ...errors import CheckpointError
 from ...files.json_format import loads
+from ...progress import Say
 from ...unet import lora
 from ...unet.lora import files
-from ...unet.lora.merging import Say
 
 #: Timestep of a one-step LoRA whose metadata says none; PiSA-SR's.
 S1_TIMESTEP = 1

@@ -9,6 +9,7 @@ import torch
 
 from ...codecs.vae import VAE
 from ...conditioning import entries as conditioning
+from ...conditioning.conditioning import Conditioning
 from ...errors import PGPError
 from ...files.weights import open_weights
 from ...guidance import faithdiff
@@ -16,13 +17,14 @@ from ...guidance.lq_tiles import LQTiles
 from ...guidance.module import Guidance
 from ...images.canvas import pad
 from ...images.wrap import MARGIN, Wrap
-from ...sampling.denoiser import Conditioning, Denoiser
-from ...sampling.euler import Progress, SampleOptions, Watched, euler, restore_once
+from ...progress import Progress, Say, Watched
+from ...sampling.denoiser import Denoiser
+from ...sampling.euler import SampleOptions, euler, restore_once
 from ...sampling.one_step import Dial, dialled
 from ...unet.lora import Beside
 from . import loading as sdxl_loading
 from . import loras as sdxl_loras
-from .loading import Files, Prompt, Say
+from .loading import Files, Prompt
 
 _log = logging.getLogger(__name__)
 
@@ -156,7 +158,7 @@ class SDXLPipeline:
         Args:
             canvas: ``(B, 3, H, W)`` RGB in [0, 1], the LQ picture at its final size; any size, memory permitting.
             options: how to sample; by default 20 steps with CFG 5 from :attr:`start`.
-            progress: see :data:`pgp_core.sampling.euler.Progress`.
+            progress: see :data:`pgp_core.progress.Progress`.
 
         Returns:
             ``(B, 3, H, W)`` float32 on the CPU, in [0, 1].

@@ -9,12 +9,11 @@ import torch
 import torch.nn.functional as F
 
 from ...errors import CheckpointError
-from ...sampling.one_step import Predict
+from ...progress import Say
+from ..prediction import Predict
 from .kinds import Matrices
 from .layers import Layer
 from .reading import LoRA, read
-
-Say = Callable[[str], None]
 
 
 @torch.no_grad()
