@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ..pgp_core.images import canvas
 from ..pgp_core.images.checked import checked_pictures
 from ..pgp_core.images.wrap import WRAPS, Wrap
+from ..pgp_core.restorers.finding import CANVASES
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class PGPDiffSRCanvas(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "model",
-                    options=list(canvas.MULTIPLE),
+                    options=list(CANVASES),
                     tooltip="Which model the canvas is for: nano needs multiples of 16 pixels and a "
                     "frame of 32, SDXL multiples of 32.",
                 ),
@@ -85,6 +86,6 @@ class PGPDiffSRCanvas(io.ComfyNode):
             # Core's VAEs take RGB only.
             image = image.expand(-1, -1, -1, 3)
         size = canvas.Size(scale=scale) if by == "scale" else canvas.Size(**{cls.BY[by]: pixels})
-        out, width, height = canvas.canvas(image.movedim(-1, 1), size, model, Wrap(wrap))
+        out, width, height = canvas.canvas(image.movedim(-1, 1), size, CANVASES[model], Wrap(wrap))
         enlarged = canvas.uncanvas(out, width, height, Wrap(wrap))
         return io.NodeOutput(out.movedim(1, -1), width, height, enlarged.movedim(1, -1))

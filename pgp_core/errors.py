@@ -36,6 +36,10 @@ class CheckpointError(PGPError):
     """A model file is damaged, incomplete, or of another architecture."""
 
 
+class WrongUsage(PGPError):  # noqa: N818 - argparse says it so
+    """What is given does not go together; on the command line the exit status is 2."""
+
+
 class GuidanceError(PGPError):
     """A guidance file, or what it is applied to, does not fit."""
 

@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from pgp_core.evaluation.ablation import ablated
 from pgp_core.evaluation.cases import cases, picture_of
 from pgp_core.evaluation.cuts import judge, measure, randomly, read_stage, stage_pipeline
 from pgp_core.evaluation.sheet import sheet
@@ -31,7 +32,7 @@ from pgp_core.evaluation.summary import HEADS, figure, markdown_table, spread
 from pgp_core.files.atomic import replacing
 from pgp_core.files.checkpoints import read_safetensors
 from pgp_core.planner import by_count, save_plan
-from pgp_core.sampling.euler import SampleOptions
+from pgp_core.sampling.options import SampleOptions
 from pgp_core.training.config import load_config
 from pgp_core.training.training_run import train
 from pgp_core.unet.plan import load_plan
@@ -139,7 +140,7 @@ def run(name: str, seed: int, folder: Path, out: Path) -> None:
     pipeline, judged = stage_pipeline(weights, None, row.guidance, s1), cases()
     scores = {} if row.taught else {BOTH: judge(pipeline, judged, seed, SAMPLED)}
     if not one_step:
-        scores[ALONE] = judge(pipeline, judged, seed, SAMPLED, base=False)
+        scores[ALONE] = judge(ablated(pipeline, base=False), judged, seed, SAMPLED)
     data = {
         "row": name,
         "label": row.label,
@@ -170,7 +171,9 @@ def draw(folder: Path, file: Path, rows: Collection[str]) -> None:
         s1 = read_safetensors(here / "model.safetensors")[0] if one_step else None
         pipeline = stage_pipeline(read_stage(base / "model.safetensors"), None, row.guidance, s1)
         options = SampleOptions(steps=SAMPLED, cfg=1.0, seed=0)
-        columns[name] = {c.name: picture_of(pipeline.restore(c.canvas, options, base=not row.taught)) for c in shown}
+        columns[name] = {
+            c.name: picture_of(ablated(pipeline, base=not row.taught).restore(c.canvas, options)) for c in shown
+        }
     page = sheet(columns)
     with replacing(file) as temporary:
         page.save(temporary, "JPEG", quality=90)

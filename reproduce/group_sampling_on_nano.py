@@ -26,11 +26,13 @@ from pgp_core.evaluation.metrics import score
 from pgp_core.evaluation.photographs import whole_photographs
 from pgp_core.evaluation.summary import markdown_table
 from pgp_core.files.atomic import replacing
-from pgp_core.images.canvas import BORDER, MULTIPLE, crop, frame
+from pgp_core.images.canvas import crop, frame
 from pgp_core.restorers.nano import model as nano
-from pgp_core.restorers.nano.pipeline import NanoPipeline
+from pgp_core.restorers.nano.family import NANO
+from pgp_core.restorers.nano.restorer import NanoRestorer
 from pgp_core.sampling.denoiser import Denoiser
-from pgp_core.sampling.euler import SampleOptions, draw_noise
+from pgp_core.sampling.euler import draw_noise
+from pgp_core.sampling.options import SampleOptions
 from pgp_core.tiling import Groups, Split, Tile, blended, difficulty, grid, start_sigma
 
 STEPS = 20
@@ -52,7 +54,7 @@ def leading(steps: int) -> list[int]:
 
 @torch.inference_mode()
 def restore(
-    pipeline: NanoPipeline, canvas: torch.Tensor, steps: int, side: int, overlap: int, groups: Groups | None
+    pipeline: NanoRestorer, canvas: torch.Tensor, steps: int, side: int, overlap: int, groups: Groups | None
 ) -> tuple[torch.Tensor, int]:
     """A canvas restored in tiles by Euler, and how many tiles the model was called for."""
     features = pipeline.guidance.features(canvas)
@@ -87,11 +89,11 @@ def restore(
 
 
 def measure(
-    pipeline: NanoPipeline, case: Case, way: tuple[int, tuple[float, float] | None], side: int, overlap: int, split: Any
+    pipeline: NanoRestorer, case: Case, way: tuple[int, tuple[float, float] | None], side: int, overlap: int, split: Any
 ) -> dict[str, float]:
     """One photograph in one way."""
     steps, starts = way
-    canvas = frame(case.canvas, MULTIPLE["pgp-nano"], BORDER["pgp-nano"])
+    canvas = frame(case.canvas, NANO.frame.multiple, NANO.frame.border)
     started = time.process_time()
     groups = None
     if starts is not None:
@@ -137,7 +139,7 @@ def main() -> None:
         print(table(json.loads(args.output.read_text())))  # noqa: T201
         return
     pictures = whole_photographs(args.longest, args.photograph)
-    pipeline = NanoPipeline.load(one_step=False, folder=args.folder)
+    pipeline = NanoRestorer.load(one_step=False, folder=args.folder)
     ways: dict[str, dict[str, Any]] = {}
     split = Split(args.easy, args.hard)
     options = {k: getattr(args, k) for k in ("longest", "tile", "overlap", "easy", "hard")}

@@ -28,7 +28,7 @@ from pgp_core.evaluation.cases import cases
 from pgp_core.evaluation.photographs import whole_photographs
 from pgp_core.files.atomic import replacing
 from pgp_core.restorers.nano import model as nano
-from pgp_core.restorers.nano.pipeline import NanoPipeline
+from pgp_core.restorers.nano.restorer import NanoRestorer
 
 SECTIONS = {"seams": seams, "shift": shift, "memory": memory, "plain": plain}
 
@@ -51,12 +51,12 @@ def read(file: Path) -> dict[str, Any]:
 
 def measure(args: argparse.Namespace, data: dict[str, Any], save: Save) -> None:
     """Whatever is wanted and not there."""
-    pipelines: dict[tuple[int, str], NanoPipeline] = {}
+    pipelines: dict[tuple[int, str], NanoRestorer] = {}
 
-    def pipeline(steps: int, dtype: str = "float32") -> NanoPipeline:
+    def pipeline(steps: int, dtype: str = "float32") -> NanoRestorer:
         key = (min(steps, 2), dtype)
         if key not in pipelines:
-            pipelines[key] = NanoPipeline.load(one_step=steps == 1, folder=args.folder, dtype=plain.DTYPES[dtype])
+            pipelines[key] = NanoRestorer.load(one_step=steps == 1, folder=args.folder, dtype=plain.DTYPES[dtype])
         return pipelines[key]
 
     def once(section: str, key: str, make: Callable[[], Any]) -> None:

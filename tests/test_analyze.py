@@ -15,8 +15,8 @@ from PIL import Image
 from pgp_core.cli import main
 from pgp_core.redundancy.analyze import analyze
 from pgp_core.redundancy.report import load_report
-from pgp_core.restorers.nano.pipeline import NanoPipeline
-from pgp_core.sampling.euler import SampleOptions
+from pgp_core.restorers.nano.restorer import NanoRestorer
+from pgp_core.sampling.options import SampleOptions
 from pgp_core.unet.plan import load_plan
 
 
@@ -116,7 +116,7 @@ def test_broken_pictures_are_left_out_and_said(
 
 def test_a_picture_that_fails_while_it_is_sampled_counts_for_nothing() -> None:
     """Of a run that is interrupted, what was sampled counts."""
-    pipeline = NanoPipeline.load(one_step=False)
+    pipeline = NanoRestorer.load(one_step=False)
     canvas = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     options = SampleOptions(steps=3, cfg=1.0)
 

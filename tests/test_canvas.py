@@ -14,6 +14,7 @@ from PIL import Image
 from pgp_core.codecs import pixel as pixel_codec
 from pgp_core.errors import PGPError
 from pgp_core.images import canvas
+from pgp_core.restorers.finding import CANVASES
 
 
 def picture(height: int, width: int) -> torch.Tensor:
@@ -46,11 +47,11 @@ SIZES = (st.integers(1, 300), st.integers(1, 200))
 
 
 @settings(max_examples=60, deadline=None)
-@given(*SIZES, st.sampled_from([1, 1.5, 2, 2.37, 4]), st.sampled_from(["pgp-nano", "sdxl"]))
+@given(*SIZES, st.sampled_from([1, 1.5, 2, 2.37, 4]), st.sampled_from(sorted(CANVASES)))
 def test_a_scale_is_exact(width: int, height: int, scale: float, model: str) -> None:
     pictures = torch.rand(1, 3, height, width)
-    out, w, h = canvas.canvas(pictures, canvas.Size(scale=scale), model)
-    multiple, border = canvas.MULTIPLE[model], canvas.BORDER[model]
+    out, w, h = canvas.canvas(pictures, canvas.Size(scale=scale), CANVASES[model])
+    multiple, border = CANVASES[model].multiple, CANVASES[model].border
     # By fractions: what floats make of the product must not matter.
     exact = [max(1, int(Fraction(n) * Fraction(str(scale)) + Fraction(1, 2))) for n in (width, height)]
     assert [w, h] == exact
@@ -149,19 +150,19 @@ def test_what_memory_cannot_hold_is_refused_before_it_is_made(monkeypatch: pytes
     large = torch.zeros(1).expand(1, 3, 10_000, 10_000)
     monkeypatch.setattr(canvas, "with_swap", lambda: 3 * 2**30)
     with pytest.raises(PGPError, match=r"10000x10000 take 4\.5 GB of memory at least, and 3\.0 GB are free: choose"):
-        canvas.canvas(large, canvas.Size(scale=1.0), "pgp-nano")
+        canvas.canvas(large, canvas.Size(scale=1.0), CANVASES["pgp-nano"])
     frames = torch.zeros(1).expand(40, 3, 1000, 1000)
     with pytest.raises(PGPError, match=r"40 pictures of 4000x4000 take .* or fewer pictures at a time"):
-        canvas.canvas(frames, canvas.Size(scale=4.0), "sdxl")
+        canvas.canvas(frames, canvas.Size(scale=4.0), CANVASES["sdxl"])
     # Where nothing says how much there is, nothing is refused.
     monkeypatch.setattr(canvas, "with_swap", lambda: None)
-    assert canvas.canvas(torch.rand(1, 3, 5, 5), canvas.Size(scale=1.0), "sdxl")[1:] == (5, 5)
+    assert canvas.canvas(torch.rand(1, 3, 5, 5), canvas.Size(scale=1.0), CANVASES["sdxl"])[1:] == (5, 5)
 
 
 def test_a_hundred_megapixels_times_four_are_refused_before_they_are_made() -> None:
     large = torch.zeros(1).expand(1, 3, 10_000, 10_000)
     with pytest.raises(PGPError, match="10000x10000 would become 40000x40000; 16384 pixels a side are the most"):
-        canvas.canvas(large, canvas.Size(scale=4.0), "pgp-nano")
+        canvas.canvas(large, canvas.Size(scale=4.0), CANVASES["pgp-nano"])
     with pytest.raises(PGPError, match="100000x1 would become 400000x4"):
         canvas.Size(scale=4.0).of(100_000, 1)
 

@@ -15,8 +15,9 @@ from pgp_core.errors import Cancelled, PGPError
 from pgp_core.guidance.module import Guidance, GuidanceSpec, Site
 from pgp_core.guidance.on_diffusers import guided
 from pgp_core.sampling.denoiser import Denoiser
-from pgp_core.sampling.euler import SampleOptions, euler, restore_once
+from pgp_core.sampling.euler import euler, restore_once
 from pgp_core.sampling.one_step import Dial, dialled, one_step
+from pgp_core.sampling.options import SampleOptions
 
 IDS = (512.0, 500.0, 0.0, 8.0, 512.0, 500.0)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import statistics
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,9 @@ from pgp_core.evaluation.quality import quality_table
 from pgp_core.evaluation.sheet import sheet
 from pgp_core.guidance.module import Guidance
 from pgp_core.restorers.nano import model as nano
-from pgp_core.restorers.nano.pipeline import NanoPipeline
-from pgp_core.sampling.euler import SampleOptions
+from pgp_core.restorers.nano.family import NANO
+from pgp_core.restorers.nano.restorer import NanoRestorer
+from pgp_core.sampling.options import SampleOptions
 from pgp_core.training.degradation import fixed_recipe
 from pgp_core.unet.on_diffusers import build_unet
 from pgp_core.unet.plan import load_plan
@@ -49,20 +51,27 @@ def pictures() -> dict[str, Image.Image]:
 class Fake:
     """A pipeline that knows the HQ pictures and gives them back with an error of its caller's choice."""
 
-    cfg = 1.5
+    name, device, frame, recipe = "fake", torch.device("cpu"), NANO.frame, NANO.recipe(False, {"cfg": 1.5})
 
     def __init__(self, pictures: dict[str, Image.Image], error: Any):
         self.known = cases(pictures)
         self.error = error
         self.calls: list[tuple[str, SampleOptions | None, dict[str, Any]]] = []
+        self.change: dict[str, Any] = {}
+
+    def changed(self, **change: Any) -> Fake:
+        """The same without something; its calls are known to the whole one."""
+        other = copy(self)
+        other.change = change
+        return other
 
     def which(self, canvas: torch.Tensor) -> Case:
         return next(c for c in self.known if torch.equal(c.canvas, canvas))
 
-    def restore(self, canvas: torch.Tensor, options: SampleOptions | None = None, **change: Any) -> torch.Tensor:
+    def restore(self, canvas: torch.Tensor, options: SampleOptions | None = None, *_: Any) -> torch.Tensor:
         case = self.which(canvas)
-        self.calls.append((case.name, options, change))
-        levels = np.asarray(case.hq, np.float32) + self.error(case.name, options, change)
+        self.calls.append((case.name, options, self.change))
+        levels = np.asarray(case.hq, np.float32) + self.error(case.name, options, self.change)
         return torch.from_numpy(levels.clip(0, 255) / 255).permute(2, 0, 1)[None]
 
 
@@ -193,7 +202,7 @@ def test_mechanism_table(pictures: dict[str, Image.Image]) -> None:
         return cost[variant] + (options.seed if options else 0)
 
     pipeline = Fake(pictures, error)
-    table = mechanism_table(pipeline, pipeline, seeds=(0, 1, 2), pictures=pictures)
+    table = mechanism_table(pipeline, pipeline, seeds=(0, 1, 2), pictures=pictures, change=Fake.changed)
     assert json.loads(json.dumps(table, allow_nan=False)) == table
     many = table["modes"]["multi_step"]["variants"]
     assert list(many) == ["on", "off", "shuffled", "no_phase"]
@@ -228,7 +237,7 @@ def test_mechanism_table(pictures: dict[str, Image.Image]) -> None:
 
 def test_mechanism_markdown(pictures: dict[str, Image.Image]) -> None:
     pipeline = Fake(pictures, lambda _, options, change: 1 + 3 * len(change) + (options.seed if options else 0))
-    table = mechanism_table(pipeline, pipeline, seeds=(0, 1), pictures=pictures)
+    table = mechanism_table(pipeline, pipeline, seeds=(0, 1), pictures=pictures, change=Fake.changed)
     lines = mechanism.render_markdown(table).splitlines()
     off = table["modes"]["multi_step"]["variants"]["off"]
     cells = next(
@@ -261,13 +270,13 @@ def test_sheet() -> None:
 
 
 @pytest.fixture
-def untrained() -> NanoPipeline:
+def untrained() -> NanoRestorer:
     """Nano's own graph with random weights."""
     torch.manual_seed(0)
     unet = build_unet(NANO_SHAPE, load_plan("pgp-nano")).eval()
     guidance = Guidance(nano.guidance_spec()).eval()
     prompts = [Conditioning(torch.randn(1, 8, 64), torch.randn(1, 64), nano.TIME_IDS) for _ in range(2)]
-    return NanoPipeline(unet, guidance, *prompts, one_step=False, cfg=1.5, prediction="sample")
+    return NanoRestorer(unet, guidance, *prompts, NANO.recipe(False, {"cfg": 1.5}), prediction="sample")
 
 
 @pytest.fixture
@@ -275,12 +284,12 @@ def tiny() -> dict[str, Image.Image]:
     return {name: picture.resize((32, 32)) for name, picture in photographs(128).items() if name < "coffee"}
 
 
-def one_step_of(pipeline: NanoPipeline) -> NanoPipeline:
+def one_step_of(pipeline: NanoRestorer) -> NanoRestorer:
     p = pipeline
-    return NanoPipeline(p.unet, p.guidance, p.positive, p.negative, True, p.cfg, p.prediction)
+    return NanoRestorer(p.unet, p.guidance, p.positive, p.negative, NANO.recipe(True), p.prediction)
 
 
-def test_tables_of_an_untrained_nano(untrained: NanoPipeline, tiny: dict[str, Image.Image]) -> None:
+def test_tables_of_an_untrained_nano(untrained: NanoRestorer, tiny: dict[str, Image.Image]) -> None:
     one_step = one_step_of(untrained)
     table = quality_table(one_step, untrained, seeds=(0,), pictures=tiny)
     for row in table["rows"].values():
@@ -291,7 +300,7 @@ def test_tables_of_an_untrained_nano(untrained: NanoPipeline, tiny: dict[str, Im
     assert table["rows"]["noise"]["photographs"][case.name]["psnr_y"] == pytest.approx([expected])
 
 
-def test_every_variant_reaches_the_model(untrained: NanoPipeline, tiny: dict[str, Image.Image]) -> None:
+def test_every_variant_reaches_the_model(untrained: NanoRestorer, tiny: dict[str, Image.Image]) -> None:
     one_step = one_step_of(untrained)
     modes = mechanism_table(one_step, untrained, seeds=(3,), pictures=tiny)["modes"]
     for mode in modes.values():
@@ -316,7 +325,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch, pictures: dict[str, Image.Image], tm
     def load(one_step: bool, folder: Path) -> Fake:
         return Fake(pictures, lambda _, options, change: 9 if one_step else 3 + options.seed)
 
-    monkeypatch.setattr(report.NanoPipeline, "load", load)
+    monkeypatch.setattr(report.NanoRestorer, "load", load)
     monkeypatch.setattr("pgp_core.evaluation.cases.photographs", lambda: pictures)
     return folder
 

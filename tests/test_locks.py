@@ -17,7 +17,7 @@ from pgp_core.errors import PGPError
 from pgp_core.files import leftovers
 from pgp_core.files.atomic import replacing
 from pgp_core.files.locks import BusyError, lock_file, locked
-from pgp_core.images import find_pictures, known_extensions
+from pgp_core.images.finding import find_pictures, known_extensions
 from pgp_core.training.samples.scanning import scan
 
 HOLD = """import sys, time; from pgp_core.files.locks import locked

@@ -12,11 +12,12 @@ import torch
 
 from pgp_core.codecs import pixel as pixel_codec
 from pgp_core.errors import Cancelled, CheckpointError, PGPError
+from pgp_core.evaluation.ablation import ablated
 from pgp_core.files.checkpoints import read_safetensors, sha256, write_safetensors
 from pgp_core.guidance.module import GuidanceSpec
 from pgp_core.restorers.nano import model as nano
-from pgp_core.restorers.nano.pipeline import NanoPipeline
-from pgp_core.sampling.euler import SampleOptions
+from pgp_core.restorers.nano.restorer import NanoRestorer
+from pgp_core.sampling.options import SampleOptions
 from pgp_core.unet import lora
 from pgp_core.unet.plan import PrunePlan, load_plan
 from pgp_core.unet.topology import KeyMap, stacks_of
@@ -28,8 +29,8 @@ pytestmark = needs_weights
 
 
 @pytest.fixture(scope="module")
-def multi_step() -> NanoPipeline:
-    return NanoPipeline.load(one_step=False)
+def multi_step() -> NanoRestorer:
+    return NanoRestorer.load(one_step=False)
 
 
 def smooth(batch: int, height: int, width: int) -> torch.Tensor:
@@ -72,7 +73,7 @@ def test_guidance_and_s1_fit_the_unet() -> None:
 
 
 @pytest.mark.parametrize("size", [(64, 64), (37, 53), (16, 16), (5, 3)])
-def test_any_size_comes_back_exactly(multi_step: NanoPipeline, size: tuple[int, int]) -> None:
+def test_any_size_comes_back_exactly(multi_step: NanoRestorer, size: tuple[int, int]) -> None:
     result = multi_step.restore(smooth(1, *size), SampleOptions(steps=1, cfg=1))
     assert result.shape == (1, 3, *size)
     assert result.dtype == torch.float32
@@ -81,21 +82,21 @@ def test_any_size_comes_back_exactly(multi_step: NanoPipeline, size: tuple[int, 
 
 
 @pytest.mark.parametrize("colour", [(0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (0.5, 0.5, 0.5), (0.0, 0.0, 1.0)])
-def test_flat_pictures_stay_finite(multi_step: NanoPipeline, colour: tuple[float, float, float]) -> None:
+def test_flat_pictures_stay_finite(multi_step: NanoRestorer, colour: tuple[float, float, float]) -> None:
     flat = torch.tensor(colour).view(1, 3, 1, 1).expand(1, 3, 32, 32)
     assert multi_step.restore(flat, SampleOptions(steps=2, cfg=1.5)).isfinite().all()
 
 
-def test_a_batch_with_one_noise_equals_single_runs(multi_step: NanoPipeline) -> None:
+def test_a_batch_with_one_noise_equals_single_runs(multi_step: NanoRestorer) -> None:
     """One step has no noise, so a batch must give what each picture gives alone."""
-    pipeline = NanoPipeline.load(one_step=True)
+    pipeline = NanoRestorer.load(one_step=True)
     pictures = smooth(3, 24, 32)
     together = pipeline.restore(pictures)
     alone = torch.cat([pipeline.restore(p[None]) for p in pictures])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 
-def test_cancelling_stops_at_that_step(multi_step: NanoPipeline) -> None:
+def test_cancelling_stops_at_that_step(multi_step: NanoRestorer) -> None:
     seen = []
 
     def progress(done: int, total: int) -> bool:
@@ -107,7 +108,7 @@ def test_cancelling_stops_at_that_step(multi_step: NanoPipeline) -> None:
     assert seen == [(1, 6), (2, 6), (3, 6)]
 
 
-def test_strength_zero_ignores_the_picture(multi_step: NanoPipeline) -> None:
+def test_strength_zero_ignores_the_picture(multi_step: NanoRestorer) -> None:
     """Without guidance the residual depends on the noise alone."""
     options = SampleOptions(steps=2, cfg=1, strength=0)
     residuals = []
@@ -129,7 +130,7 @@ def test_damaged_files_give_one_clear_line(name: str, tmp_path: Path) -> None:
     path = folder / name
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(CheckpointError, match=Path(name).name) as error:
-        NanoPipeline.load(folder=folder)
+        NanoRestorer.load(folder=folder)
     assert "\n" not in str(error.value)
 
 
@@ -143,11 +144,11 @@ def test_missing_and_extra_keys_are_named_and_counted(tmp_path: Path) -> None:
     weights["input_blocks.9.0.surprise"] = torch.zeros(1)
     write_safetensors(folder / nano.UNET_FILE, weights, metadata)
     with pytest.raises(PGPError):
-        NanoPipeline.load(folder=folder)
+        NanoRestorer.load(folder=folder)
     del weights["input_blocks.9.0.surprise"]
     write_safetensors(folder / nano.UNET_FILE, weights, metadata)
     with pytest.raises(CheckpointError, match=rf"{len(gone)} in all"):
-        NanoPipeline.load(folder=folder)
+        NanoRestorer.load(folder=folder)
 
 
 def built(config: Any) -> Any:
@@ -181,8 +182,8 @@ def test_stages_chain_from_pictures_to_files(tmp_path: Path) -> None:
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert [entry["stage"] for entry in log] == list(recipe.STAGES)
     assert str(tmp_path) not in (out / "figures.json").read_text(), "where it was run is nobody's business"
-    pipeline = NanoPipeline.load(one_step=True, folder=out)
-    assert pipeline.cfg == 1.5
+    pipeline = NanoRestorer.load(one_step=True, folder=out)
+    assert pipeline.recipe.cfg == 1.5
     assert pipeline.restore(smooth(1, 32, 32)).isfinite().all()
     # A stage that was trained with another plan would get metadata that its weights contradict.
     finish = tmp_path / "run" / "finish" / "model.safetensors"
@@ -201,11 +202,11 @@ def test_training_goes_on_from_the_files_that_ship(tmp_path: Path) -> None:
 
     import_nano(tmp_path)
     model = built(recipe.stage_config("teach", tmp_path))
-    shipped = NanoPipeline.load(one_step=False)
+    shipped = NanoRestorer.load(one_step=False)
     assert all(torch.equal(v, model.unet.state_dict()[k]) for k, v in shipped.unet.state_dict().items())
     # A fresh PEAM changes nothing, so the model is the shipped one with its PEAM off.
     canvas = smooth(1, 32, 32)
-    wanted = shipped.restore(canvas, SampleOptions(steps=2), peam=False)
+    wanted = ablated(shipped, peam=False).restore(canvas, SampleOptions(steps=2))
     shipped.unet, shipped.guidance = model.unet, model.guidance
     torch.testing.assert_close(shipped.restore(canvas, SampleOptions(steps=2)), wanted, atol=1e-5, rtol=0)
     torch.testing.assert_close(model.contexts.context[1:], shipped.positive.context)
@@ -238,7 +239,7 @@ def test_wrong_metadata_gives_one_clear_line(change: dict[str, str], tmp_path: P
     weights, metadata = read_safetensors(folder / nano.UNET_FILE)
     write_safetensors(folder / nano.UNET_FILE, weights, metadata | change)
     with pytest.raises(CheckpointError, match="metadata") as error:
-        NanoPipeline.load(folder=folder)
+        NanoRestorer.load(folder=folder)
     assert "\n" not in str(error.value)
 
 
@@ -272,7 +273,7 @@ def test_a_stage_without_the_one_before_says_so(tmp_path: Path) -> None:
 
 def test_peam_does_not_overflow_in_half_precision(caplog: pytest.LogCaptureFixture) -> None:
     """The same PEAM with numbers of 1e5 between its convolutions, which float16 does not hold."""
-    pipeline, canvas = NanoPipeline.load(dtype=torch.float16), smooth(1, 24, 32)
+    pipeline, canvas = NanoRestorer.load(dtype=torch.float16), smooth(1, 24, 32)
     wanted = pipeline.restore(canvas)
     with torch.no_grad():
         for peam in pipeline.guidance.peam.values():

@@ -17,8 +17,8 @@ from pgp_core.errors import PGPError, PlanError
 from pgp_core.files import json_format
 from pgp_core.images.canvas import Size
 from pgp_core.number import number
-from pgp_core.sampling.euler import SampleOptions
 from pgp_core.sampling.one_step import Dial
+from pgp_core.sampling.options import SampleOptions
 from pgp_core.tiling import Groups, Split, Tiling
 from pgp_core.training.config import read_config
 from pgp_core.training.s1_config import S1LossConfig

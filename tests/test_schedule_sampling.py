@@ -14,7 +14,8 @@ from draws import LQ, draw
 from pgp_core import schedule
 from pgp_core.errors import Cancelled, PGPError
 from pgp_core.sampling import euler as sampling
-from pgp_core.sampling.euler import SampleOptions, draw_noise, euler
+from pgp_core.sampling.euler import draw_noise, euler
+from pgp_core.sampling.options import SampleOptions
 
 # -- schedule ----------------------------------------------------------------------------------------------
 

@@ -12,9 +12,9 @@ import torch
 from pgp_core.conditioning.conditioning import Conditioning
 from pgp_core.errors import Cancelled, PGPError
 from pgp_core.guidance.module import Guidance, GuidanceSpec, Site
-from pgp_core.restorers.nano.pipeline import NanoPipeline
+from pgp_core.restorers.nano.restorer import NanoRestorer
 from pgp_core.sampling.denoiser import Denoiser
-from pgp_core.sampling.euler import SampleOptions
+from pgp_core.sampling.options import SampleOptions
 from pgp_core.tiling import Tiling
 
 IDS = (512.0, 512.0, 0.0, 0.0, 512.0, 512.0)
@@ -206,7 +206,7 @@ def test_features_leave_the_device_when_memory_runs_out(monkeypatch: pytest.Monk
 
 
 def test_a_run_is_cancelled_between_two_tiles() -> None:
-    pipeline, asked = NanoPipeline.load(one_step=True), []
+    pipeline, asked = NanoRestorer.load(one_step=True), []
 
     def progress(done: int, total: int) -> bool:
         asked.append((done, total))

@@ -19,8 +19,8 @@ from pgp_core.cli import main
 from pgp_core.errors import CheckpointError, TrainingError
 from pgp_core.files.checkpoints import read_safetensors
 from pgp_core.guidance.module import Guidance, GuidanceSpec, Site
-from pgp_core.restorers.sdxl.loading import Files
-from pgp_core.restorers.sdxl.pipeline import SDXLPipeline
+from pgp_core.restorers.given import Given
+from pgp_core.restorers.sdxl.restorer import SDXLRestorer
 from pgp_core.training.building import empty, inspect, select
 from pgp_core.training.config import RunConfig, read_config
 from pgp_core.training.diffusion_loss import DiffusionLoss
@@ -80,8 +80,8 @@ def test_fine_tuning_ends_with_files_that_the_pipeline_loads(tmp_path: Path, sdx
     spec = GuidanceSpec.from_metadata(about)
     assert spec.trained
     assert spec.plan_sha256 == json.loads(about["pgp.guidance"])["plan_sha256"] is not None
-    files = Files(tmp_path / "run" / "unet.safetensors", sdxl, tmp_path / "run" / "guidance.safetensors")
-    pipeline = SDXLPipeline.load(files, say=said.append)
+    files = Given(tmp_path / "run" / "unet.safetensors", sdxl, tmp_path / "run" / "guidance.safetensors")
+    pipeline = SDXLRestorer.load(files, say=said.append)
     assert not any("not trained" in s for s in said)
     # Every part has moved, and stands in the files as it was in training.
     before = inspect(settings, str).load(torch.device("cpu"))

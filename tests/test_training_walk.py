@@ -15,8 +15,8 @@ from PIL import Image
 
 from pgp_core.cli import main
 from pgp_core.files.checkpoints import read_safetensors
-from pgp_core.restorers.sdxl.loading import Files
-from pgp_core.restorers.sdxl.pipeline import SDXLPipeline
+from pgp_core.restorers.given import Given
+from pgp_core.restorers.sdxl.restorer import SDXLRestorer
 from pgp_core.training.building import inspect
 from pgp_core.training.config import load_config
 from pgp_core.training.distillation import make_loss
@@ -72,17 +72,18 @@ def test_one_step_is_what_training_saw(made: Path) -> None:
     lq = torch.rand(2, 3, 64, 48, generator=torch.Generator().manual_seed(0))
     size = torch.tensor([[64, 48]] * 2)
     trained = restore(subject, Batch(lq, lq, ("a cat", "a cat"), size, torch.zeros(2, 2)), one_step=True)
-    files = Files(
+    files = Given(
         runs / "finetune" / "unet.safetensors",
         made / "sdxl",
         runs / "finetune" / "guidance.safetensors",
         loras=(runs / "distill-2" / "lora.safetensors",),
         prompt="a cat",
+        one_step=True,
     )
-    result = SDXLPipeline.load(files, one_step=True).restore(lq)
+    result = SDXLRestorer.load(files).restore(lq)
     # Encoder, UNet and decoder: three networks in a row.
     rounding.assert_same(result, trained, 3 * rounding.NETWORK)
-    without = SDXLPipeline.load(files, one_step=True)
+    without = SDXLRestorer.load(files)
     assert without.guidance is not None
     without.guidance.peam["0"].reset_identity()
     assert (without.restore(lq) - result).abs().max() > 1e-3, "PEAM takes part"

@@ -5,28 +5,15 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from perfect import Perfect
 from PIL import Image
 
 from pgp_core.cli import main
 from pgp_core.cli import upscale as command
 from pgp_core.files.locks import locked
-
-
-class Perfect:
-    """A model that gives back what it gets, and does something else beside it."""
-
-    canvas_kind, name, start, cfg, device = "pgp-nano", "none", "noise", 1.0, torch.device("cpu")
-
-    def __init__(self, beside: Any = lambda: None):
-        self.beside = beside
-
-    def restore(self, lq: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-        self.beside()
-        return lq.clone()
 
 
 @pytest.fixture
@@ -55,12 +42,12 @@ def test_what_another_process_makes_comes_last_and_is_not_made_twice(
     held = locked(target)
     held.__enter__()
 
-    def other_ends() -> None:
+    def other_ends(_: torch.Tensor) -> None:
         if not target.exists():
             target.write_bytes(b"the other's")
             held.__exit__(None, None, None)
 
-    monkeypatch.setattr(command, "_load", lambda _: Perfect(other_ends))
+    monkeypatch.setattr(command, "_load", lambda *_: Perfect(other_ends))
     assert run(three) == 0
     rows, err = said(capsys)
     assert rows == [("b.png", False), ("c.png", False), ("a.png", True)]
@@ -79,12 +66,12 @@ def test_what_another_process_gave_up_is_made(
     held.__enter__()
     given_up: list[int] = []
 
-    def other_is_killed() -> None:
+    def other_is_killed(_: torch.Tensor) -> None:
         if not given_up:
             given_up.append(1)
             held.__exit__(None, None, None)
 
-    monkeypatch.setattr(command, "_load", lambda _: Perfect(other_is_killed))
+    monkeypatch.setattr(command, "_load", lambda *_: Perfect(other_is_killed))
     assert run(three) == 0
     rows, err = said(capsys)
     assert rows == [("b.png", False), ("c.png", False), ("a.png", False)]
@@ -96,7 +83,7 @@ def test_what_another_process_gave_up_is_made(
 def test_a_lone_picture_is_waited_for(
     three: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "_load", lambda _: Perfect())
+    monkeypatch.setattr(command, "_load", lambda *_: Perfect())
     target = three / "out" / "a.png"
     target.parent.mkdir()
     held = locked(target)
@@ -119,7 +106,7 @@ def test_what_appears_while_a_run_goes_on_is_not_overwritten(
     three: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late = three / "out" / "c.png"
-    monkeypatch.setattr(command, "_load", lambda _: Perfect(lambda: late.write_bytes(b"the other's")))
+    monkeypatch.setattr(command, "_load", lambda *_: Perfect(lambda _: late.write_bytes(b"the other's")))
     assert run(three) == 0
     rows, err = said(capsys)
     assert rows == [("a.png", False), ("b.png", False), ("c.png", True)]

@@ -5,42 +5,39 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from perfect import Perfect
 
 from pgp_core.images.canvas import Size
 from pgp_core.images.color_fix import METHODS
-from pgp_core.restorers.nano.pipeline import NanoPipeline
+from pgp_core.restorers.nano.restorer import NanoRestorer
 from pgp_core.restorers.upscale import upscale
-from pgp_core.sampling.euler import SampleOptions
+from pgp_core.sampling.options import SampleOptions
+
+#: What tests of several files share.
+SUPPORT = str(Path(__file__).parent / "support")
 
 
-class Perfect:
-    """A model that gives back what it gets."""
-
-    canvas_kind = "pgp-nano"
-
-    def restore(self, lq: torch.Tensor, *_: Any) -> torch.Tensor:
-        assert lq.shape[-1] % 16 == lq.shape[-2] % 16 == 0
-        return lq.clone()
+def _multiple(canvas: torch.Tensor) -> None:
+    assert canvas.shape[-1] % 16 == canvas.shape[-2] % 16 == 0
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 90), st.integers(1, 70), st.sampled_from([1.0, 1.5, 3.3]), st.sampled_from(METHODS))
 def test_sizes_and_constant_pictures(width: int, height: int, scale: float, fix: str) -> None:
     colour = torch.tensor([0.1, 0.5, 1.0]).view(1, 3, 1, 1).expand(1, 3, height, width)
-    out = upscale(Perfect(), colour, Size(scale=scale), fix=fix)  # type: ignore[arg-type]
+    out = upscale(Perfect(_multiple), colour, Size(scale=scale), fix=fix)
     assert out.shape == (1, 3, *(max(1, int(n * scale + 0.5)) for n in (height, width)))
     assert (out - torch.tensor([0.1, 0.5, 1.0]).view(1, 3, 1, 1)).abs().max() < 1 / 255
 
 
 def test_constant_pictures_stay_constant_with_the_real_model() -> None:
     """To the border: that is what the canvas's frame is for."""
-    pipeline = NanoPipeline.load()
+    pipeline = NanoRestorer.load()
     for colour in ((20, 40, 230), (230, 20, 20), (0, 0, 0), (255, 255, 255), (128, 128, 128)):
         x = torch.tensor(colour).float().view(1, 3, 1, 1).expand(1, 3, 24, 30) / 255
         out = upscale(pipeline, x, Size(scale=4))
@@ -51,7 +48,7 @@ def test_constant_pictures_stay_constant_with_the_real_model() -> None:
 def test_saturated_fields_of_a_chart_keep_their_colour(one_step: bool) -> None:
     fields = torch.tensor([[0, 0, 1], [1, 0, 0], [0, 0, 0.6], [0.8, 0, 0.1], [0, 0.2, 1], [1, 1, 0]])
     chart = fields.T.reshape(3, 2, 3).repeat_interleave(24, 1).repeat_interleave(24, 2)[None]
-    out = upscale(NanoPipeline.load(one_step=one_step), chart, Size(scale=4))
+    out = upscale(NanoRestorer.load(one_step=one_step), chart, Size(scale=4))
     for i, field in enumerate(fields):
         top, left = 96 * (i // 3) + 16, 96 * (i % 3) + 16
         mean = out[0, :, top : top + 64, left : left + 64].mean((1, 2))
@@ -61,7 +58,7 @@ def test_saturated_fields_of_a_chart_keep_their_colour(one_step: bool) -> None:
 def test_a_batch_of_eight_is_eight_runs() -> None:
     pictures = torch.rand(8, 3, 9, 7, generator=torch.Generator().manual_seed(0))
     for one_step, options in ((True, None), (False, SampleOptions(steps=2, cfg=1.0, seed=3))):
-        pipeline = NanoPipeline.load(one_step=one_step)
+        pipeline = NanoRestorer.load(one_step=one_step)
         batch = upscale(pipeline, pictures, Size(scale=4), options)
         for i in range(8):
             assert torch.equal(batch[i : i + 1], upscale(pipeline, pictures[i : i + 1], Size(scale=4), options))
@@ -77,12 +74,11 @@ from PIL import Image
 import torch
 torch.set_num_threads(1)
 from pgp_core.images.canvas import Size
-from pgp_core.images import open_picture, save_picture
+from pgp_core.images.reading import open_picture
+from pgp_core.images.writing import save_picture
 from pgp_core.restorers.upscale import upscale
-class Perfect:
-    canvas_kind = "pgp-nano"
-    def restore(self, lq, *_):
-        return lq.clone()
+sys.path.insert(0, sys.argv[2])
+from perfect import Perfect
 def run(side):
     folder = pathlib.Path(sys.argv[1])
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side, 4)).astype("uint8")).save(folder / "a.png")
@@ -94,6 +90,6 @@ before = run(32)
 print((run(512) - before) / (2048 * 2048 * 3 * 4))
 """
     out = subprocess.run(
-        [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True, timeout=300
+        [sys.executable, "-c", code, tmp_path, SUPPORT], capture_output=True, text=True, check=True, timeout=300
     )
     assert float(out.stdout) <= 6, out.stdout

@@ -12,13 +12,13 @@ from PIL import Image
 
 from pgp_core.cli import main
 from pgp_core.errors import PGPError
-from pgp_core.images import canvas as canvases
 from pgp_core.images.canvas import Size, canvas, resample, uncanvas
 from pgp_core.images.color_fix import color_fix
 from pgp_core.images.wrap import MARGIN, Wrap
-from pgp_core.restorers.nano.pipeline import NanoPipeline
+from pgp_core.restorers.finding import CANVASES
+from pgp_core.restorers.nano.restorer import NanoRestorer
 from pgp_core.restorers.upscale import upscale
-from pgp_core.sampling.euler import SampleOptions
+from pgp_core.sampling.options import SampleOptions
 from pgp_core.tiling import Tiling
 
 
@@ -71,14 +71,14 @@ def test_resampling_sees_nine_copies(scale: int) -> None:
     assert (resample(x, 13 * scale, 9 * scale) - middle).abs().max() > 0.01
 
 
-@pytest.mark.parametrize("model", list(canvases.MULTIPLE))
+@pytest.mark.parametrize("model", list(CANVASES))
 @pytest.mark.parametrize("name", ["x", "y", "both"])
 @pytest.mark.parametrize("size", [(40, 48), (7, 5), (33, 31)])
 def test_the_canvas_repeats_and_comes_back(model: str, name: str, size: tuple[int, int]) -> None:
     x, wrap = texture(2, *size), Wrap(name)
-    lq, width, height = canvas(x, Size(scale=4), model, wrap)
+    lq, width, height = canvas(x, Size(scale=4), CANVASES[model], wrap)
     assert (width, height) == (size[1] * 4, size[0] * 4)
-    assert all(n % canvases.MULTIPLE[model] == 0 for n in lq.shape[-2:])
+    assert all(n % CANVASES[model].multiple == 0 for n in lq.shape[-2:])
     assert torch.equal(wrap.repeated(lq, MARGIN), lq)
     back = uncanvas(lq, width, height, wrap)
     expected = resample(x, width, height, wrap)
@@ -91,14 +91,14 @@ def test_the_canvas_repeats_and_comes_back(model: str, name: str, size: tuple[in
 
 def test_rolling_the_picture_rolls_the_canvas() -> None:
     x, wrap = texture(3), Wrap("both")
-    rolled = canvas(x.roll((5, 11), (-2, -1)), Size(scale=4), "sdxl", wrap)
-    straight = canvas(x, Size(scale=4), "sdxl", wrap)
+    rolled = canvas(x.roll((5, 11), (-2, -1)), Size(scale=4), CANVASES["sdxl"], wrap)
+    straight = canvas(x, Size(scale=4), CANVASES["sdxl"], wrap)
     difference = wrap.inner(rolled[0], MARGIN) - wrap.inner(straight[0], MARGIN).roll((20, 44), (-2, -1))
     assert difference.abs().max() < 1e-5
 
 
 def test_a_canvas_without_margins_cannot_be_cut() -> None:
-    lq, width, height = canvas(texture(1), Size(scale=4), "sdxl")
+    lq, width, height = canvas(texture(1), Size(scale=4), CANVASES["sdxl"])
     with pytest.raises(PGPError, match="same wrap"):
         uncanvas(lq, width, height, Wrap("both"))
 
@@ -121,8 +121,8 @@ def test_the_colour_fix_knows_no_border(method: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def pipelines() -> dict[str, NanoPipeline]:
-    return {"one": NanoPipeline.load(), "many": NanoPipeline.load(one_step=False)}
+def pipelines() -> dict[str, NanoRestorer]:
+    return {"one": NanoRestorer.load(), "many": NanoRestorer.load(one_step=False)}
 
 
 CASES: dict[str, tuple[str, SampleOptions | None]] = {
@@ -140,7 +140,7 @@ def _seam(picture: torch.Tensor, dim: int) -> float:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_texture_repeats(case: str, pipelines: dict[str, NanoPipeline]) -> None:
+def test_a_texture_repeats(case: str, pipelines: dict[str, NanoRestorer]) -> None:
     name, options = CASES[case]
     found: dict[str, list[float]] = {"both": [], "none": []}
     for wrap, seams in found.items():
@@ -151,7 +151,7 @@ def test_a_texture_repeats(case: str, pipelines: dict[str, NanoPipeline]) -> Non
     assert min(found["none"]) > 3
 
 
-def test_rolling_the_texture_rolls_the_result(pipelines: dict[str, NanoPipeline]) -> None:
+def test_rolling_the_texture_rolls_the_result(pipelines: dict[str, NanoRestorer]) -> None:
     """By what the UNet's grid and the canvas's share: 32 pixels."""
     x = texture(6)
     results = {}
@@ -166,13 +166,13 @@ def test_rolling_the_texture_rolls_the_result(pipelines: dict[str, NanoPipeline]
     assert results["none"].mean() > 10 * results["both"].mean()
 
 
-def test_along_one_axis_the_other_is_left_as_it_was(pipelines: dict[str, NanoPipeline]) -> None:
+def test_along_one_axis_the_other_is_left_as_it_was(pipelines: dict[str, NanoRestorer]) -> None:
     result = upscale(pipelines["one"], texture(7), Size(scale=4), wrap="x")
     assert _seam(result, 3) < 1.6
     assert _seam(result, 2) > 3
 
 
-def test_the_margins_of_a_latent_change_nothing(pipelines: dict[str, NanoPipeline]) -> None:
+def test_the_margins_of_a_latent_change_nothing(pipelines: dict[str, NanoRestorer]) -> None:
     """The start noise there is another for every size; what the model is given is what repeats."""
     seen: list[torch.Tensor] = []
     unet = pipelines["many"].unet

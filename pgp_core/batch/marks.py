@@ -16,7 +16,7 @@ from pathlib import Path
 from PIL import Image
 
 from .. import __version__
-from ..images import Metadata
+from ..images.picture import Metadata
 
 _TAG, _ASCII = 0x000B, 2
 _NAME = b"Exif\0\0"

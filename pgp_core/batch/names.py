@@ -22,7 +22,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..images import known_extensions
+from ..images.finding import known_extensions
 
 #: Put behind the stem of results that lie beside their pictures.
 BESIDE = "_upscaled"

@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..sampling.rules import STARTS
 from ..visible import visible
-from . import full_size, plot
+from . import model_options, plot
 from .device import choose_device
 from .inputs import Inputs
 from .numbers import count, finite, integer, seed
@@ -26,15 +27,15 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw it (PNG); see pgp-diffsr plot")
     parser.add_argument("--plot-kind", choices=plot.KINDS, default=plot.KINDS[0], help=f"what ({plot.KINDS[0]})")
     parser.add_argument("--scale", type=finite, default=4.0, metavar="F", help="as for upscale (4)")
-    parser.add_argument("--steps", type=integer, default=20, metavar="N", help="Euler steps (20)")
+    parser.add_argument("--steps", type=integer, metavar="N", help="Euler steps (20)")
     parser.add_argument("--cfg", type=finite, metavar="F", help="classifier-free guidance (the model's own)")
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of the noise (0)")
-    parser.add_argument("--start", choices=("noise", "lq", "lr"), help="what sampling starts from (the model's own)")
+    parser.add_argument("--start", choices=STARTS, help="what sampling starts from (the model's own)")
     parser.add_argument("--limit", type=count, metavar="N", help="take the first N pictures only")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (auto)")
     parser.add_argument("--overwrite", action="store_true", help="replace a report that is there already")
     parser.add_argument("--json", action="store_true", help="a summary as one JSON object on stdout")
-    full_size.add_to(parser)
+    model_options.add_to(parser)
     parser.set_defaults(run=_run, one_step=False, wrong_usage=parser.error)
 
 
@@ -42,12 +43,12 @@ def _run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ..errors import ReportError
-    from ..images import open_picture
     from ..images.canvas import Size, canvas
+    from ..images.reading import open_picture
     from ..redundancy.analyze import analyze
-    from ..sampling.euler import SampleOptions
+    from ..restorers.recipe import decide
 
-    if wrong := full_size.wrong_usage(args):
+    if wrong := model_options.wrong_usage(args):
         args.wrong_usage(wrong)
     if args.output.suffix.lower() != ".json":
         raise ReportError(f"a report ends in .json; {args.output} does not")
@@ -55,26 +56,26 @@ def _run(args: argparse.Namespace) -> int:
         raise ReportError(f"{args.output} is there already: choose another name, or --overwrite")
     size, wanted = Size(scale=args.scale), Inputs(args.images, args.limit)
     pictures = wanted.pictures
-    pipeline = _load(args)
-    options: dict[str, Any] = {"steps": args.steps, "seed": args.seed}
-    options["cfg"] = pipeline.cfg if args.cfg is None else args.cfg
-    options["start"] = args.start or getattr(pipeline, "start", "noise")
+    with model_options.usage(args):
+        model = model_options.find(model_options.given(args, one_step=False))
+    restorer = model_options.load(model, choose_device(args.device))
+    recipe = decide(restorer.recipe, {"steps": args.steps, "cfg": args.cfg, "start": args.start})
 
     def lq(path: Path) -> Any:
-        return canvas(open_picture(path).rgb(), size, pipeline.canvas_kind)[0]
+        return canvas(open_picture(path).rgb(), size, restorer.frame)[0]
 
-    with tqdm(total=args.steps * len(pictures), unit="step", disable=None, leave=False) as bar:
+    with tqdm(total=recipe.steps * len(pictures), unit="step", disable=None, leave=False) as bar:
 
         def progress(name: str, _done: int, _total: int) -> None:
             bar.set_description(visible(name))
             bar.update()
 
         report = analyze(
-            pipeline,
-            getattr(pipeline, "name", "pgp-nano"),
+            restorer,
+            restorer.name,
             # Reports are shared: names, not where they lie.
             [(p.name, partial(lq, p)) for p in pictures],
-            SampleOptions(**options),
+            recipe.options(seed=args.seed),
             progress,
             lambda _, error: wanted.fail(error),
         )
@@ -98,12 +99,3 @@ def _least(report: Any, count: int = 5) -> list[tuple[str, str]]:
     }
     ranked = sorted((k for k, v in means.items() if not math.isnan(v)), key=means.__getitem__)
     return [(f"least {i + 1}", f"{k}: {means[k]:.4f}") for i, k in enumerate(ranked[:count])]
-
-
-def _load(args: argparse.Namespace) -> Any:
-    device = choose_device(args.device)
-    if full_size.chosen(args):
-        return full_size.load(args, device)
-    from ..restorers.nano.pipeline import NanoPipeline
-
-    return NanoPipeline.load(one_step=False, device=device)

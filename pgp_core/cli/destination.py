@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import PictureError
 from ..files.leftovers import temporary_name
 
-#: :data:`pgp_core.images.FORMATS`.
+#: :data:`pgp_core.images.writing.FORMATS`.
 FORMATS = {"png": ".png", "tiff": ".tif", "jpeg": ".jpg", "webp": ".webp"}
 _WRITTEN = {suffix: name for name, suffix in FORMATS.items()} | {".jpeg": "jpeg", ".tiff": "tiff"}
 #: Endings of pictures that Pillow knows nothing of.

@@ -82,7 +82,7 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _phase(args: argparse.Namespace) -> int:
-    from ..images import open_picture
+    from ..images.reading import open_picture
     from ..plots import phase_strip
 
     wanted = Inputs(args.pictures, args.limit)

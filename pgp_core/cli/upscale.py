@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PGPError, PictureError
+from ..sampling.rules import STARTS
 from ..visible import visible
-from . import full_size
+from . import model_options
 from .batch import Batch, failure, paths
 from .destination import FORMATS, check_room, destination, make_folder
 from .device import choose_device
@@ -23,11 +24,13 @@ if TYPE_CHECKING:
     from ..batch.jobs import Job, Jobs
     from ..images.canvas import Size
     from ..images.finding import Found
+    from ..restorers.family import Found as FoundModel
+    from ..restorers.recipe import Recipe
+    from ..restorers.restorer import Restorer
+    from ..sampling.options import SampleOptions
 
 #: :data:`pgp_core.images.color_fix.METHODS`, without waiting for PyTorch.
 METHODS = ("wavelet", "adain", "none")
-#: :data:`pgp_core.sampling.euler.STARTS`.
-STARTS = ("noise", "lq", "lr")
 #: :data:`pgp_core.tiling.BLENDS` and :data:`pgp_core.tiling.PHASES`.
 BLENDS, PHASES = ("cosine", "gaussian"), ("tile", "canvas")
 #: :data:`pgp_core.images.wrap.WRAPS`.
@@ -53,17 +56,16 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--cfg", type=finite, metavar="F", help="classifier-free guidance (the model's own)")
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of the noise, with --steps (0)")
     parser.add_argument(
-        "--start", choices=STARTS, help="what --steps starts from (noise; full size: lr, without guidance lq)"
+        "--start", choices=STARTS, help="what --steps starts from (nano: noise; full size: lr, without guidance lq)"
     )
     parser.add_argument(
         "--denoise",
         type=finite,
-        default=0.5,
         metavar="F",
         help="noise added to an lq start (0.5)",
     )
     parser.add_argument("--strength", type=finite, default=1.0, metavar="F", help="of the guidance, 0 to 1 (1)")
-    parser.add_argument("--color-fix", choices=METHODS, default="wavelet", help="whose colours to keep (wavelet)")
+    parser.add_argument("--color-fix", choices=METHODS, help="whose colours to keep (wavelet)")
     parser.add_argument("--format", choices=FORMATS, help="of the results (png, or as OUT ends)")
     parser.add_argument("--quality", type=integer, default=95, metavar="N", help="of JPEG and WebP, 1 to 100 (95)")
     parser.add_argument("--lossless", action="store_true", help="WebP without loss")
@@ -90,7 +92,7 @@ def add_to(commands: Any) -> None:
     tiles.add_argument("--overlap", type=integer, default=128, metavar="N", help="of neighbours, in pixels (128)")
     tiles.add_argument("--blend", choices=BLENDS, default="cosine", help="of what tiles share (cosine)")
     tiles.add_argument("--phase", choices=PHASES, default="tile", help="over what PEAM exchanges the phase (tile)")
-    full_size.add_to(parser)
+    model_options.add_to(parser)
     parser.set_defaults(run=run, wrong_usage=parser.error)
 
 
@@ -125,11 +127,9 @@ def run(args: argparse.Namespace) -> int:
     """Upscale all inputs; a picture that fails is named and the rest goes on."""
     from ..images.finding import look_for
 
-    if wrong := full_size.wrong_usage(args):
+    if wrong := model_options.wrong_usage(args):
         args.wrong_usage(wrong)
-    if args.steps is None and full_size.chosen(args) and not args.one_step:
-        args.steps = 20
-    size, options = _size(args), _options(args)
+    size, own = _size(args), _own_options(args)
     found = look_for(args.inputs)
     target, wrong = destination(args.output, found.lone, args.format)
     if wrong:
@@ -141,7 +141,11 @@ def run(args: argparse.Namespace) -> int:
         raise error
     jobs = _jobs(args, found, target)
     batch = Batch(found, jobs, args.json, args.debug, args.overwrite)
-    return batch.run(lambda: _worker(args, size, options))
+    if not jobs.todo:
+        return batch.run(lambda: lambda _: {})
+    with model_options.usage(args):
+        model = model_options.find(model_options.given(args, _one_step(args)))
+    return batch.run(lambda: _worker(model, args, size, own))
 
 
 def _jobs(args: argparse.Namespace, found: Found, target: Path | None) -> Jobs:
@@ -161,35 +165,41 @@ def _jobs(args: argparse.Namespace, found: Found, target: Path | None) -> Jobs:
     return jobs
 
 
-def _worker(args: argparse.Namespace, size: Size, options: dict[str, Any]) -> Callable[[Job], dict[str, Any]]:
+def _one_step(args: argparse.Namespace) -> bool | None:
+    """One UNet call, or steps; None where nobody says."""
+    return True if args.one_step else None if args.steps is None else False
+
+
+def _worker(
+    model: FoundModel, args: argparse.Namespace, size: Size, own: dict[str, Any]
+) -> Callable[[Job], dict[str, Any]]:
     """Load the model; what is returned makes one picture and says what it did."""
-    pipeline = _load(args)
-    if args.steps is None and args.cfg is None:
-        options["cfg"] = 1.0
-    return lambda job: _upscale(pipeline, job, args, size, options)
+    from ..restorers.recipe import decide
+
+    restorer = _load(model, args)
+    wanted = {name: getattr(args, name) for name in ("steps", "cfg", "start", "denoise", "color_fix")}
+    recipe = decide(restorer.recipe, {k: v for k, v in wanted.items() if k != "steps" or not restorer.recipe.one_step})
+    options = recipe.options(**own)
+    return lambda job: _upscale(restorer, job, args, size, recipe, options)
 
 
-def _load(args: argparse.Namespace) -> Any:
-    """The pipeline that the options ask for."""
-    device = choose_device(args.device)
-    if full_size.chosen(args):
-        return full_size.load(args, device)
-    from ..restorers.nano.pipeline import NanoPipeline
-
-    return NanoPipeline.load(one_step=args.steps is None, device=device)
+def _load(model: FoundModel, args: argparse.Namespace) -> Restorer:
+    return model_options.load(model, choose_device(args.device))
 
 
-def _upscale(pipeline: Any, job: Job, args: argparse.Namespace, size: Size, options: dict[str, Any]) -> dict[str, Any]:
+def _upscale(
+    restorer: Restorer, job: Job, args: argparse.Namespace, size: Size, recipe: Recipe, options: SampleOptions
+) -> dict[str, Any]:
     from dataclasses import replace
 
     import torch
     from tqdm import tqdm
 
     from ..batch.marks import marked, origin_of
-    from ..images import check_size, open_picture, save_picture
     from ..images.finding import check_file
+    from ..images.reading import open_picture
+    from ..images.writing import check_size, save_picture
     from ..restorers.upscale import upscale
-    from ..sampling.euler import SampleOptions
 
     started = time.perf_counter()
     check_room(job.target.parent)
@@ -200,16 +210,12 @@ def _upscale(pipeline: Any, job: Job, args: argparse.Namespace, size: Size, opti
         say(f"{job.source}: {note}")
     # Not after minutes.
     check_size(job.target, *size.of(*picture.pixels.shape[1::-1]))
-    steps = args.steps or 1
-    start = args.start or pipeline.start
-    denoise = args.denoise if start == "lq" else 1.0
-    chosen = SampleOptions(**{"cfg": pipeline.cfg, "start": start, "denoise": denoise, **options})
-    with tqdm(total=steps, desc=visible(job.source.name), unit="step", disable=None, leave=False) as bar:
+    with tqdm(total=recipe.steps, desc=visible(job.source.name), unit="step", disable=None, leave=False) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.update(done - bar.n)
 
-        result = upscale(pipeline, picture.channels(), size, chosen, args.color_fix, progress, args.wrap)
+        result = upscale(restorer, picture.channels(), size, options, recipe.color_fix, progress, args.wrap)
     if not bool(torch.isfinite(result).all()):
         raise PictureError(f"{job.source}: the model's result holds numbers that are not finite: it is not written")
     height, width = result.shape[-2:]
@@ -224,10 +230,10 @@ def _upscale(pipeline: Any, job: Job, args: argparse.Namespace, size: Size, opti
         "width": width,
         "height": height,
         "seconds": round(time.perf_counter() - started, 3),
-        "peak_memory_bytes": _peak_memory(pipeline.device),
+        "peak_memory_bytes": _peak_memory(restorer.device),
         "seed": args.seed,
-        "steps": steps,
-        "model": pipeline.name,
+        "steps": recipe.steps,
+        "model": restorer.name,
     }
 
 
@@ -238,20 +244,18 @@ def _size(args: argparse.Namespace) -> Size:
     return Size(**given) if any(v is not None for v in given.values()) else Size(scale=4.0)
 
 
-def _options(args: argparse.Namespace) -> dict[str, Any]:
-    from ..sampling.euler import SampleOptions
+def _own_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What belongs to this run and to no recipe; all numbers are looked at before anything is read."""
+    from ..sampling.options import SampleOptions
     from ..tiling import Tiling
 
     if not 1 <= args.quality <= 100:
         raise PGPError(f"the quality is 1 to 100, not {args.quality}")
     tiling = Tiling(args.tile, args.overlap, args.blend, args.phase)
-    options: dict[str, Any] = {"seed": args.seed, "strength": args.strength, "tiling": tiling}
-    if args.cfg is not None:
-        options["cfg"] = args.cfg
-    if args.steps is not None:
-        options["steps"] = args.steps
-    SampleOptions(**options, denoise=args.denoise)
-    return options
+    own: dict[str, Any] = {"seed": args.seed, "strength": args.strength, "tiling": tiling}
+    said = {name: getattr(args, name) for name in ("steps", "cfg", "denoise") if getattr(args, name) is not None}
+    SampleOptions(**said, **own)
+    return own
 
 
 def _peak_memory(device: Any) -> int:

@@ -36,7 +36,7 @@ class Case:
 
     @property
     def canvas(self) -> torch.Tensor:
-        """``(1, 3, H, W)`` in [0, 1], as :meth:`pgp_core.restorers.nano.pipeline.NanoPipeline.restore` wants it."""
+        """``(1, 3, H, W)`` in [0, 1], as :meth:`pgp_core.restorers.nano.restorer.NanoRestorer.restore` wants it."""
         return torch.from_numpy(floats(self.lanczos)).permute(2, 0, 1)[None].float()
 
 

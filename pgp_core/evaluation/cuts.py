@@ -1,4 +1,4 @@
-"""What it costs to remove blocks without healing: plans from a tell, and the same number of blocks cut blindly."""
+"""What it costs to remove blocks without healing: plans from a report, and the same number of blocks cut blindly."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ from ..progress import Progress, tell
 from ..redundancy.analyze import analyze
 from ..redundancy.report import Report
 from ..restorers.nano import model as nano
-from ..restorers.nano.pipeline import NanoPipeline
-from ..sampling.euler import SampleOptions
+from ..restorers.nano.family import NANO as NANO_FAMILY
+from ..restorers.nano.restorer import NanoRestorer
+from ..restorers.restorer import Restorer
+from ..sampling.options import SampleOptions
 from ..training.degradation import Degradation
 from ..training.painting import Painter
 from ..unet import lora
@@ -61,7 +63,7 @@ def read_stage(path: Path) -> Weights:
 
 def stage_pipeline(
     weights: Weights, plan: PrunePlan | None = None, guidance: str | None = None, s1: Weights | None = None
-) -> NanoPipeline:
+) -> NanoRestorer:
     """A stage, ready to sample.
 
     Args:
@@ -91,20 +93,19 @@ def stage_pipeline(
     loaded = load_unet(NANO_SHAPE, kept, unet, "the stage")
     if s1 is not None:
         lora.merge(loaded, lora.from_peft({k.removeprefix("unet."): v for k, v in s1.items()}), source="S1")
-    return NanoPipeline(
+    return NanoRestorer(
         loaded,
         Guidance(spec, device="meta").load({KEY_PREFIX + k: v for k, v in adapter.items()}, "the stage").eval(),
         positive,
         negative,
-        s1 is not None,
-        1.0,
+        NANO_FAMILY.recipe(s1 is not None, {"cfg": 1.0}),
         nano.PREDICTION,
         nano.RESIDUAL_STD,
     )
 
 
 def measure(weights: Weights, name: str, pictures: int = 3, side: int = 160) -> Report:
-    """A redundancy tell of a stage, measured on synthetic pictures."""
+    """A redundancy report of a stage, measured on synthetic pictures."""
     painter = Painter(MEASURED_ON, side)
 
     def canvas(i: int) -> torch.Tensor:
@@ -150,7 +151,7 @@ def fine_table(
     seeds: Sequence[int],
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """The decoder cut by tell and blindly, nothing healed.
+    """The decoder cut by report and blindly, nothing healed.
 
     Args:
         weights: a stage that was pruned by ``base`` and healed.
@@ -167,13 +168,13 @@ def fine_table(
     todo: list[tuple[str, list[PrunePlan]]] = [("nothing more", [base] * each)]
     for count in counts:
         where = f"all but {count} of 4 at the smallest scale"
-        todo.append((f"{where}, by tell", [by_count(base, found, count)] * each))
+        todo.append((f"{where}, by report", [by_count(base, found, count)] * each))
         todo += [(f"{where}, {w}", [blindly(base, stacks, count, w)] * each) for w in ("spread", "first", "last")]
         todo.append((f"{where}, random", [blindly(base, stacks, count, "random", s) for s in seeds]))
     for share in shares:
         plan = dial(found, share, ("decoder",), base)
         n = plan.removed - base.removed
-        todo.append((f"{n} of the whole decoder, by tell", [plan] * each))
+        todo.append((f"{n} of the whole decoder, by report", [plan] * each))
         todo.append((f"{n} of the whole decoder, random", [randomly(base, n, s) for s in seeds]))
     rows, judged = [], cases()
     for label, plans in todo:
@@ -212,19 +213,14 @@ def _scores(weights: Weights, plans: Sequence[PrunePlan], judged: Sequence[Case]
     return scores
 
 
-def judge(
-    pipeline: NanoPipeline, judged: Sequence[Case], seed: int, steps: int = STEPS, **changes: Any
-) -> dict[str, dict[str, float]]:
+def judge(restorer: Restorer, judged: Sequence[Case], seed: int, steps: int = STEPS) -> dict[str, dict[str, float]]:
     """Restore photographs of one size at once, and score each.
-
-    Args:
-        changes: see :meth:`NanoPipeline.restore`.
 
     Returns:
         photograph to metric to value.
     """
     canvases = torch.cat([case.canvas for case in judged])
-    restored = pipeline.restore(canvases, SampleOptions(steps=steps, cfg=1.0, seed=seed), **changes)
+    restored = restorer.restore(canvases, SampleOptions(steps=steps, cfg=1.0, seed=seed))
     return {case.name: score(floats(picture_of(restored[i : i + 1])), floats(case.hq)) for i, case in enumerate(judged)}
 
 

@@ -7,14 +7,16 @@ model makes of each part; it does not say how good a model trained without that 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from PIL import Image
 
 from ..progress import Progress, tell
-from ..restorers.nano.pipeline import NanoPipeline
-from ..sampling.euler import SampleOptions
+from ..restorers.recipe import decide
+from ..restorers.restorer import Restorer
+from ..sampling.options import SampleOptions
+from .ablation import ablated
 from .cases import RECIPE, cases, floats, picture_of
 from .metrics import score
 from .quality import STEPS
@@ -32,11 +34,12 @@ VARIANTS = {
 
 
 def mechanism_table(
-    one_step: NanoPipeline,
-    multi_step: NanoPipeline,
+    one_step: Restorer,
+    multi_step: Restorer,
     seeds: Sequence[int] = (0, 1, 2),
     progress: Progress | None = None,
     pictures: Mapping[str, Image.Image] | None = None,
+    change: Callable[..., Restorer] = ablated,
 ) -> dict[str, Any]:
     """Restore every photograph with every variant, in one step and in 20 steps from noise; the latter also
     without the additive site, so that the LQ comes in through PEAM alone.
@@ -49,6 +52,7 @@ def mechanism_table(
         seeds: of the start noise in 20 steps; one step draws none and so has no spread.
         progress: called after each picture.
         pictures: at least two, of one size; scikit-image's photographs by default.
+        change: takes parts of a restorer away, see :func:`.ablation.ablated`.
 
     Returns:
         JSON data: ``modes`` maps ``one_step``, ``multi_step`` and ``peam_alone`` to variants; each has ``label``,
@@ -61,23 +65,24 @@ def mechanism_table(
         Cancelled: when ``progress`` returned False.
     """
     todo = cases(pictures)
-    sampled = [SampleOptions(steps=STEPS, cfg=multi_step.cfg, seed=s) for s in seeds]
+    sampled = [decide(multi_step.recipe, {"steps": STEPS}).options(seed=s) for s in seeds]
     label = f"{STEPS} steps from noise"
-    modes: dict[str, tuple[str, NanoPipeline, Sequence[SampleOptions | None], bool]] = {
+    modes: dict[str, tuple[str, Restorer, Sequence[SampleOptions | None], bool]] = {
         "one_step": ("one step", one_step, [None], True),
         "multi_step": (label, multi_step, sampled, True),
         "peam_alone": (f"{label}, the LQ through PEAM alone", multi_step, sampled, False),
     }
     done, total = 0, len(todo) * len(VARIANTS) * (1 + 2 * len(seeds))
     data = {}
-    for mode, (label, pipeline, options, base) in modes.items():
+    for mode, (label, restorer, options, base) in modes.items():
         rows: dict[str, dict[str, Any]] = {}
         for variant in VARIANTS:
             scores: Scores = {case.name: {m: [] for m in METRICS} for case in todo}
             for i, case in enumerate(todo):
-                change = _change(variant, todo[(i + 1) % len(todo)].canvas) | ({} if base else {"base": False})
+                taken = _change(variant, todo[(i + 1) % len(todo)].canvas) | ({} if base else {"base": False})
+                changed = change(restorer, **taken) if taken else restorer
                 for option in options:
-                    picture = picture_of(pipeline.restore(case.canvas, option, **change))
+                    picture = picture_of(changed.restore(case.canvas, option))
                     for metric, value in score(floats(picture), floats(case.hq), METRICS).items():
                         scores[case.name][metric].append(value)
                     done += 1
@@ -86,7 +91,7 @@ def mechanism_table(
             if variant != "on":
                 rows[variant]["difference"] = _difference(scores, rows["on"]["photographs"])
         data[mode] = {"label": label, "variants": rows}
-    return {"recipe": RECIPE, "steps": STEPS, "cfg": multi_step.cfg, "seeds": list(seeds), "modes": data}
+    return {"recipe": RECIPE, "steps": STEPS, "cfg": multi_step.recipe.cfg, "seeds": list(seeds), "modes": data}
 
 
 def render_markdown(table: Mapping[str, Any]) -> str:
@@ -114,7 +119,7 @@ def render_markdown(table: Mapping[str, Any]) -> str:
 
 
 def _change(variant: str, other: Any) -> dict[str, Any]:
-    """What a variant passes to ``restore``."""
+    """What a variant takes away."""
     return {"on": {}, "off": {"peam": False}, "shuffled": {"peam_lq": other}, "no_phase": {"exchange": False}}[variant]
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from PIL import Image
 
 from ..progress import Progress, tell
-from ..restorers.nano.pipeline import NanoPipeline
-from ..sampling.euler import SampleOptions
+from ..restorers.recipe import decide
+from ..restorers.restorer import Restorer
 from .cases import RECIPE, Case, cases, floats, picture_of
 from .metrics import METRICS, score
 from .summary import HEADS, Scores, figure, markdown_table, summarise
@@ -22,8 +22,8 @@ OnPicture = Callable[[str, str, "int | None", Image.Image], None]
 
 
 def quality_table(
-    one_step: NanoPipeline,
-    multi_step: NanoPipeline,
+    one_step: Restorer,
+    multi_step: Restorer,
     seeds: Sequence[int] = (0,),
     denoise: float = DENOISE,
     progress: Progress | None = None,
@@ -36,9 +36,9 @@ def quality_table(
     ``one_step``; ``noise``, 20 steps from noise; ``lq``, 20 steps from the LQ latent with noise.
 
     Args:
-        one_step, multi_step: loaded; 20 steps are sampled with ``multi_step.cfg``.
+        one_step, multi_step: loaded; 20 steps are sampled with ``multi_step.recipe.cfg``.
         seeds: of the sampled rows' start noise; the other rows draw none.
-        denoise: of the ``lq`` row, see :class:`pgp_core.sampling.euler.SampleOptions`.
+        denoise: of the ``lq`` row, see :class:`pgp_core.sampling.options.SampleOptions`.
         progress: called after each picture.
         pictures: RGB, sides divisible by 4; scikit-image's photographs by default.
         on_picture: called with each picture in 8 bits; for looking at them.
@@ -56,7 +56,9 @@ def quality_table(
 
     def sampled(**changes: Any) -> Callable[[Case, int | None], Image.Image]:
         return lambda case, seed: picture_of(
-            multi_step.restore(case.canvas, SampleOptions(steps=STEPS, cfg=multi_step.cfg, seed=seed or 0, **changes))
+            multi_step.restore(
+                case.canvas, decide(multi_step.recipe, {"steps": STEPS}, changes).options(seed=seed or 0)
+            )
         )
 
     methods: dict[str, tuple[str, Sequence[int | None], Callable[[Case, int | None], Image.Image]]] = {
@@ -84,7 +86,7 @@ def quality_table(
     return {
         "recipe": RECIPE,
         "steps": STEPS,
-        "cfg": multi_step.cfg,
+        "cfg": multi_step.recipe.cfg,
         "denoise": denoise,
         "seeds": list(seeds),
         "rows": rows,

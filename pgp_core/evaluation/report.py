@@ -15,7 +15,7 @@ from ..files.atomic import replacing
 from ..files.checkpoints import sha256
 from ..progress import Progress
 from ..restorers.nano import model as nano
-from ..restorers.nano.pipeline import NanoPipeline
+from ..restorers.nano.restorer import NanoRestorer
 from . import mechanism, quality
 from .cases import cases
 from .sheet import sheet
@@ -55,7 +55,7 @@ def run(
         raise PGPError("an evaluation needs at least one seed")
     if out_dir is not None:
         _make(out_dir)
-    one_step, multi_step = (NanoPipeline.load(one_step=o, folder=folder) for o in (True, False))
+    one_step, multi_step = (NanoRestorer.load(one_step=o, folder=folder) for o in (True, False))
     files: dict[str, bytes] = {}
     if which == "quality":
         seen: dict[str, dict[str, Image.Image]] = {"bicubic": {}, "one_step": {}, "noise": {}}

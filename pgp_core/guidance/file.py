@@ -8,8 +8,19 @@ from ..errors import GuidanceError
 from ..files.prefixes import Home, beneath, find_home
 from ..files.weights import WeightsFile
 from ..files.what_it_is import described
-from .faithdiff import is_faithdiff, load_extras
+from .faithdiff import find_extras, is_faithdiff, load_extras
 from .module import KEY_PREFIX, METADATA_KEY, GuidanceSpec
+
+
+def spec_of(file: WeightsFile) -> GuidanceSpec:
+    """What guidance a file holds, from names, shapes and metadata alone.
+
+    Raises:
+        GuidanceError: if it holds none.
+    """
+    if METADATA_KEY not in file.metadata and is_faithdiff(file.shapes):
+        return find_extras(file).spec
+    return GuidanceSpec.from_metadata(file.metadata, file.name)
 
 
 def read_guidance(file: WeightsFile) -> tuple[GuidanceSpec, dict[str, torch.Tensor]]:

@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 
 from .lq_tiles.stages import Norm, Stage, own, reach
+from .spec import GROUPS
 
 #: ``attention(q, k, v)``, one head: ``(B, C, H, W)`` each, and the result as q; q may have fewer rows than k and v.
 Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
-GROUPS, EPS = 32, 1e-6
+EPS = 1e-6
 #: That :func:`sliced_attention` keeps.
 _SCORES = 1 << 26
 #: How many of the finest levels are a stage each.

@@ -9,7 +9,9 @@ from typing import Any
 
 from ..errors import GuidanceError, name_some
 from ..files.json_format import check_format, parse_metadata
-from .lq_encoder import GROUPS
+
+#: Of the LQ encoder's norms.
+GROUPS = 32
 
 FORMAT = "pgp-diffsr/guidance"
 VERSION = 1

@@ -14,14 +14,9 @@ from PIL import Image
 from ..errors import PGPError
 from ..memory import with_swap
 from ..number import number
+from .frames import Frame
 from .transparency import bleed, without_ringing
 from .wrap import MARGIN, PLAIN, Wrap, whole
-
-#: A canvas is padded to a multiple of this many pixels: latents of 1/4 (nano) or 1/8, halved twice by the UNet.
-MULTIPLE = {"pgp-nano": 16, "sdxl": 32}
-#: Pixels on each side that are padded at least. Convolutions repeat zeros beyond the picture, and nano's colours near
-#: the border suffer: saturated blue is off by up to 25 levels of 255 there, 32 pixels further in by less than 1.
-BORDER = {"pgp-nano": 32, "sdxl": 0}
 
 MIN_SCALE, MAX_SCALE = 1.0, 8.0
 #: Pixels along a side that are allowed at most; ComfyUI's own limit.
@@ -195,12 +190,12 @@ def same_proportions(have: Sequence[int], want: Sequence[int], rounding: int) ->
     return max(low for low, _ in scales) < min(high for _, high in scales)
 
 
-def canvas(pictures: torch.Tensor, size: Size, model: str, wrap: Wrap = PLAIN) -> tuple[torch.Tensor, int, int]:
+def canvas(pictures: torch.Tensor, size: Size, around: Frame, wrap: Wrap = PLAIN) -> tuple[torch.Tensor, int, int]:
     """Enlarge pictures to their final size and put the frame around them that a model needs.
 
     Args:
         pictures: ``(B, C, H, W)`` in [0, 1], see :func:`enlarge`.
-        model: a key of :data:`MULTIPLE`.
+        around: what the model needs.
         wrap: along which axes they repeat: there the frame is a margin of :data:`.wrap.MARGIN` from the opposite side,
             around as many pixels as a model can repeat, up to 31 more than the result has.
 
@@ -215,7 +210,7 @@ def canvas(pictures: torch.Tensor, size: Size, model: str, wrap: Wrap = PLAIN) -
     across, down = (whole(n) if dim in wrap.dims else n for n, dim in ((width, -1), (height, -2)))
     enlarged = wrap.around(enlarge(pictures, across, down, wrap), MARGIN)
     others = tuple(dim for dim in (-1, -2) if dim not in wrap.dims)
-    return frame(enlarged, MULTIPLE[model], BORDER[model], others), width, height
+    return frame(enlarged, around.multiple, around.border, others), width, height
 
 
 def uncanvas(pictures: torch.Tensor, width: int, height: int, wrap: Wrap = PLAIN) -> torch.Tensor:

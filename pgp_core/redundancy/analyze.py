@@ -13,7 +13,7 @@ from .. import __version__
 from ..batch.failures import give_back_memory, lacks_memory, one_picture
 from ..errors import Cancelled, PGPError, ReportError
 from ..files.weights import WeightsFile
-from ..sampling.euler import SampleOptions
+from ..sampling.options import SampleOptions
 from ..unet.inspect import inspect_unet
 from ..unet.shape import UNetShape
 from ..unet.topology import KeyMap, stack_order
@@ -119,8 +119,8 @@ def analyze(
     """Sample pictures with a pipeline and measure its UNet.
 
     Args:
-        pipeline: :class:`pgp_core.restorers.nano.pipeline.NanoPipeline` or
-            :class:`pgp_core.restorers.sdxl.pipeline.SDXLPipeline`.
+        pipeline: :class:`pgp_core.restorers.nano.restorer.NanoRestorer` or
+            :class:`pgp_core.restorers.sdxl.restorer.SDXLRestorer`.
         name: of the model, for the report.
         canvases: names of pictures, and what gives each one's canvas ``(1, 3, H, W)`` in [0, 1].
         options: how to sample; the same seed for every picture.

@@ -18,7 +18,7 @@ from ..guidance.whole_phase import canvas_phase
 from ..images.wrap import MARGIN, Wrap
 from ..memory import free_memory
 from ..tiling import Fitting, Tile, blended, first_tile
-from .euler import SampleOptions
+from .options import SampleOptions
 
 _log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""S1, one step: ``z_H = z_L - UNet(z_L, t)`` (the paper's Section 3.3, after PiSA-SR)."""
+"""One step. S1 has ``z_H = z_L - UNet(z_L, t)`` (the paper's Section 3.3, after PiSA-SR)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import torch
 
 from ..number import number
+from ..schedule import denoised
 from ..unet.prediction import Predict
+from .rules import RESIDUAL, X0
 
 
-def one_step(predict: Predict, z_l: torch.Tensor, timestep: int) -> torch.Tensor:
+def one_step(predict: Predict, z_l: torch.Tensor, timestep: int, rule: str = RESIDUAL) -> torch.Tensor:
     """Restore in one UNet call.
 
     Args:
@@ -18,11 +20,22 @@ def one_step(predict: Predict, z_l: torch.Tensor, timestep: int) -> torch.Tensor
             added and nothing is scaled by the schedule.
         z_l: ``(B, C, h, w)`` LQ latent, scaled as the model wants it.
         timestep: the one that the model was distilled at.
+        rule: ``"residual"``: what the UNet outputs is taken away. ``"x0"``: it is the noise in ``z_l`` at that
+            timestep, and the clean latent is returned, as in OSEDiff and S3Diff.
 
     Returns:
         z_H, scaled like z_l.
+
+    Raises:
+        ValueError: for another rule.
     """
-    return z_l - predict(z_l, torch.full((z_l.shape[0],), timestep, device=z_l.device))
+    t = torch.full((z_l.shape[0],), timestep, device=z_l.device)
+    out = predict(z_l, t)
+    if rule == RESIDUAL:
+        return z_l - out
+    if rule == X0:
+        return denoised("epsilon", out, z_l, t)
+    raise ValueError(f"one step is made by {RESIDUAL} or {X0}, not by {rule!r}")
 
 
 @dataclass(frozen=True)

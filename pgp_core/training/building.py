@@ -19,10 +19,11 @@ from ..guidance.file import read_guidance
 from ..guidance.fresh import make_fresh_guidance
 from ..guidance.module import Guidance, GuidanceSpec
 from ..progress import Say
+from ..restorers.given import Given
 from ..restorers.nano import model as nano
 from ..restorers.sdxl import loading as sdxl_loading
 from ..restorers.sdxl import loras as sdxl_loras
-from ..restorers.sdxl.loading import Files, FoundUNet, Prompt
+from ..restorers.sdxl.loading import FoundUNet, Prompt
 from ..unet import lora
 from ..unet.inspect import UNetInfo
 from ..unet.lora.files import load
@@ -207,9 +208,9 @@ def _load_nano(subject: NanoSubject, path: Path, plan: PrunePlan) -> None:
 def _sdxl(config: RunConfig, say: Say) -> Parts:
     model = config.model
     base = resolve(config, model.base) if model.base else None
-    files = Files(
+    files = Given(
         model=base,
-        sdxl=model.sdxl,
+        base=model.sdxl,
         vae=model.vae,
         plan=read_plan(config),
         loras=model.loras,
@@ -240,7 +241,7 @@ def _sdxl(config: RunConfig, say: Say) -> Parts:
     return Parts(info.shape, info.plan, spec, info.prediction, base or model.sdxl, load, info)
 
 
-def _read_unet(found: FoundUNet, files: Files, device: torch.device, say: Say) -> torch.nn.Module:
+def _read_unet(found: FoundUNet, files: Given, device: torch.device, say: Say) -> torch.nn.Module:
     unet = found.read(device, torch.float32)
     sdxl_loras.merge_loras(unet, files.loras, False, say)
     return unet
@@ -266,7 +267,7 @@ def _guidance(
     return replace(spec, plan_sha256=info.plan.sha256()), lambda: tensors
 
 
-def _prompts(config: RunConfig, files: Files, device: torch.device, say: Say) -> Captions | SavedPrompts:
+def _prompts(config: RunConfig, files: Given, device: torch.device, say: Say) -> Captions | SavedPrompts:
     model = config.model
     if model.conditioning is not None:
         if model.negative_conditioning is None and (config.loss.prompt_dropout or config.s1 is not None):

@@ -9,7 +9,8 @@ import torch
 
 from ..errors import TrainingError
 from ..progress import Say
-from ..restorers.sdxl.loading import Files, find_unet
+from ..restorers.given import Given
+from ..restorers.sdxl.loading import find_unet
 from .building import inspect, resolve
 from .config import Loss, RunConfig
 from .one_step_loss import S1Loss, make_s1_loss
@@ -67,7 +68,7 @@ def _score(config: RunConfig, subject: Subject, say: Say) -> Subject:
     name = config.s1.score_model
     device = subject.device
     if isinstance(subject, SDXLSubject):
-        found = find_unet(Files(model=score_file(config), sdxl=config.model.sdxl), say)
+        found = find_unet(Given(model=score_file(config), base=config.model.sdxl), say)
         # Only its forward passes count: half the memory where a card has bfloat16.
         dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
         unet = found.read(device, dtype)

@@ -9,8 +9,8 @@ import torch
 from ..codecs.vae import VAE
 from ..conditioning import entries as conditioning
 from ..guidance.module import Guidance
+from ..restorers.sdxl.family import S1_TIMESTEP
 from ..restorers.sdxl.loading import Prompt
-from ..restorers.sdxl.loras import S1_TIMESTEP
 from .subject import Batch, Condition, Subject
 
 #: ``prompts(captions, positive)``: contexts ``(B, tokens, width)`` and pooled vectors ``(B, width)``, on the CPU.

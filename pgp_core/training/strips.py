@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..sampling.euler import SampleOptions, euler
+from ..sampling.euler import euler
+from ..sampling.options import SampleOptions
 from .subject import Batch, Subject
 
 #: Euler steps of a sample picture.

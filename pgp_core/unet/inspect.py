@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..errors import CheckpointError, name_some
+from ..errors import CheckpointError, PGPError, name_some
 from ..files.json_format import loads, parse_metadata
 from ..files.prefixes import Home, beneath, find_home
 from ..files.scaled_fp8 import name_quantised
@@ -81,6 +81,14 @@ def inspect_unet(file: WeightsFile, plan: PrunePlan | None = None) -> UNetInfo:
     except CheckpointError as e:
         text = str(e)
         raise CheckpointError(text if file.name in text else f"{file.name}: {text}") from None
+
+
+def unet_of(file: WeightsFile) -> UNetInfo | None:
+    """The UNet in a file, or None where there is none that is known."""
+    try:
+        return inspect_unet(file)
+    except PGPError:
+        return None
 
 
 def _inspect(file: WeightsFile, plan: PrunePlan | None) -> UNetInfo:

@@ -21,12 +21,13 @@ import torch
 
 from pgp_core.codecs import pixel as pixel_codec
 from pgp_core.evaluation.summary import markdown_table
-from pgp_core.images.canvas import BORDER, MULTIPLE, Size
+from pgp_core.images.canvas import Size
 from pgp_core.restorers.nano import pipeline as nano_pipeline
-from pgp_core.restorers.nano.pipeline import NanoPipeline
+from pgp_core.restorers.nano.family import NANO
+from pgp_core.restorers.nano.restorer import NanoRestorer
 from pgp_core.restorers.upscale import upscale
 from pgp_core.sampling.denoiser import Denoiser
-from pgp_core.sampling.euler import SampleOptions
+from pgp_core.sampling.options import SampleOptions
 from pgp_core.tiling import Tiling
 
 #: Result's side, tile (0: none).
@@ -56,10 +57,10 @@ class Resident:
 
 def in_this_process(side: int, tile: int, folder: Path) -> dict[str, Any]:
     """Memory and time of one picture of ``side`` x ``side``, in this process."""
-    pipeline, resident = NanoPipeline.load(folder=folder), Resident()
+    pipeline, resident = NanoRestorer.load(folder=folder), Resident()
     lq = torch.rand(1, 3, side // 4, side // 4, generator=torch.Generator().manual_seed(0))
-    multiple = MULTIPLE["pgp-nano"]
-    framed = -(-(side + 2 * BORDER["pgp-nano"]) // multiple) * multiple
+    multiple = NANO.frame.multiple
+    framed = -(-(side + 2 * NANO.frame.border) // multiple) * multiple
     # What the first call of all sets up is no picture's.
     upscale(pipeline, lq[..., :32, :32], Size(scale=4.0), SampleOptions(cfg=1.0))
     calls: list[int] = []

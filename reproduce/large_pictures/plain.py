@@ -14,9 +14,9 @@ import torch
 
 from pgp_core.evaluation.summary import markdown_table
 from pgp_core.images.canvas import Size
-from pgp_core.restorers.nano.pipeline import NanoPipeline
+from pgp_core.restorers.nano.restorer import NanoRestorer
 from pgp_core.restorers.upscale import upscale
-from pgp_core.sampling.euler import SampleOptions
+from pgp_core.sampling.options import SampleOptions
 from pgp_core.tiling import Tiling
 
 from .levels import in_levels
@@ -57,7 +57,7 @@ def lines_said() -> Iterator[list[str]]:
         logger.removeHandler(handler)
 
 
-def measure(pipelines: Mapping[str, NanoPipeline], picture: torch.Tensor, steps: int) -> dict[str, Any]:
+def measure(pipelines: Mapping[str, NanoRestorer], picture: torch.Tensor, steps: int) -> dict[str, Any]:
     """One picture in every dtype, whole and in tiles, against float32 whole."""
     found: dict[str, Any] = {}
     size, wanted = Size(scale=float(SCALE)), torch.empty(0)

@@ -19,8 +19,8 @@ from pgp_core.codecs import pixel as pixel_codec
 from pgp_core.evaluation.cases import Case, floats, picture_of
 from pgp_core.evaluation.metrics import score
 from pgp_core.evaluation.summary import markdown_table
-from pgp_core.restorers.nano.pipeline import NanoPipeline
-from pgp_core.sampling.euler import SampleOptions
+from pgp_core.restorers.nano.restorer import NanoRestorer
+from pgp_core.sampling.options import SampleOptions
 from pgp_core.tiling import PHASES, Tiling, grid
 
 from .levels import in_levels
@@ -63,7 +63,7 @@ def seam(picture: torch.Tensor, tile: int, overlap: int, everywhere: bool) -> fl
     return statistics.fmean(on) / statistics.fmean(beside) if on else float("nan")
 
 
-def measure(pipeline: NanoPipeline, case: Case, steps: int) -> dict[str, Any]:
+def measure(pipeline: NanoRestorer, case: Case, steps: int) -> dict[str, Any]:
     """One photograph, without tiles and with each way to exchange phases."""
     found: dict[str, Any] = {}
     whole = torch.empty(0)

@@ -12,9 +12,10 @@ from pgp_core.codecs import pixel as pixel_codec
 from pgp_core.evaluation.cases import Case
 from pgp_core.evaluation.summary import markdown_table
 from pgp_core.restorers.nano import model as nano
-from pgp_core.restorers.nano.pipeline import NanoPipeline
+from pgp_core.restorers.nano.restorer import NanoRestorer
 from pgp_core.sampling.denoiser import Denoiser
-from pgp_core.sampling.euler import SampleOptions, draw_noise
+from pgp_core.sampling.euler import draw_noise
+from pgp_core.sampling.options import SampleOptions
 from pgp_core.tiling import Tile, blended, grid
 
 from .levels import in_levels
@@ -31,7 +32,7 @@ def shifted(size: int, tile: int, overlap: int, shift: int) -> list[tuple[int, i
 
 
 @torch.inference_mode()
-def sampled(pipeline: NanoPipeline, canvas: torch.Tensor, tiles: list[Tile], noise: torch.Tensor, steps: int) -> Any:
+def sampled(pipeline: NanoRestorer, canvas: torch.Tensor, tiles: list[Tile], noise: torch.Tensor, steps: int) -> Any:
     """A canvas restored by Euler's method, in tiles and from noise that the caller has chosen."""
     features, z_l, a = pipeline.guidance.features(canvas), pixel_codec.encode(canvas), schedule.alphas_cumprod()
     times = [i * (schedule.TRAIN_STEPS // steps) + 1 for i in reversed(range(steps))]
@@ -52,7 +53,7 @@ def sampled(pipeline: NanoPipeline, canvas: torch.Tensor, tiles: list[Tile], noi
     return pixel_codec.decode(z_l + x / nano.SCALE).clamp(0, 1)
 
 
-def measure(pipeline: NanoPipeline, case: Case, steps: int) -> dict[str, Any]:
+def measure(pipeline: NanoRestorer, case: Case, steps: int) -> dict[str, Any]:
     """One photograph: tiles moved by half a tile; the same tiles with other noise where they overlap."""
     factor = pixel_codec.FACTOR
     height, width = (n // factor for n in case.canvas.shape[-2:])

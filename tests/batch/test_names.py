@@ -15,7 +15,8 @@ from PIL import Image, ImageCms
 from pgp_core.batch.jobs import Jobs, one_job, plan_jobs
 from pgp_core.batch.marks import marked, origin_of, said_by
 from pgp_core.errors import PictureError
-from pgp_core.images import Metadata, Picture, save_picture
+from pgp_core.images.picture import Metadata, Picture
+from pgp_core.images.writing import save_picture
 
 
 def source(path: Path, level: int = 0) -> Path:

@@ -13,18 +13,19 @@ from pgp_core.codecs import pixel as pixel_codec
 from pgp_core.conditioning.conditioning import Conditioning
 from pgp_core.files.checkpoints import read_safetensors
 from pgp_core.restorers.nano import model as nano
-from pgp_core.restorers.nano.pipeline import NanoPipeline
+from pgp_core.restorers.nano.restorer import NanoRestorer
 from pgp_core.sampling.denoiser import Denoiser
-from pgp_core.sampling.euler import SampleOptions, euler, restore_once
+from pgp_core.sampling.euler import euler, restore_once
+from pgp_core.sampling.options import SampleOptions
 from pgp_core.unet import lora
 
 SEED, STEPS, CFG = 5, 4, 1.5
 
 
-def _pipeline(tensors: dict[str, torch.Tensor]) -> NanoPipeline:
+def _pipeline(tensors: dict[str, torch.Tensor]) -> NanoRestorer:
     """Nano with the PEAM weights that the check redrew, in the dtype that the tensors have."""
     dtype = tensors["image"].dtype
-    pipeline = NanoPipeline.load(one_step=False, dtype=dtype)
+    pipeline = NanoRestorer.load(one_step=False, dtype=dtype)
     pipeline.guidance.to(dtype)
     peam = {k.removeprefix("peam."): v for k, v in tensors.items() if k.startswith("peam.")}
     pipeline.guidance.peam.load_state_dict(peam)
@@ -44,7 +45,7 @@ class Both:
     rounded: torch.Tensor
 
 
-def _denoiser(pipeline: NanoPipeline, image: torch.Tensor, options: SampleOptions) -> Denoiser:
+def _denoiser(pipeline: NanoRestorer, image: torch.Tensor, options: SampleOptions) -> Denoiser:
     features = pipeline.guidance.features(image.movedim(-1, 1))
     return Denoiser(pipeline.unet, pipeline.guidance, features, pipeline.positive, pipeline.negative, options)
 
@@ -73,13 +74,13 @@ def restored_once(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
 
 def unet() -> Any:
     """Nano's UNet, pruned as it ships."""
-    return NanoPipeline.load(one_step=False).unet
+    return NanoRestorer.load(one_step=False).unet
 
 
 @torch.inference_mode()
 def by_peft(x: torch.Tensor) -> torch.Tensor:
     """The output of ``check_lora_by_peft``: PEFT's own layers in diffusers' UNet."""
-    pipeline = NanoPipeline.load(one_step=False)
+    pipeline = NanoRestorer.load(one_step=False)
     return called(trained_lora.adapted(pipeline.unet), x, nano.S1_TIMESTEP, pipeline.positive)
 
 

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from pgp_core.images.canvas import Size
-from pgp_core.restorers.nano.pipeline import NanoPipeline
+from pgp_core.restorers.nano.restorer import NanoRestorer
 from pgp_core.restorers.upscale import upscale
-from pgp_core.sampling.euler import SampleOptions
+from pgp_core.sampling.options import SampleOptions
 
 from . import pictures
 from .comfy_server import Server
@@ -60,7 +60,7 @@ def _by_pgp_core(prompt: dict[str, Any], picture: Path) -> torch.Tensor:
         assert (sampler["sampler_name"], sampler["scheduler"], sampler["denoise"]) == ("euler", "ddim_uniform", 1.0)
         options = SampleOptions(steps=sampler["steps"], cfg=sampler["cfg"], seed=sampler["seed"])
     fix = _node(prompt, "PGPDiffSRColorFix")["method"]
-    return upscale(NanoPipeline.load(one_step=one_step), x, Size(scale=SCALE), options, fix)
+    return upscale(NanoRestorer.load(one_step=one_step), x, Size(scale=SCALE), options, fix)
 
 
 def test_the_workflow_s_picture_is_pgp_core_s(

@@ -12,9 +12,11 @@ import trained_runs
 
 from pgp_core.conditioning.conditioning import Conditioning
 from pgp_core.files.checkpoints import read_safetensors
-from pgp_core.restorers.sdxl.loading import Files, find_unet, read_guidance
+from pgp_core.restorers.given import Given
+from pgp_core.restorers.sdxl.loading import find_unet, read_guidance
 from pgp_core.sampling.denoiser import Denoiser
-from pgp_core.sampling.euler import SampleOptions, restore_once
+from pgp_core.sampling.euler import restore_once
+from pgp_core.sampling.options import SampleOptions
 from pgp_core.unet import lora
 from pgp_core.unet.shape import UNetShape
 
@@ -42,7 +44,7 @@ def checks(driver: Driver, folder: Path) -> Checks:
 
 def _unet(runs: Path, run: str) -> tuple[torch.nn.Module, UNetShape]:
     """Fine-tuned, with a run's LoRA added to its weights."""
-    found = find_unet(Files(runs / "finetune" / "unet.safetensors"), str)
+    found = find_unet(Given(runs / "finetune" / "unet.safetensors"), str)
     unet = found.read("cpu", torch.float32)
     lora.merge(unet, read_safetensors(runs / run / "lora.safetensors")[0])
     return unet, found.info.shape

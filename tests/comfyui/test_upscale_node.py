@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from pgp_core.images.canvas import Size
-from pgp_core.restorers.nano.pipeline import NanoPipeline
+from pgp_core.restorers.nano.restorer import NanoRestorer
 from pgp_core.restorers.upscale import upscale
-from pgp_core.sampling.euler import SampleOptions
+from pgp_core.sampling.options import SampleOptions
 
 from . import pictures
 from .comfy_server import RunFailed, Server
@@ -112,8 +112,8 @@ def test_nano_s_own_parts_connected_are_nano(server: Server) -> None:
 def test_a_texture_repeats_as_on_the_command_line(server: Server, picture: torch.Tensor) -> None:
     """Sides that are no multiple of 32, in one step and with noise."""
     for steps in (1, 2):
-        pipeline = NanoPipeline.load(one_step=steps == 1)
-        options = SampleOptions(steps, 1.0 if steps == 1 else pipeline.cfg, 3)
+        pipeline = NanoRestorer.load(one_step=steps == 1)
+        options = SampleOptions(steps, 1.0 if steps == 1 else pipeline.recipe.cfg, 3)
         expected = upscale(pipeline, picture, Size(scale=4), options, wrap="both")
         found = _result(server, _prompt(steps=steps, seed=3, wrap="both"))
         # Half a level in the picture that was saved, magnified a little, and half a level in the result.

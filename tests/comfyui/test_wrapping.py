@@ -8,9 +8,9 @@ from __future__ import annotations
 import pytest
 
 from pgp_core.images.canvas import Size
-from pgp_core.restorers.nano.pipeline import NanoPipeline
+from pgp_core.restorers.nano.restorer import NanoRestorer
 from pgp_core.restorers.upscale import upscale
-from pgp_core.sampling.euler import SampleOptions
+from pgp_core.sampling.options import SampleOptions
 from pgp_core.tiling import Tiling
 
 from .in_process import Checks
@@ -25,7 +25,7 @@ SEED, STEPS, CFG = 4, 2, 1.5
 def test_the_nodes_do_what_the_command_line_does(wrap: str, steps: int, tile: int, checks: Checks) -> None:
     checks["wrap"]
     tensors = checks.tensors("wrap")
-    pipeline = NanoPipeline.load(one_step=steps == 1)
+    pipeline = NanoRestorer.load(one_step=steps == 1)
     options = SampleOptions(steps, 1.0 if steps == 1 else CFG, SEED, tiling=Tiling(tile, 64))
     picture = tensors["picture"].movedim(-1, 1)
     expected = upscale(pipeline, picture, Size(scale=4), options, wrap=wrap)

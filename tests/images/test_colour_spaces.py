@@ -11,7 +11,8 @@ import pytest
 from found_pictures import deep_file, levels, png_chunks, same, with_chunks
 from PIL import Image, ImageCms
 
-from pgp_core.images import open_picture, save_picture
+from pgp_core.images.reading import open_picture
+from pgp_core.images.writing import save_picture
 
 #: White, red, green, blue of Display P3, as cHRM has them.
 P3 = (31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)

@@ -18,7 +18,8 @@ from PIL import EpsImagePlugin, Image, ImageFile, features
 
 import pgp_core
 from pgp_core.errors import PictureError
-from pgp_core.images import find_pictures, known_extensions, open_picture
+from pgp_core.images.finding import find_pictures, known_extensions
+from pgp_core.images.reading import open_picture
 
 tifffile = pytest.importorskip("tifffile")
 

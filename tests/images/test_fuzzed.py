@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from pgp_core.errors import PGPError
-from pgp_core.images import FORMATS, open_picture, save_picture
+from pgp_core.images.reading import open_picture
+from pgp_core.images.writing import FORMATS, save_picture
 
 tifffile = pytest.importorskip("tifffile")
 pytest.importorskip("pyvips")

@@ -16,7 +16,9 @@ from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
 from pgp_core.errors import PGPError, PictureError
-from pgp_core.images import FORMATS, Picture, open_picture, save_picture
+from pgp_core.images.picture import Picture
+from pgp_core.images.reading import open_picture
+from pgp_core.images.writing import FORMATS, save_picture
 
 pyvips = pytest.importorskip("pyvips", reason='pictures of 16 bits need pyvips: pip install "pgp-diffsr[cli]"')
 

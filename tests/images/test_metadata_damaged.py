@@ -24,8 +24,10 @@ from found_pictures import (
 from PIL import Image, ImageCms
 
 from pgp_core.errors import PictureError
-from pgp_core.images import FORMATS, Metadata, Picture, open_picture, save_picture
 from pgp_core.images import tiff as tiff_tags
+from pgp_core.images.picture import Metadata, Picture
+from pgp_core.images.reading import open_picture
+from pgp_core.images.writing import FORMATS, save_picture
 
 tifffile = pytest.importorskip("tifffile")
 

@@ -28,7 +28,9 @@ from found_pictures import (
 )
 from PIL import ExifTags, Image, ImageCms
 
-from pgp_core.images import FORMATS, Metadata, Picture, open_picture, save_picture
+from pgp_core.images.picture import Metadata, Picture
+from pgp_core.images.reading import open_picture
+from pgp_core.images.writing import FORMATS, save_picture
 
 tifffile = pytest.importorskip("tifffile")
 pytest.importorskip("pyvips")

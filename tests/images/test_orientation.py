@@ -10,7 +10,8 @@ import pytest
 from found_pictures import camera_exif, camera_file, deep_file, levels, packet, same, upright, with_chunks
 from PIL import Image
 
-from pgp_core.images import FORMATS, open_picture, save_picture
+from pgp_core.images.reading import open_picture
+from pgp_core.images.writing import FORMATS, save_picture
 
 tifffile = pytest.importorskip("tifffile")
 pytest.importorskip("pyvips")

@@ -11,7 +11,7 @@ import pytest
 from found_pictures import levels, with_segments
 from PIL import Image
 
-from pgp_core.images import open_picture
+from pgp_core.images.reading import open_picture
 
 tifffile = pytest.importorskip("tifffile")
 

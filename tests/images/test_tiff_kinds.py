@@ -11,7 +11,8 @@ from found_pictures import levels
 from PIL import Image, ImageCms
 
 from pgp_core.errors import PictureError
-from pgp_core.images import Picture, open_picture
+from pgp_core.images.picture import Picture
+from pgp_core.images.reading import open_picture
 
 tifffile = pytest.importorskip("tifffile")
 pytest.importorskip("pyvips")

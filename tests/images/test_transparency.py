@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from found_pictures import levels
+from perfect import Perfect
 from PIL import Image
 
-from pgp_core.images import open_picture, save_picture
 from pgp_core.images.canvas import Size, canvas, crop, enlarge
 from pgp_core.images.color_fix import METHODS, color_fix
+from pgp_core.images.reading import open_picture
 from pgp_core.images.transparency import bleed, without_ringing
-from pgp_core.restorers.nano.pipeline import NanoPipeline
+from pgp_core.images.writing import save_picture
+from pgp_core.restorers.finding import CANVASES
+from pgp_core.restorers.nano.restorer import NanoRestorer
 from pgp_core.restorers.upscale import upscale
 
 PAPERS = [(1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (0.1, 0.9, 0.3)]
 #: Of the disc.
 COLOUR = torch.tensor([0.9, 0.5, 0.2]).view(1, 3, 1, 1)
-
-
-class Perfect:
-    """A model that gives back what it gets."""
-
-    canvas_kind = "pgp-nano"
-
-    def restore(self, lq: torch.Tensor, *_: Any) -> torch.Tensor:
-        assert lq.shape[1] == 3
-        return lq.clone()
 
 
 def disc_alpha(soft: float, size: int = 25) -> torch.Tensor:
@@ -58,10 +50,7 @@ def seen(pictures: torch.Tensor, paper: tuple[float, float, float]) -> torch.Ten
 @pytest.mark.parametrize("soft", [0.01, 3.0], ids=["hard edge", "soft edge"])
 @pytest.mark.parametrize("scale", [1.0, 1.7, 4.0])
 def test_a_disc_has_no_rim(scale: float, soft: float, fix: str) -> None:
-    results = [
-        upscale(Perfect(), disc(soft, kind), Size(scale=scale), fix=fix)  # type: ignore[arg-type]
-        for kind in ("black", "white", "noise")
-    ]
+    results = [upscale(Perfect(), disc(soft, kind), Size(scale=scale), fix=fix) for kind in ("black", "white", "noise")]
     for result in results:
         assert torch.equal(result, results[0]), "the hidden colours are not looked at"
         for paper in PAPERS:
@@ -154,7 +143,7 @@ def test_colour_fix_counts_what_is_seen(method: str) -> None:
 
 @pytest.mark.parametrize("bits", [8, 16])
 def test_files_through_the_real_model(bits: int, tmp_path: Path) -> None:
-    pipeline, large = NanoPipeline.load(), []
+    pipeline, large = NanoRestorer.load(), []
     for kind in ("black", "noise"):
         stored = (disc(3.0, kind)[0].permute(1, 2, 0).numpy() * (255 if bits == 8 else 65535)).round()
         path = tmp_path / f"{kind}.png"
@@ -185,13 +174,13 @@ def test_a_transparent_picture_keeps_everything_else(tmp_path: Path) -> None:
     array[..., 3] = 0
     Image.fromarray(array).save(tmp_path / "a.png")
     picture = open_picture(tmp_path / "a.png")
-    result = upscale(Perfect(), picture.channels(), Size(scale=1.0), fix="none")  # type: ignore[arg-type]
+    result = upscale(Perfect(), picture.channels(), Size(scale=1.0), fix="none")
     large = picture.enlarged(result[0])
     assert not large.alpha.any() and np.array_equal(large.pixels, array[..., :3])
 
 
 def test_the_canvas_of_four_channels() -> None:
     """As the node makes it: the frame goes around alpha too."""
-    lq, width, height = canvas(disc(0.01, "noise"), Size(scale=2.0), "sdxl")
+    lq, width, height = canvas(disc(0.01, "noise"), Size(scale=2.0), CANVASES["sdxl"])
     assert lq.shape == (1, 4, 64, 64) and (width, height) == (50, 50)
     assert torch.equal(crop(lq, width, height), enlarge(disc(0.01, "black"), 50, 50))

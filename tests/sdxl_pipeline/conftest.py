@@ -1,4 +1,4 @@
-"""Files and a pipeline, made once for all of these tests; none of them may open a connection."""
+"""Given and a pipeline, made once for all of these tests; none of them may open a connection."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 from sdxl_scene import Everything
 
-from pgp_core.restorers.sdxl.loading import Files
-from pgp_core.restorers.sdxl.pipeline import SDXLPipeline
+from pgp_core.restorers.given import Given
+from pgp_core.restorers.sdxl.restorer import SDXLRestorer
 from pgp_core.unet.topology import KeyMap
 
 
@@ -33,8 +33,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Everything:
 
 
 @pytest.fixture(scope="session")
-def pipeline(files: Everything) -> SDXLPipeline:
-    return SDXLPipeline.load(Files(model=files.faithdiff, sdxl=files.sdxl, prompt="a red house"), say=str)
+def pipeline(files: Everything) -> SDXLRestorer:
+    return SDXLRestorer.load(Given(model=files.faithdiff, base=files.sdxl, prompt="a red house"), say=str)
 
 
 @pytest.fixture(scope="session")

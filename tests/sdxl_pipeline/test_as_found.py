@@ -14,12 +14,14 @@ from safetensors.torch import load_file, save_file
 from sdxl_scene import SHORT, Everything, picture
 
 from pgp_core.errors import PGPError
-from pgp_core.restorers.sdxl.loading import Files, find_unet
-from pgp_core.restorers.sdxl.pipeline import SDXLPipeline
-from pgp_core.sampling.euler import SampleOptions, euler
+from pgp_core.restorers.given import Given
+from pgp_core.restorers.sdxl.loading import find_unet
+from pgp_core.restorers.sdxl.restorer import SDXLRestorer
+from pgp_core.sampling.euler import euler
+from pgp_core.sampling.options import SampleOptions
 
 
-def test_every_path_to_a_unet_gives_it(files: Everything, tmp_path: Path, pipeline: SDXLPipeline) -> None:
+def test_every_path_to_a_unet_gives_it(files: Everything, tmp_path: Path, pipeline: SDXLRestorer) -> None:
     shutil.copytree(files.sdxl, tmp_path / "sdxl")
     unet = tmp_path / "sdxl/unet"
     weights = load_file(unet / "diffusion_pytorch_model.safetensors")
@@ -28,9 +30,9 @@ def test_every_path_to_a_unet_gives_it(files: Everything, tmp_path: Path, pipeli
     shard = unet / "diffusion_pytorch_model-00002-of-00002.safetensors"
     expected = pipeline.restore(picture(), SHORT)
     for path in (tmp_path / "sdxl", unet, index, shard):
-        rest: Any = {"sdxl": files.sdxl, "guidance": files.faithdiff, "prompt": "a red house"}
+        rest: Any = {"base": files.sdxl, "guidance": files.faithdiff, "prompt": "a red house"}
         said: list[str] = []
-        found = SDXLPipeline.load(Files(model=path, **rest), say=said.append)
+        found = SDXLRestorer.load(Given(model=path, **rest), say=said.append)
         assert torch.equal(found.restore(picture(), SHORT), expected), path
         assert [line for line in said if "one of 2 files" in line] == [
             f"{shard.name}: it is one of 2 files of one model: all are taken"
@@ -47,7 +49,7 @@ def test_a_folder_s_timesteps_are_taken(spacing: str, files: Everything, tmp_pat
     said: list[str] = []
     # Of a file in the folder as of the folder.
     for path in (tmp_path / "sdxl", tmp_path / "sdxl/unet/diffusion_pytorch_model.safetensors"):
-        info = find_unet(Files(model=path), said.append).info
+        info = find_unet(Given(model=path), said.append).info
         assert (info.prediction, info.zero_snr, info.spacing) == ("v_prediction", True, spacing)
     times: list[float] = []
 
@@ -67,7 +69,7 @@ def test_metadata_alone_makes_the_picture_that_the_folder_makes(files: Everythin
     (tmp_path / "sdxl/scheduler/scheduler_config.json").write_text(json.dumps({"prediction_type": "v_prediction"}))
     said: list[str] = []
     made = [
-        SDXLPipeline.load(Files(model=model, sdxl=sdxl, guidance=files.faithdiff, prompt="a house"), say=said.append)
+        SDXLRestorer.load(Given(model=model, base=sdxl, guidance=files.faithdiff, prompt="a house"), say=said.append)
         for model, sdxl in ((tmp_path / "v.safetensors", files.sdxl), (None, tmp_path / "sdxl"))
     ]
     one, other = (pipeline.restore(picture(), SHORT) for pipeline in made)
@@ -89,7 +91,7 @@ def test_a_vae_s_own_file_in_its_folder_keeps_its_scale(files: Everything, tmp_p
 def test_no_message_sends_the_user_to_what_another_refuses(name: str, files: Everything, tmp_path: Path) -> None:
     """A component for the whole: the folder that is named is one that works."""
     with pytest.raises(PGPError, match=f"give {files.sdxl} as --sdxl"):
-        SDXLPipeline.load(Files(sdxl=files.sdxl / name, **files.saved), say=str)
+        SDXLRestorer.load(Given(base=files.sdxl / name, **files.saved), say=str)
     with pytest.raises(PGPError, match=r"holds .*, no VAE: give SDXL's VAE") as error:
-        SDXLPipeline.load(Files(model=files.faithdiff, vae=files.faithdiff, sdxl=files.sdxl, **files.saved), say=str)
+        SDXLRestorer.load(Given(model=files.faithdiff, vae=files.faithdiff, base=files.sdxl, **files.saved), say=str)
     assert "--vae" not in str(error.value)

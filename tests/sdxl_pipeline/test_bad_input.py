@@ -1,4 +1,4 @@
-"""Files that do not go together: one clear line each."""
+"""Given that do not go together: one clear line each."""
 
 from __future__ import annotations
 
@@ -17,104 +17,104 @@ from pgp_core.conditioning import entries as conditioning
 from pgp_core.errors import CheckpointError, ConditioningError, GuidanceError, PGPError
 from pgp_core.files.weights import open_weights
 from pgp_core.guidance.module import KEY_PREFIX, METADATA_KEY, Guidance, GuidanceSpec
+from pgp_core.restorers.given import Given
 from pgp_core.restorers.nano import model as nano_files
-from pgp_core.restorers.sdxl.loading import Files
-from pgp_core.restorers.sdxl.pipeline import SDXLPipeline
+from pgp_core.restorers.sdxl.restorer import SDXLRestorer
 
 
-def _case(name: str, files: Everything, tmp: Path, s1: dict[str, Path]) -> tuple[Files, type[PGPError], str]:
-    """Files that do not go together, and what is to be said of them."""
-    good: Any = {"model": files.faithdiff, "sdxl": files.sdxl}
+def _case(name: str, files: Everything, tmp: Path, s1: dict[str, Path]) -> tuple[Given, type[PGPError], str]:
+    """Given that do not go together, and what is to be said of them."""
+    good: Any = {"model": files.faithdiff, "base": files.sdxl}
     unet = {k: v for k, v in files.unet.items() if not k.startswith("add_embedding")}
     if name == "sd15":
         save_file(unet, tmp / "sd15.safetensors")
-        return Files(**{**good, "model": tmp / "sd15.safetensors"}), CheckpointError, r"1\.5"
+        return Given(**{**good, "model": tmp / "sd15.safetensors"}), CheckpointError, r"1\.5"
     if name == "flux":
         save_file({"double_blocks.0.img_attn.qkv.weight": torch.zeros(1)}, tmp / "flux.safetensors")
-        return Files(**{**good, "model": tmp / "flux.safetensors"}), CheckpointError, "diffusion transformer"
+        return Given(**{**good, "model": tmp / "flux.safetensors"}), CheckpointError, "diffusion transformer"
     if name == "inpainting":
         wide = {**files.unet, "conv_in.weight": torch.zeros(64, 9, 3, 3)}
         save_file(wide, tmp / "inpainting.safetensors")
-        return Files(**{**good, "model": tmp / "inpainting.safetensors"}), CheckpointError, "inpainting"
+        return Given(**{**good, "model": tmp / "inpainting.safetensors"}), CheckpointError, "inpainting"
     if name == "nano":
-        return Files(**{**good, "model": nano_files.FOLDER / nano_files.UNET_FILE}), CheckpointError, "leave out"
+        return Given(**{**good, "model": nano_files.FOLDER / nano_files.UNET_FILE}), CheckpointError, "leave out"
     if name == "nano's guidance":
         other = {"guidance": nano_files.FOLDER / nano_files.GUIDANCE_FILE}
-        return Files(**good, **other), GuidanceError, "guides pgp-nano"
+        return Given(**good, **other), GuidanceError, "guides pgp-nano"
     if name == "guidance of SDXL's width":
         spec = GuidanceSpec()
         guidance = Guidance(spec)
         weights = {KEY_PREFIX + k: v for k, v in guidance.state_dict().items()}
         save_file(weights, tmp / "g.safetensors", {METADATA_KEY: json.dumps(spec.to_json())})
-        return Files(**good, guidance=tmp / "g.safetensors"), GuidanceError, "320 channels .* has 64"
+        return Given(**good, guidance=tmp / "g.safetensors"), GuidanceError, "320 channels .* has 64"
     if name == "guidance of another scale":
         with open_weights(peam_file(tmp / "a.safetensors")) as file:
             data = json.loads(file.metadata[METADATA_KEY])
             data["sites"][0]["scale"] = 8
             weights = {k: file.read(k) for k in file.shapes}
             save_file(weights, tmp / "g.safetensors", {METADATA_KEY: json.dumps(data)})
-        return Files(**good, guidance=tmp / "g.safetensors"), GuidanceError, "another scale"
+        return Given(**good, guidance=tmp / "g.safetensors"), GuidanceError, "another scale"
     if name == "no guidance":
-        return Files(**good, guidance=files.checkpoint), GuidanceError, "checkpoint.safetensors"
+        return Given(**good, guidance=files.checkpoint), GuidanceError, "checkpoint.safetensors"
     if name == "lora":
         save_file({"lora_unet_x.lora_down.weight": torch.zeros(1, 2)}, tmp / "l.safetensors")
-        return Files(**good, loras=(tmp / "l.safetensors",)), CheckpointError, "changes no layer"
+        return Given(**good, loras=(tmp / "l.safetensors",)), CheckpointError, "changes no layer"
     if name == "half a dora":
         save_file({"unet.conv_in.dora_scale": torch.zeros(1, 2)}, tmp / "l.safetensors")
-        return Files(**good, loras=(tmp / "l.safetensors",)), CheckpointError, "incomplete: unet.conv_in has dora_scale"
+        return Given(**good, loras=(tmp / "l.safetensors",)), CheckpointError, "incomplete: unet.conv_in has dora_scale"
     if name == "oft":
         save_file({"lora_unet_conv_in.oft_blocks": torch.zeros(1, 2, 2)}, tmp / "l.safetensors")
-        return Files(**good, loras=(tmp / "l.safetensors",)), CheckpointError, "is OFT or BOFT"
+        return Given(**good, loras=(tmp / "l.safetensors",)), CheckpointError, "is OFT or BOFT"
     if name == "folder without lora":
-        return Files(**good, loras=(files.sdxl,)), CheckpointError, "folder without adapter_model.safetensors"
+        return Given(**good, loras=(files.sdxl,)), CheckpointError, "folder without adapter_model.safetensors"
     if name == "one-step lora in steps":
-        return Files(**good, loras=(s1["s1"],)), CheckpointError, "one step"
+        return Given(**good, loras=(s1["s1"],)), CheckpointError, "one step"
     if name == "no conditioning":
-        return Files(sdxl=files.checkpoint), ConditioningError, "--conditioning FILE and --negative-conditioning FILE"
+        return Given(base=files.checkpoint), ConditioningError, "--conditioning FILE and --negative-conditioning FILE"
     if name == "no negative conditioning":
-        return Files(sdxl=files.checkpoint, conditioning=files.positive), ConditioningError, "--cfg 1 needs no negative"
+        return Given(base=files.checkpoint, conditioning=files.positive), ConditioningError, "--cfg 1 needs no negative"
     if name == "conditioning of another width":
         entries = [[torch.zeros(1, 5, 48), {"pooled_output": torch.zeros(1, 32)}]]
         conditioning.save(tmp / "c.safetensors", entries)
-        return Files(**good, conditioning=tmp / "c.safetensors"), ConditioningError, "tokens of 48 .* takes 32 and 32"
+        return Given(**good, conditioning=tmp / "c.safetensors"), ConditioningError, "tokens of 48 .* takes 32 and 32"
     if name == "conditioning without pooled":
         conditioning.save(tmp / "c.safetensors", [[torch.zeros(1, 5, 32), {}]])
-        return Files(**good, conditioning=tmp / "c.safetensors"), ConditioningError, "pooled"
+        return Given(**good, conditioning=tmp / "c.safetensors"), ConditioningError, "pooled"
     if name == "missing file":
-        return Files(**{**good, "model": tmp / "no.safetensors"}), PGPError, "nothing is downloaded"
+        return Given(**{**good, "model": tmp / "no.safetensors"}), PGPError, "nothing is downloaded"
     if name == "component as whole folder":
-        return Files(sdxl=files.sdxl / "unet", guidance=files.faithdiff), PGPError, f"give {files.sdxl} as --sdxl"
+        return Given(base=files.sdxl / "unet", guidance=files.faithdiff), PGPError, f"give {files.sdxl} as --sdxl"
     if name == "no vae":
-        return Files(model=files.faithdiff, **files.saved), CheckpointError, "--vae"
+        return Given(model=files.faithdiff, **files.saved), CheckpointError, "--vae"
     if name == "vae without vae":
-        return Files(**good, vae=files.faithdiff), CheckpointError, "holds a UNet, no VAE"
+        return Given(**good, vae=files.faithdiff), CheckpointError, "holds a UNet, no VAE"
     if name == "flux vae":
         weights = sdxl_files.vae().state_dict()
         weights["decoder.conv_in.weight"] = torch.zeros(96, 16, 3, 3)
         save_file(weights, tmp / "vae.safetensors")
-        return Files(**good, vae=tmp / "vae.safetensors"), CheckpointError, "16 latent channels"
+        return Given(**good, vae=tmp / "vae.safetensors"), CheckpointError, "16 latent channels"
     if name == "incomplete vae":
         weights = {k: v for k, v in sdxl_files.vae().state_dict().items() if "up_blocks.1" not in k}
         save_file(weights, tmp / "vae.safetensors")
-        return Files(**good, vae=tmp / "vae.safetensors"), CheckpointError, "lacks decoder.up_blocks.1"
+        return Given(**good, vae=tmp / "vae.safetensors"), CheckpointError, "lacks decoder.up_blocks.1"
     if name == "incomplete text encoder":
         shutil.copytree(files.sdxl, tmp / "sdxl")
         path = tmp / "sdxl/text_encoder_2/model.safetensors"
         weights = load_file(path)
         del weights["text_projection.weight"]
         save_file(weights, path, {"format": "pt"})
-        return Files(sdxl=tmp / "sdxl"), CheckpointError, "lacks text_projection"
+        return Given(base=tmp / "sdxl"), CheckpointError, "lacks text_projection"
     # What is left: folders that lack a component, or have a damaged one.
     shutil.copytree(files.sdxl, tmp / "sdxl")
     if name.startswith("damaged "):
         (tmp / "sdxl" / name.removeprefix("damaged ")).write_bytes(b"{")
         return (
-            Files(sdxl=tmp / "sdxl", guidance=files.faithdiff),
+            Given(base=tmp / "sdxl", guidance=files.faithdiff),
             CheckpointError,
             "cannot be read|get it again|config.json is not valid JSON",
         )
     shutil.rmtree(tmp / "sdxl" / name.removeprefix("without "))
-    return Files(sdxl=tmp / "sdxl", guidance=files.faithdiff), CheckpointError, name.removeprefix("without ")
+    return Given(base=tmp / "sdxl", guidance=files.faithdiff), CheckpointError, name.removeprefix("without ")
 
 
 # fmt: off
@@ -138,5 +138,5 @@ CASES = [
 def test_bad_input_is_one_clear_line(name: str, files: Everything, tmp_path: Path, s1: dict[str, Path]) -> None:
     given, kind, words = _case(name, files, tmp_path, s1)
     with pytest.raises(kind, match=words) as error:
-        SDXLPipeline.load(given, say=str)
+        SDXLRestorer.load(given, say=str)
     assert "\n" not in str(error.value)

@@ -17,8 +17,8 @@ from sdxl_scene import SHORT, Everything, peam_file, picture
 
 from pgp_core.cli import main
 from pgp_core.images.canvas import Size
-from pgp_core.restorers.sdxl.loading import Files
-from pgp_core.restorers.sdxl.pipeline import SDXLPipeline
+from pgp_core.restorers.given import Given
+from pgp_core.restorers.sdxl.restorer import SDXLRestorer
 from pgp_core.restorers.upscale import upscale
 
 
@@ -46,7 +46,7 @@ def test_the_command_line_restores(files: Everything, photo: Path, capsys: pytes
     ]
     assert "Loading" not in captured.err
     # The command line's own picture is the library's.
-    pipeline = SDXLPipeline.load(Files(model=files.faithdiff, sdxl=files.sdxl, prompt="a red house"), say=str)
+    pipeline = SDXLRestorer.load(Given(model=files.faithdiff, base=files.sdxl, prompt="a red house"), say=str)
     rgb = torch.from_numpy(np.array(Image.open(photo))).permute(2, 0, 1)[None] / 255
     expected = upscale(pipeline, rgb, Size(scale=2.0), SHORT, fix="none")
     result = torch.from_numpy(np.array(Image.open(row["output"]))).permute(2, 0, 1)[None]

@@ -18,19 +18,19 @@ from pgp_core.errors import CheckpointError
 from pgp_core.files.diffusers_folder import weight_files
 from pgp_core.files.weights import open_weights, read_converted
 from pgp_core.guidance.convert import convert
-from pgp_core.restorers.sdxl.loading import Files
-from pgp_core.restorers.sdxl.pipeline import SDXLPipeline
+from pgp_core.restorers.given import Given
+from pgp_core.restorers.sdxl.restorer import SDXLRestorer
 from pgp_core.unet.plan import load_plan
 from pgp_core.unet.topology import KeyMap, split_block
 
 
 def test_the_published_file_and_its_conversion_are_bit_equal(
-    files: Everything, pipeline: SDXLPipeline, tmp_path: Path
+    files: Everything, pipeline: SDXLRestorer, tmp_path: Path
 ) -> None:
     unet, guidance = convert(files.faithdiff, tmp_path, torch.float32)
     expected = pipeline.restore(picture(), SHORT)
     for model, other in ((unet, guidance), (files.faithdiff, guidance), (unet, files.faithdiff)):
-        twin = SDXLPipeline.load(Files(model=model, guidance=other, sdxl=files.checkpoint, **files.saved), say=str)
+        twin = SDXLRestorer.load(Given(model=model, guidance=other, base=files.checkpoint, **files.saved), say=str)
         assert torch.equal(twin.restore(picture(), SHORT), expected)
 
 
@@ -40,9 +40,9 @@ def test_a_plan_with_gaps_is_the_pruned_file(files: Everything, tmp_path: Path) 
     assert len(kept) < len(files.unet)
     save_file({names.to_ldm(k): v.contiguous() for k, v in kept.items()}, tmp_path / "pruned.safetensors")
     save_file(kept, tmp_path / "diffusers.safetensors")
-    rest: Any = {"guidance": files.faithdiff, "sdxl": files.sdxl, **files.saved}
+    rest: Any = {"guidance": files.faithdiff, "base": files.sdxl, **files.saved}
     results = [
-        SDXLPipeline.load(Files(model=model, plan=p, **rest), say=str)
+        SDXLRestorer.load(Given(model=model, plan=p, **rest), say=str)
         for model, p in (
             (files.faithdiff, plan),
             (files.checkpoint, plan),
@@ -78,14 +78,14 @@ def test_weights_are_read_in_groups_and_converted(
         assert all(torch.equal(out[f"new.{k}"], v.bfloat16()) for k, v in files.unet.items())
 
 
-def test_shards_are_read_together(files: Everything, tmp_path: Path, pipeline: SDXLPipeline) -> None:
+def test_shards_are_read_together(files: Everything, tmp_path: Path, pipeline: SDXLRestorer) -> None:
     shutil.copytree(files.sdxl, tmp_path / "sdxl")
     unet = tmp_path / "sdxl/unet"
     (unet / "diffusion_pytorch_model.safetensors").unlink()
     keys = list(files.unet)
     for i, part in enumerate((keys[:700], keys[700:]), 1):
         save_file({k: files.unet[k] for k in part}, unet / f"diffusion_pytorch_model.fp16-0000{i}-of-00002.safetensors")
-    twin = SDXLPipeline.load(Files(sdxl=tmp_path / "sdxl", guidance=files.faithdiff, prompt="a red house"), say=str)
+    twin = SDXLRestorer.load(Given(base=tmp_path / "sdxl", guidance=files.faithdiff, prompt="a red house"), say=str)
     assert torch.equal(twin.restore(picture(), SHORT), pipeline.restore(picture(), SHORT))
     (unet / "diffusion_pytorch_model.fp16-00002-of-00002.safetensors").unlink()
     with pytest.raises(CheckpointError, match="1 of 2"):

@@ -12,17 +12,17 @@ from safetensors.torch import load_file
 from sdxl_scene import Everything, Oracle, picture
 
 from pgp_core.errors import PGPError
-from pgp_core.restorers.sdxl.loading import Files
-from pgp_core.restorers.sdxl.pipeline import SDXLPipeline
+from pgp_core.restorers.given import Given
+from pgp_core.restorers.sdxl.restorer import SDXLRestorer
 from pgp_core.sampling.one_step import Dial
 from pgp_core.unet import lora
 from pgp_core.unet.plan import load_plan
 
 
 def test_one_step_is_the_formula(files: Everything, s1: dict[str, Path]) -> None:
-    rest: Any = {"model": files.faithdiff, "sdxl": files.sdxl, "conditioning": files.positive}
-    pipeline = SDXLPipeline.load(Files(loras=(s1["s1"],), **rest), one_step=True, say=str)
-    assert pipeline.s1_timestep == 17
+    rest: Any = {"model": files.faithdiff, "base": files.sdxl, "conditioning": files.positive}
+    pipeline = SDXLRestorer.load(Given(loras=(s1["s1"],), one_step=True, **rest), say=str)
+    assert pipeline.recipe.timestep == 17
     lora, lq = load_file(s1["s1"]), picture()
 
     @torch.no_grad()
@@ -40,17 +40,17 @@ def test_one_step_is_the_formula(files: Everything, s1: dict[str, Path]) -> None
     allowed = rounding.allowed(by_hand(torch.float32), expected)
     assert rounding.difference(pipeline.restore(lq), expected) <= allowed
     # One whose metadata says no timestep works at 1.
-    assert SDXLPipeline.load(Files(loras=(s1["ldm"],), **rest), one_step=True, say=str).s1_timestep == 1
+    assert SDXLRestorer.load(Given(loras=(s1["ldm"],), one_step=True, **rest), say=str).recipe.timestep == 1
 
 
 def test_the_dial_of_two_loras(files: Everything, s1: dict[str, Path], semantic: Path) -> None:
-    rest: Any = {"model": files.faithdiff, "sdxl": files.sdxl, "conditioning": files.positive}
+    rest: Any = {"model": files.faithdiff, "base": files.sdxl, "conditioning": files.positive}
 
-    def load(dial: Dial | None) -> SDXLPipeline:
-        chosen = Files(loras=(s1["s1"],), semantic_lora=semantic if dial else None, **rest)
-        return SDXLPipeline.load(chosen, one_step=True, say=str, dial=dial)
+    def load(dial: Dial | None) -> SDXLRestorer:
+        second: Any = {} if dial is None else {"semantic_lora": semantic, **vars(dial)}
+        return SDXLRestorer.load(Given(loras=(s1["s1"],), one_step=True, **second, **rest), say=str)
 
-    def latent(pipeline: SDXLPipeline, dial: Dial | None = None) -> torch.Tensor:
+    def latent(pipeline: SDXLRestorer, dial: Dial | None = None) -> torch.Tensor:
         pipeline.dial = dial or pipeline.dial
         found: list[torch.Tensor] = []
         pipeline.vae.decode = lambda z: found.append(z) or torch.zeros(1, 3, 64, 64)  # type: ignore
@@ -74,21 +74,21 @@ def test_the_dial_of_two_loras(files: Everything, s1: dict[str, Path], semantic:
 
 
 def test_the_semantic_lora_is_for_one_step(files: Everything, semantic: Path) -> None:
-    chosen = Files(model=files.faithdiff, sdxl=files.sdxl, semantic_lora=semantic)
+    chosen = Given(model=files.faithdiff, base=files.sdxl, semantic_lora=semantic)
     with pytest.raises(PGPError, match="--one-step"):
-        SDXLPipeline.load(chosen, say=str)
+        SDXLRestorer.load(chosen, say=str)
 
 
 def test_loras_of_every_spelling_are_the_same(files: Everything, s1: dict[str, Path]) -> None:
-    rest: Any = {"model": files.faithdiff, "sdxl": files.sdxl, **files.saved}
+    rest: Any = {"model": files.faithdiff, "base": files.sdxl, **files.saved}
     ldm, peft = (
-        SDXLPipeline.load(Files(loras=(s1[kind],), **rest), say=str).unet.state_dict() for kind in ("ldm", "peft")
+        SDXLRestorer.load(Given(loras=(s1[kind],), **rest), say=str).unet.state_dict() for kind in ("ldm", "peft")
     )
     assert all(torch.equal(ldm[k], peft[k]) for k in ldm)
     assert sum(not torch.equal(ldm[k], files.unet[k]) for k in ldm) == 3
     said: list[str] = []
-    both = Files(loras=(s1["ldm"], s1["peft"]), plan=load_plan("pgp-sdxl"), **rest)
-    pruned = SDXLPipeline.load(both, say=said.append).unet.state_dict()
+    both = Given(loras=(s1["ldm"], s1["peft"]), plan=load_plan("pgp-sdxl"), **rest)
+    pruned = SDXLRestorer.load(both, say=said.append).unet.state_dict()
     assert sum("1 of its 3 layers" in line for line in said) == 2
     assert torch.allclose(
         pruned["conv_in.weight"] - files.unet["conv_in.weight"],

@@ -15,8 +15,8 @@ from sdxl_scene import SHORT, Everything, exact, picture
 
 from pgp_core.conditioning import entries as conditioning
 from pgp_core.conditioning import prompts
-from pgp_core.restorers.sdxl.loading import Files
-from pgp_core.restorers.sdxl.pipeline import SDXLPipeline
+from pgp_core.restorers.given import Given
+from pgp_core.restorers.sdxl.restorer import SDXLRestorer
 
 
 def test_prompts_are_sdxls(files: Everything) -> None:
@@ -45,11 +45,11 @@ def test_a_prompt_that_is_too_long_is_cut_and_that_is_said(files: Everything) ->
     assert torch.allclose(long[0][0][:, :10], cut[0][0][:, :10], atol=1e-6)
 
 
-def test_saved_conditioning_is_the_prompt(files: Everything, pipeline: SDXLPipeline) -> None:
-    saved = SDXLPipeline.load(Files(model=files.faithdiff, sdxl=files.checkpoint, **files.saved), say=str)
+def test_saved_conditioning_is_the_prompt(files: Everything, pipeline: SDXLRestorer) -> None:
+    saved = SDXLRestorer.load(Given(model=files.faithdiff, base=files.checkpoint, **files.saved), say=str)
     expected = pipeline.restore(picture(), SHORT)
     assert torch.equal(saved.restore(picture(), SHORT), expected)
-    other = SDXLPipeline.load(Files(model=files.faithdiff, sdxl=files.sdxl, prompt="a blue house"), say=str)
+    other = SDXLRestorer.load(Given(model=files.faithdiff, base=files.sdxl, prompt="a blue house"), say=str)
     assert not torch.equal(other.restore(picture(), SHORT), expected)
 
 
@@ -57,10 +57,10 @@ def test_prompts_of_other_lengths_meet(files: Everything, tmp_path: Path) -> Non
     """A prompt said twice over is the same to attention."""
     ((context, options),) = conditioning.load(files.positive).entries
     conditioning.save(tmp_path / "twice.safetensors", [[context.repeat(1, 2, 1), options]])
-    rest: Any = {"model": files.faithdiff, "sdxl": files.checkpoint, "negative_conditioning": files.negative}
+    rest: Any = {"model": files.faithdiff, "base": files.checkpoint, "negative_conditioning": files.negative}
     _, expected, allowed = exact(files, picture(), 2, 5.0, 3, "epsilon", "lr")
     for path in (files.positive, tmp_path / "twice.safetensors"):
-        pipeline = SDXLPipeline.load(Files(conditioning=path, **rest), say=str)
+        pipeline = SDXLRestorer.load(Given(conditioning=path, **rest), say=str)
         assert difference(pipeline.restore(picture(), SHORT), expected) <= allowed
 
 

@@ -12,9 +12,9 @@ import torch
 from rounding import difference
 from sdxl_scene import SHORT, Everything, exact, picture, schedule
 
-from pgp_core.restorers.sdxl.loading import Files
-from pgp_core.restorers.sdxl.pipeline import SDXLPipeline
-from pgp_core.sampling.euler import SampleOptions
+from pgp_core.restorers.given import Given
+from pgp_core.restorers.sdxl.restorer import SDXLRestorer
+from pgp_core.sampling.options import SampleOptions
 
 
 def agree(ours: torch.Tensor, latent: torch.Tensor, expected: torch.Tensor, allowed: float) -> None:
@@ -25,7 +25,7 @@ def agree(ours: torch.Tensor, latent: torch.Tensor, expected: torch.Tensor, allo
     assert float(expected.std()) > 0.02 and float(latent.std()) > 0.1
 
 
-def test_a_whole_run_is_the_authors_and_the_default(files: Everything, pipeline: SDXLPipeline) -> None:
+def test_a_whole_run_is_the_authors_and_the_default(files: Everything, pipeline: SDXLRestorer) -> None:
     ours = pipeline.restore(picture())
     agree(ours, *exact(files, picture(), 20, 5.0, 0, "epsilon", "lr"))
     assert torch.equal(pipeline.restore(picture(), SampleOptions(steps=20, cfg=5.0, seed=0, start="lr")), ours)
@@ -33,13 +33,13 @@ def test_a_whole_run_is_the_authors_and_the_default(files: Everything, pipeline:
 
 @pytest.mark.parametrize(("steps", "cfg", "start"), [(20, 5.0, "noise"), (3, None, "lr")], ids=["noise", "no cfg"])
 def test_another_run_is_the_authors(
-    steps: int, cfg: float | None, start: str, files: Everything, pipeline: SDXLPipeline
+    steps: int, cfg: float | None, start: str, files: Everything, pipeline: SDXLRestorer
 ) -> None:
     ours = pipeline.restore(picture(), SampleOptions(steps=steps, cfg=cfg or 1.0, seed=7, start=start))
     agree(ours, *exact(files, picture(), steps, cfg, 7, "epsilon", start))
 
 
-def test_guidance_matters(files: Everything, pipeline: SDXLPipeline) -> None:
+def test_guidance_matters(files: Everything, pipeline: SDXLRestorer) -> None:
     _, without, allowed = exact(files, picture(), 2, 5.0, 3, "epsilon", "lr", aligned=False)
     assert difference(pipeline.restore(picture(), SHORT), without) > max(1e-3, 10 * allowed)
     assert difference(pipeline.restore(picture(), replace(SHORT, strength=0.0)), without) <= allowed
@@ -47,8 +47,8 @@ def test_guidance_matters(files: Everything, pipeline: SDXLPipeline) -> None:
 
 def test_plain_sdxl_starts_from_the_latent_and_says_so(files: Everything) -> None:
     said: list[str] = []
-    plain = SDXLPipeline.load(Files(sdxl=files.sdxl, prompt="a red house"), say=said.append)
-    assert plain.start == "lq" and len(said) == 1 and "guidance" in said[0]
+    plain = SDXLRestorer.load(Given(base=files.sdxl, prompt="a red house"), say=said.append)
+    assert plain.recipe.start == "lq" and len(said) == 1 and "guidance" in said[0]
     _, expected, allowed = exact(files, picture(), 2, 5.0, 3, "epsilon", "noise", aligned=False)
     assert difference(plain.restore(picture(), replace(SHORT, start="noise")), expected) <= allowed
 
@@ -60,7 +60,7 @@ def test_v_prediction_works_and_is_said(files: Everything, tmp_path: Path) -> No
     marked = sdxl_files.checkpoint(tmp_path / "v.safetensors", files.unet, v_pred=torch.zeros(0))
     for source in (tmp_path / "v", marked):
         said: list[str] = []
-        pipeline = SDXLPipeline.load(Files(sdxl=source, **files.saved), say=said.append)
+        pipeline = SDXLRestorer.load(Given(base=source, **files.saved), say=said.append)
         assert any("v_prediction" in line for line in said)
         ours = pipeline.restore(picture(), replace(SHORT, start="noise"))
         assert difference(ours, expected) <= allowed
@@ -71,7 +71,7 @@ def test_zero_snr_is_comfyuis_rescaled_schedule(files: Everything, tmp_path: Pat
     from diffusers import EulerDiscreteScheduler
 
     marked = sdxl_files.checkpoint(tmp_path / "z.safetensors", files.unet, v_pred=torch.zeros(0), ztsnr=torch.zeros(0))
-    pipeline = SDXLPipeline.load(Files(sdxl=marked, **files.saved), say=str)
+    pipeline = SDXLRestorer.load(Given(base=marked, **files.saved), say=str)
     assert pipeline.zero_snr and pipeline.prediction == "v_prediction"
     roots = schedule()[0] ** 0.5
     roots = (roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from pgp_core.images import Picture
+from pgp_core.images.picture import Picture
 
 #: Types of TIFF's values: bytes, text, 16 bits, 32 bits, fractions, anything.
 BYTE, ASCII, SHORT, LONG, RATIONAL, UNDEFINED = 1, 2, 3, 4, 5, 7

@@ -17,7 +17,7 @@ from pgp_core.conditioning import entries as conditioning
 from pgp_core.conditioning import prompts
 from pgp_core.guidance.faithdiff import GROUPS
 from pgp_core.guidance.module import KEY_PREFIX, METADATA_KEY, Guidance, GuidanceSpec, Site
-from pgp_core.sampling.euler import SampleOptions
+from pgp_core.sampling.options import SampleOptions
 from pgp_core.unet.on_diffusers import build_unet
 
 

@@ -7,13 +7,14 @@ itself on copying the LQ.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ...errors import CheckpointError
 from ...files.json_format import loads
-from ...files.weights import open_weights
-from ...guidance.module import GuidanceSpec, Site
+from ...guidance.spec import GuidanceSpec, Site
+from ..given import Given
 
 FOLDER = Path(__file__).parents[2] / "assets" / "nano"
 
@@ -66,14 +67,60 @@ def guidance_spec(fusion: str | None = "peam", **changes: object) -> GuidanceSpe
     )
 
 
+@dataclass(frozen=True)
+class Files:
+    """Where nano's parts lie; by default the bundled ones."""
+
+    folder: Path = FOLDER
+    unet: str = UNET_FILE
+    guidance: str = GUIDANCE_FILE
+    s1: str = S1_FILE
+    contexts: str = CONTEXTS_FILE
+
+    @classmethod
+    def of(cls, given: Given) -> Files:
+        """The bundled files, or those beside a nano UNet of the user's own."""
+        if given.model is None or not given.model.suffix:
+            return cls()
+        return cls(given.model.parent, given.model.name)
+
+    def missing(self, one_step: bool) -> tuple[str, ...]:
+        """What is not there, a line each."""
+        wanted = {self.guidance: "guidance", self.contexts: "contexts", **({self.s1: "S1 LoRA"} if one_step else {})}
+        return tuple(
+            f"its {what}, {name} beside it" for name, what in wanted.items() if not (self.folder / name).exists()
+        )
+
+
+def about(metadata: dict[str, str], source: str) -> dict[str, Any]:
+    """What a nano UNet's file says of itself: ``cfg``, ``prediction``, ``latent_std``.
+
+    Raises:
+        CheckpointError: if it does not say, or predicts what is not known.
+    """
+    from ...schedule import PREDICTIONS
+
+    try:
+        said = loads(metadata["pgp.model"])
+        told = {
+            "cfg": float(said["cfg"]),
+            "prediction": str(said["prediction"]),
+            "latent_std": float(said.get("latent_std", 0)),
+        }
+    except Exception as e:
+        raise CheckpointError(f"{source} lacks nano's metadata ({e})") from None
+    if told["prediction"] not in PREDICTIONS:
+        raise CheckpointError(f"{source} predicts {told['prediction']!r}, which this release does not know: update")
+    return told
+
+
 def own_cfg(folder: Path = FOLDER) -> float:
     """The CFG scale that the multi-step model is meant for, as its file says.
 
     Raises:
         CheckpointError: if the file is damaged or does not say.
     """
+    from ...files.weights import open_weights
+
     with open_weights(folder / UNET_FILE) as file:
-        try:
-            return float(loads(file.metadata["pgp.model"])["cfg"])
-        except Exception as e:
-            raise CheckpointError(f"{UNET_FILE} lacks nano's metadata ({e})") from None
+        return float(about(dict(file.metadata), UNET_FILE)["cfg"])

@@ -22,40 +22,9 @@ from ...guidance.module import Guidance, GuidanceSpec
 from ...progress import Say
 from ...unet.inspect import UNetInfo, inspect_unet
 from ...unet.on_diffusers import load_unet
-from ...unet.plan import PrunePlan
 from ...unet.shape import UNetShape
 from ...unet.topology import SDXL, KeyMap
-
-#: Tells a person something that is no error, in one line.
-
-
-@dataclass(frozen=True)
-class Files:
-    """Where the parts of a model are.
-
-    Attributes:
-        model: a file with a UNet: alone, in a checkpoint, or FaithDiff's; None to take the one in ``sdxl``.
-        sdxl: a folder as diffusers saves it, or a checkpoint, for what is given nowhere else.
-        guidance: a guidance file, or FaithDiff's; None for the one in ``model`` if that is FaithDiff's.
-        vae: a file, or a diffusers ``vae`` folder.
-        plan: blocks that are left in the file.
-        loras: added to the UNet's weights; files, or folders as PEFT saves them.
-        semantic_lora: PiSA-SR's second LoRA for one step, on top of ``loras``.
-        prompt, negative_prompt: encoded with the text encoders of ``sdxl``.
-        conditioning, negative_conditioning: saved CONDITIONING in place of either prompt.
-    """
-
-    model: Path | None = None
-    sdxl: Path | None = None
-    guidance: Path | None = None
-    vae: Path | None = None
-    plan: PrunePlan | None = None
-    loras: tuple[Path, ...] = ()
-    semantic_lora: Path | None = None
-    prompt: str = ""
-    negative_prompt: str = ""
-    conditioning: Path | None = None
-    negative_conditioning: Path | None = None
+from ..given import Given
 
 
 @dataclass(frozen=True)
@@ -92,15 +61,15 @@ class FoundUNet:
         return load_unet(self.info.shape, self.info.plan, weights, self.info.name).requires_grad_(False)
 
 
-def find_unet(files: Files, say: Say) -> FoundUNet:
+def find_unet(given: Given, say: Say) -> FoundUNet:
     """The UNet given, else the one in the diffusers folder or checkpoint.
 
     Raises:
         CheckpointError, PlanError: if there is no SDXL-shaped UNet, or the plan does not fit.
     """
-    opened = _unet_file(files)
+    opened = _unet_file(given)
     with opened() as file:
-        info = inspect_unet(file, files.plan)
+        info = inspect_unet(file, given.plan)
     for note in info.notes:
         say(f"{info.name}: {note}")
     if info.shape.topology is not SDXL:
@@ -112,12 +81,12 @@ def find_unet(files: Files, say: Say) -> FoundUNet:
     return FoundUNet(info, opened)
 
 
-def _unet_file(files: Files) -> Callable[[], AbstractContextManager[WeightsFile]]:
+def _unet_file(given: Given) -> Callable[[], AbstractContextManager[WeightsFile]]:
     """How to open the UNet's file."""
-    path = files.model or files.sdxl
+    path = given.model or given.base
     if path is None:
-        raise CheckpointError("there is no UNet: give --model FILE or --sdxl DIR")
-    if files.model is None and diffusers_folder.is_pipeline(path):
+        raise CheckpointError("there is no UNet: give --model FILE or --base DIR")
+    if given.model is None and diffusers_folder.is_pipeline(path):
         diffusers_folder.component(path, "unet", "give the UNet with --model")
     return partial(open_weights, path)
 
@@ -169,22 +138,22 @@ def check_fits(spec: GuidanceSpec, shape: UNetShape, name: str) -> None:
 # -- VAE and prompts -----------------------------------------------------------------------------------------
 
 
-def read_vae(files: Files, device: torch.device | str) -> VAE:
+def read_vae(given: Given, device: torch.device | str) -> VAE:
     """The VAE given, else the one in the diffusers folder or checkpoint.
 
     Raises:
         CheckpointError: if there is none.
     """
-    path = files.vae or files.sdxl
+    path = given.vae or given.base
     if path is None:
-        raise CheckpointError("there is no VAE: give --vae FILE, or --sdxl DIR or CHECKPOINT")
-    if files.vae is None and diffusers_folder.is_pipeline(path):
+        raise CheckpointError("there is no VAE: give --vae FILE, or --base DIR or CHECKPOINT")
+    if given.vae is None and diffusers_folder.is_pipeline(path):
         diffusers_folder.component(path, "vae", "give one with --vae")
-    return load_vae(path, device, *(("give one with --vae",) if files.vae is None else ()))
+    return load_vae(path, device, *(("give one with --vae",) if given.vae is None else ()))
 
 
 def read_prompts(
-    files: Files, with_negative: bool, device: torch.device | str, say: Say
+    given: Given, with_negative: bool, device: torch.device | str, say: Say
 ) -> tuple[Prompt, Prompt | None]:
     """Positive and negative prompt: saved CONDITIONING where it is given, else text.
 
@@ -194,19 +163,19 @@ def read_prompts(
     Raises:
         ConditioningError, CheckpointError: if a file is none, or there is nothing to encode a text with.
     """
-    wanted = [(files.conditioning, files.prompt, "--conditioning")]
+    wanted = [(given.conditioning, given.prompt or "", "--conditioning")]
     if with_negative:
-        wanted.append((files.negative_conditioning, files.negative_prompt, "--negative-conditioning"))
+        wanted.append((given.negative_conditioning, given.negative_prompt or "", "--negative-conditioning"))
     texts = [text for path, text, _ in wanted if path is None]
     encoded: list[list[Entry]] = []
     if texts:
-        if files.sdxl is None or not files.sdxl.is_dir():
+        if given.base is None or not given.base.is_dir():
             options = " and ".join(f"{option} FILE" for path, _, option in wanted if path is None)
             raise ConditioningError(
                 f"there are no text encoders here: give {options} (save it with ComfyUI's text encoders), "
-                "or --sdxl with a diffusers folder" + ("; --cfg 1 needs no negative one" if with_negative else "")
+                "or --base with a diffusers folder" + ("; --cfg 1 needs no negative one" if with_negative else "")
             )
-        encoded = prompts.encode(files.sdxl, texts, device, say)
+        encoded = prompts.encode(given.base, texts, device, say)
     found = [
         Prompt(encoded.pop(0), "the prompt") if path is None else Prompt(conditioning.load(path).entries, path.name)
         for path, _, _ in wanted
@@ -229,18 +198,16 @@ def check_prompt(prompt: Prompt, shape: UNetShape) -> None:
         )
 
 
-def check_together(files: Files) -> None:
+def check_together(given: Given) -> None:
     """What is wrong with the choice of files, before anything large is read.
 
     Raises:
         PGPError: if a file or folder is not there, or something is given twice.
     """
-    for path in (files.model, files.sdxl, files.guidance, files.vae, *files.loras, files.semantic_lora):
-        if path is not None and not path.exists():
-            raise PGPError(f"there is no {path}: nothing is downloaded, give a file on this machine")
-    sdxl = files.sdxl
-    if sdxl is not None and sdxl.is_dir() and not diffusers_folder.is_pipeline(sdxl):
+    given.check_files()
+    base = given.base
+    if base is not None and base.is_dir() and not diffusers_folder.is_pipeline(base):
         # Says what is wrong with one that holds no weights at all.
-        diffusers_folder.find_weights(sdxl)
-        whole = sdxl.parent if diffusers_folder.is_pipeline(sdxl.parent) else "a whole diffusers folder or a checkpoint"
-        raise PGPError(f"{sdxl} holds one component: give {whole} as --sdxl, or this one as --model or --vae")
+        diffusers_folder.find_weights(base)
+        whole = base.parent if diffusers_folder.is_pipeline(base.parent) else "a whole diffusers folder or a checkpoint"
+        raise PGPError(f"{base} holds one component: give {whole} as --base, or this one as --model or --vae")

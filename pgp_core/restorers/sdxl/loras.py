@@ -12,9 +12,8 @@ from ...files.json_format import loads
 from ...progress import Say
 from ...unet import lora
 from ...unet.lora import files
+from .family import S1_TIMESTEP
 
-#: Timestep of a one-step LoRA whose metadata says none; PiSA-SR's.
-S1_TIMESTEP = 1
 S1_KEY = "pgp.s1"
 
 

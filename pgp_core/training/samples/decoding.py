@@ -10,14 +10,15 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from ...batch.failures import one_picture
-from ...images import Picture, open_picture
+from ...images.picture import Picture
+from ...images.reading import open_picture
 
 
 def read_rgb(path: Path) -> Image.Image:
     """8 bits, RGB, upright; grey is repeated, 16 bits become 8, what is transparent lies on white.
 
     Raises:
-        PictureError: whatever goes wrong; see :func:`pgp_core.images.open_picture`.
+        PictureError: whatever goes wrong; see :func:`pgp_core.images.reading.open_picture`.
     """
     with one_picture(path):
         return _plain(path) or _flattened(open_picture(path))

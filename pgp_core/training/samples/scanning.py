@@ -13,8 +13,8 @@ from PIL import Image
 from ...batch.failures import one_picture
 from ...errors import PGPError, PictureError, name_some
 from ...files.text import read_text
-from ...images import known_extensions, open_picture
-from ...images.finding import check_file
+from ...images.finding import check_file, known_extensions
+from ...images.reading import open_picture
 
 
 @dataclass(frozen=True)

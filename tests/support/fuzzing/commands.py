@@ -10,22 +10,13 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import torch
+from perfect import Perfect
 
 from pgp_core.cli import main
 from pgp_core.cli import upscale as upscale_command
 
 from . import hostile
 from .prepared import Prepared
-
-
-class Perfect:
-    """A model that gives back what it gets."""
-
-    canvas_kind, name, start, cfg, device = "pgp-nano", "none", "noise", 1.0, torch.device("cpu")
-
-    def restore(self, lq: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-        return lq.clone()
 
 
 def argv(rng: random.Random, folder: Path, prepared: Prepared) -> str:
@@ -38,7 +29,7 @@ def argv(rng: random.Random, folder: Path, prepared: Prepared) -> str:
         with (
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
-            mock.patch.object(upscale_command, "_load", lambda _args: Perfect()),
+            mock.patch.object(upscale_command, "_load", lambda _model, _args: Perfect()),
         ):
             try:
                 status: Any = main(arguments)

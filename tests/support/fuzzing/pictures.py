@@ -15,7 +15,8 @@ import torch
 from PIL import Image, TiffImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
-from pgp_core.images import open_picture, save_picture
+from pgp_core.images.reading import open_picture
+from pgp_core.images.writing import save_picture
 
 from . import hostile
 from .prepared import Prepared, encoded

@@ -10,35 +10,37 @@ import torch
 from ...codecs.vae import VAE
 from ...conditioning import entries as conditioning
 from ...conditioning.conditioning import Conditioning
-from ...errors import PGPError
+from ...errors import PGPError, WrongUsage
 from ...files.weights import open_weights
 from ...guidance import faithdiff
 from ...guidance.lq_tiles import LQTiles
 from ...guidance.module import Guidance
 from ...images.canvas import pad
+from ...images.frames import Frame
 from ...images.wrap import MARGIN, Wrap
 from ...progress import Progress, Say, Watched
 from ...sampling.denoiser import Denoiser
-from ...sampling.euler import SampleOptions, euler, restore_once
+from ...sampling.euler import euler, restore_once
 from ...sampling.one_step import Dial, dialled
+from ...sampling.options import SampleOptions
 from ...unet.lora import Beside
-from . import loading as sdxl_loading
+from ..given import Given
+from ..recipe import Recipe, decide
+from . import loading
 from . import loras as sdxl_loras
-from .loading import Files, Prompt
+from .family import FRAME, SDXL, recipe_for, what_is_wrong
+from .loading import Prompt
 
 _log = logging.getLogger(__name__)
 
 
-class SDXLPipeline:
+class SDXLRestorer:
     """A full-size model with everything it needs, in one object.
 
     Build with :meth:`load`; then :meth:`restore` as often as wanted.
     """
 
-    #: See :data:`pgp_core.images.canvas.MULTIPLE`.
-    canvas_kind = "sdxl"
-    #: FaithDiff's.
-    cfg = 5.0
+    frame: Frame = FRAME
 
     def __init__(
         self,
@@ -46,103 +48,86 @@ class SDXLPipeline:
         vae: VAE,
         positive: Prompt,
         negative: Prompt | None,
+        recipe: Recipe,
         guidance: Guidance | None = None,
-        name: str = "sdxl",
+        name: str = "",
         prediction: str = "epsilon",
         zero_snr: bool = False,
-        s1_timestep: int | None = None,
         semantic: Beside | None = None,
         dial: Dial | None = None,
         spacing: str = "leading",
     ):
         self.unet, self.vae, self.guidance = unet, vae, guidance
         self.positive, self.negative = positive, negative
+        self.recipe = recipe
         #: Of the plan, or of the UNet's file.
         self.name = name
         self.prediction, self.zero_snr, self.spacing = prediction, zero_snr, spacing
-        #: At which the model works in one step; None for Euler's steps.
-        self.s1_timestep = s1_timestep
         #: The second LoRA where the dial takes two predictions, else None.
         self.semantic, self.dial = semantic, dial or Dial()
 
     @classmethod
     def load(
         cls,
-        files: Files,
-        one_step: bool = False,
-        cfg: float | None = None,
+        given: Given,
         device: torch.device | str = "cpu",
-        dtype: torch.dtype | None = None,
         say: Say = _log.warning,
-        dial: Dial | None = None,
-    ) -> SDXLPipeline:
+    ) -> SDXLRestorer:
         """Read the parts of a model. Nothing is fetched: what is not on this machine is an error.
 
         Args:
-            one_step: for one UNet call, which takes an S1 LoRA among the files.
-            cfg: with which it will be used, by default 5 and in one step 1; 1 needs no negative prompt.
-            dtype: of the UNet and the alignment; by default :func:`pgp_core.restorers.sdxl.loading.default_dtype`.
+            given: of whose LoRAs a dial other than merged takes two UNet calls a picture. The default of ``dtype``, of
+                the UNet and the alignment, is :func:`pgp_core.restorers.sdxl.loading.default_dtype`.
             say: told in one line what is worth knowing and no error.
-            dial: of the files' LoRAs and their semantic one; other than merged, each picture takes two UNet calls.
 
         Raises:
+            WrongUsage: if what is given does not go together.
             PGPError: if a part is missing, damaged, of another kind, or does not fit the others.
         """
-        sdxl_loading.check_together(files)
-        if one_step and not files.loras:
-            raise PGPError("a full-size model works in one step with an S1 LoRA only: give one with --lora")
-        if not one_step and files.semantic_lora:
-            raise PGPError("--semantic-lora is for one step: use --one-step, or leave it out")
-        dial = dial or Dial()
-        cfg = (1.0 if one_step else cls.cfg) if cfg is None else cfg
-        dtype = dtype or sdxl_loading.default_dtype(device)
+        loading.check_together(given)
+        if wrong := what_is_wrong(given):
+            raise WrongUsage(wrong)
+        dial = Dial(*(1.0 if x is None else x for x in (given.pixel, given.semantic)))
+        once = bool(given.one_step)
+        dtype: torch.dtype = getattr(torch, given.dtype) if given.dtype else loading.default_dtype(device)
         # What is wrong with the smaller parts is said before the large one is read.
-        found = sdxl_loading.find_unet(files, say)
+        found = loading.find_unet(given, say)
         shape = found.info.shape
         guidance = None
-        if source := files.guidance or _own_guidance(files.model, say):
-            guidance = sdxl_loading.read_guidance(source, shape, device, dtype, say)
+        if source := given.guidance or _own_guidance(given.model, say):
+            guidance = loading.read_guidance(source, shape, device, dtype, say)
         else:
             say("no --guidance: the picture comes in through its latent alone")
-        positive, negative = sdxl_loading.read_prompts(files, cfg != 1, device, say)
+        recipe = decide(recipe_for(once, guidance is not None), {"cfg": given.cfg})
+        positive, negative = loading.read_prompts(given, recipe.cfg != 1, device, say)
         for prompt in (positive, negative):
             if prompt is not None:
-                sdxl_loading.check_prompt(prompt, shape)
-        vae = sdxl_loading.read_vae(files, device)
+                loading.check_prompt(prompt, shape)
+        vae = loading.read_vae(given, device)
         unet = found.read(device, dtype)
-        timestep = sdxl_loras.merge_loras(unet, files.loras, one_step, say)
+        timestep = sdxl_loras.merge_loras(unet, given.loras, once, say)
         semantic = None
-        if files.semantic_lora is not None:
+        if given.semantic_lora is not None:
             if dial.merged:
-                sdxl_loras.merge_loras(unet, [files.semantic_lora], one_step, say)
+                sdxl_loras.merge_loras(unet, [given.semantic_lora], once, say)
             else:
-                semantic = sdxl_loras.put_beside(unet, files.semantic_lora, say)
-        stem = (files.model or files.sdxl or Path("sdxl")).stem
+                semantic = sdxl_loras.put_beside(unet, given.semantic_lora, say)
+        stem = (given.model or given.base or Path(SDXL.name)).stem
         named = found.info.plan.name not in ("full", "pruned")
         return cls(
             unet,
             vae,
             positive,
             negative,
+            decide(recipe, {"timestep": timestep if once else None}),
             guidance,
             found.info.plan.name if named else stem,
             found.info.prediction,
             found.info.zero_snr,
-            timestep if one_step else None,
             semantic,
             dial,
             found.info.spacing,
         )
-
-    @property
-    def start(self) -> str:
-        """What sampling starts from by default: FaithDiff's way with guidance, else the picture's latent."""
-        return "lq" if self.guidance is None else "lr"
-
-    @property
-    def one_step(self) -> bool:
-        """Whether it works in one UNet call."""
-        return self.s1_timestep is not None
 
     @property
     def device(self) -> torch.device:
@@ -157,7 +142,7 @@ class SDXLPipeline:
 
         Args:
             canvas: ``(B, 3, H, W)`` RGB in [0, 1], the LQ picture at its final size; any size, memory permitting.
-            options: how to sample; by default 20 steps with CFG 5 from :attr:`start`.
+            options: how to sample; by default what :attr:`recipe` says.
             progress: see :data:`pgp_core.progress.Progress`.
 
         Returns:
@@ -167,7 +152,7 @@ class SDXLPipeline:
             PGPError: if numbers overflow, in float32 too.
             Cancelled: when ``progress`` returned False.
         """
-        options = options or self.defaults()
+        options = options or self.recipe.options()
         height, width = canvas.shape[-2:]
         lq = pad(canvas, self.vae.factor).float()
         features = () if self.guidance is None else self.guidance.features(lq, tiles=LQTiles(self.device))
@@ -177,7 +162,7 @@ class SDXLPipeline:
             negative = self._conditioning(self.negative, size)
         elif options.cfg != 1:
             raise PGPError(f"CFG {options.cfg:g} needs a negative prompt")
-        watched = Watched(progress, 1 if self.one_step else options.steps)
+        watched = Watched(progress, 1 if self.recipe.one_step else options.steps)
         denoiser = Denoiser(
             self.unet,
             self.guidance,
@@ -192,19 +177,14 @@ class SDXLPipeline:
         margin = MARGIN // self.vae.factor
         # The VAE's own borders are in the margins.
         z_l = Wrap(options.wrap).repeated(self.vae.encode(lq), margin)
-        if self.s1_timestep is not None:
+        if self.recipe.timestep is not None:
             pixel = denoiser if self.semantic is None else self.semantic.without(denoiser)
-            z_h = restore_once(dialled(pixel, denoiser, self.dial), z_l, self.s1_timestep, watched)
+            predict = dialled(pixel, denoiser, self.dial)
+            z_h = restore_once(predict, z_l, self.recipe.timestep, watched, self.recipe.rule)
         else:
             how = {"zero_snr": self.zero_snr, "spacing": self.spacing, "margin": margin}
             z_h = euler(denoiser, z_l, self.prediction, options, watched, **how)
         return self.vae.decode(z_h)[..., :height, :width].clamp(0, 1).cpu()
-
-    def defaults(self) -> SampleOptions:
-        """How it samples where nobody says."""
-        if self.one_step or self.negative is None:
-            return SampleOptions(cfg=1.0, start=self.start)
-        return SampleOptions(cfg=self.cfg, start=self.start, denoise=0.5 if self.start == "lq" else 1.0)
 
     def _conditioning(self, prompt: Prompt, size: tuple[int, int]) -> Conditioning:
         """On the UNet's device; SDXL's sizes are the canvas's, where a file says no others."""

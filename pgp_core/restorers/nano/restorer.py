@@ -1,0 +1,175 @@
+"""Nano on diffusers' backbone: load the bundled files, or others of their layout, and restore canvases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ...codecs import pixel as pixel_codec
+from ...conditioning.conditioning import Conditioning
+from ...errors import CheckpointError, PGPError
+from ...files.checkpoints import read_safetensors
+from ...files.json_format import loads
+from ...guidance.lq_tiles import LQTiles
+from ...guidance.module import Guidance, GuidanceSpec
+from ...images.canvas import pad
+from ...images.frames import Frame
+from ...images.wrap import MARGIN
+from ...progress import Progress, Watched
+from ...sampling.denoiser import Denoiser
+from ...sampling.euler import euler, restore_once
+from ...sampling.options import SampleOptions
+from ...unet import lora
+from ...unet.on_diffusers import load_unet
+from ...unet.plan import PrunePlan
+from ...unet.shape import NANO_SHAPE
+from ..given import Given
+from ..recipe import Recipe
+from . import model as nano
+from .family import NANO
+
+
+class NanoRestorer:
+    """Nano with everything it needs, in one object.
+
+    Build with :meth:`load`; then :meth:`restore` as often as wanted. One-step and multi-step UNets differ by
+    the S1 LoRA, merged at load.
+
+    Args:
+        prediction: what the UNet outputs in steps, see :func:`pgp_core.schedule.target`.
+        latent_std: see :func:`pgp_core.schedule.start_gain`.
+    """
+
+    frame: Frame = NANO.frame
+
+    def __init__(
+        self,
+        unet: torch.nn.Module,
+        guidance: Guidance,
+        positive: Conditioning,
+        negative: Conditioning,
+        recipe: Recipe,
+        prediction: str = nano.PREDICTION,
+        latent_std: float = 0.0,
+    ):
+        self.unet, self.guidance = unet, guidance
+        self.positive, self.negative = positive, negative
+        self.recipe = recipe
+        #: What it is called where results are listed.
+        self.name = f"{NANO.name}-s1" if recipe.one_step else NANO.name
+        self.prediction = prediction
+        self.latent_std = latent_std
+
+    @classmethod
+    def of(cls, given: Given, device: str | torch.device = "cpu") -> NanoRestorer:
+        """What a user gives: the bundled files, or a nano UNet with its other files beside it.
+
+        Raises:
+            CheckpointError, GuidanceError, PlanError: if a file is damaged or does not fit.
+        """
+        once = NANO.prefers_one_step if given.one_step is None else given.one_step
+        dtype: torch.dtype = getattr(torch, given.dtype) if given.dtype else torch.float32
+        return cls._load(nano.Files.of(given), once, device, dtype)
+
+    @classmethod
+    def load(
+        cls,
+        one_step: bool = True,
+        folder: Path = nano.FOLDER,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> NanoRestorer:
+        """Load the bundled files, or others of the same layout.
+
+        Args:
+            one_step: merge the S1 LoRA.
+            dtype: of the UNet and the LQ adapter.
+
+        Raises:
+            CheckpointError, GuidanceError, PlanError: if a file is damaged or does not fit.
+        """
+        return cls._load(nano.Files(folder), one_step, device, dtype)
+
+    @classmethod
+    def _load(cls, files: nano.Files, one_step: bool, device: str | torch.device, dtype: torch.dtype) -> NanoRestorer:
+        weights, metadata = read_safetensors(files.folder / files.unet)
+        try:
+            plan = PrunePlan.from_json(loads(metadata["pgp.plan"]), files.unet)
+        except PGPError:
+            raise
+        except Exception as e:
+            raise CheckpointError(f"{files.unet} lacks nano's metadata ({e})") from None
+        about = nano.about(metadata, files.unet)
+        unet = load_unet(NANO_SHAPE, plan, {k: v.to(dtype) for k, v in weights.items()}, files.unet).to(device)
+        if one_step:
+            s1, _ = read_safetensors(files.folder / files.s1)
+            lora.merge(unet, s1, source=files.s1)
+        tensors, metadata = read_safetensors(files.folder / files.guidance)
+        spec = GuidanceSpec.from_metadata(metadata, files.guidance)
+        guidance = Guidance(spec, device="meta").load(tensors, files.guidance).to(device, dtype).eval()
+        # Twelve convolutions in a row overflow half precision.
+        guidance.peam.float()
+        contexts, _ = read_safetensors(files.folder / files.contexts)
+        try:
+            positive, negative = (
+                Conditioning(contexts[f"{k}.context"].float(), contexts[f"{k}.pooled"].float(), nano.TIME_IDS)
+                for k in ("positive", "negative")
+            )
+        except KeyError as e:
+            raise CheckpointError(f"{files.contexts} lacks {e}") from None
+        recipe = NANO.recipe(one_step, {} if one_step else {"cfg": about["cfg"]})
+        return cls(unet, guidance, positive, negative, recipe, about["prediction"], about["latent_std"])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the UNet is."""
+        return next(self.unet.parameters()).device
+
+    @torch.inference_mode()
+    def restore(
+        self, canvas: torch.Tensor, options: SampleOptions | None = None, progress: Progress | None = None
+    ) -> torch.Tensor:
+        """Restore canvases.
+
+        Args:
+            canvas: ``(B, 3, H, W)`` RGB in [0, 1], the LQ picture at its final size; any size.
+            options: how to sample; by default what :attr:`recipe` says.
+            progress: see :data:`pgp_core.progress.Progress`.
+
+        Returns:
+            ``(B, 3, H, W)`` float32 on the CPU, in [0, 1].
+
+        Raises:
+            Cancelled: when ``progress`` returned False.
+        """
+        options = options or self.recipe.options()
+        weight = next(self.unet.parameters())
+        height, width = canvas.shape[-2:]
+        lq = pad(canvas, pixel_codec.FACTOR).to(weight.dtype)
+        features = self.guidance.features(lq, tiles=LQTiles(self.device))
+        watched = Watched(progress, 1 if self.recipe.one_step else options.steps)
+        denoiser = Denoiser(
+            self.unet,
+            self.guidance,
+            features,
+            self.positive,
+            self.negative,
+            options,
+            factor=pixel_codec.FACTOR,
+            between=watched.between,
+        )
+        # Latents have as many numbers as the canvas, so none is kept that can be had again.
+        if self.recipe.timestep is not None:
+            z_l = pixel_codec.encode(lq.to(self.device)).mul_(nano.SCALE)
+            z_h = restore_once(denoiser, z_l, self.recipe.timestep, watched, self.recipe.rule).div_(nano.SCALE)
+            del z_l
+        else:
+            # The latent is the residual: the LQ picture's own is zero.
+            latent = (lq.shape[0], pixel_codec.CHANNELS, *(n // pixel_codec.FACTOR for n in lq.shape[-2:]))
+            zero = lq.new_zeros(1, device=self.device).expand(latent)
+            margin = MARGIN // pixel_codec.FACTOR
+            residual = euler(denoiser, zero, self.prediction, options, watched, self.latent_std, margin=margin)
+            z_h = residual.div_(nano.SCALE).add_(pixel_codec.encode(lq.to(self.device)))
+        del denoiser, features
+        return pixel_codec.decode(z_h)[..., :height, :width].clamp(0, 1).float().cpu()

@@ -1,0 +1,167 @@
+"""The records of the families on SDXL's UNet: FaithDiff, PGP-DiffSR, and any SDXL model without guidance."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ...images.frames import Frame
+from ...sampling.rules import RESIDUAL
+from ..family import Family
+from ..given import Given
+from ..recipe import Recipe
+
+if TYPE_CHECKING:
+    import torch
+
+    from ...files.weights import WeightsFile
+    from ...progress import Say
+    from ..restorer import Restorer
+
+#: Latents of an eighth, halved twice by the UNet.
+FRAME = Frame(multiple=32)
+#: Timestep of a one-step LoRA whose metadata says none; PiSA-SR's.
+S1_TIMESTEP = 1
+#: FaithDiff's: from noise, with a little of the picture's latent in it.
+GUIDED = Recipe(steps=20, cfg=5.0, start="lr")
+#: Image to image: nothing but the latent holds the picture, so half of the noise range is left out.
+UNGUIDED = Recipe(steps=20, cfg=5.0, start="lq", denoise=0.5)
+#: S1 is distilled without CFG.
+ONCE = Recipe(steps=1, cfg=1.0, rule=RESIDUAL, timestep=S1_TIMESTEP)
+
+_PROMPTS = ("prompt", "negative_prompt", "conditioning", "negative_conditioning")
+_LORAS = ("loras", "semantic_lora", "pixel", "semantic")
+TAKES = frozenset({"base", "guidance", "vae", "plan", "dtype", *_LORAS, *_PROMPTS})
+_BASE = "a VAE and text encoders of SDXL: --base DIR or CHECKPOINT, or --vae FILE and --conditioning FILE"
+
+
+def recipe_for(one_step: bool, guided: bool) -> Recipe:
+    """How a model of SDXL's kind is meant to be used."""
+    steps = GUIDED if guided else UNGUIDED
+    return replace(ONCE, start=steps.start) if one_step else steps
+
+
+def what_is_wrong(given: Given) -> str | None:
+    """What does not go together, in the words of the command line, or None."""
+    for kind in ("", "negative_"):
+        if getattr(given, f"{kind}prompt") is not None and getattr(given, f"{kind}conditioning") is not None:
+            dashed = kind.replace("_", "-")
+            return f"--{dashed}prompt and --{dashed}conditioning both say the same thing: give one of them"
+    if given.one_step and not given.loras:
+        return "--one-step of a full-size model needs its S1 LoRA: give --lora too"
+    if given.semantic_lora is not None and not given.one_step:
+        return "--semantic-lora is for --one-step"
+    if given.semantic_lora is None and (given.pixel is not None or given.semantic is not None):
+        return "--pixel and --semantic weigh two LoRAs: give the second with --semantic-lora"
+    return None
+
+
+def _missing(given: Given) -> tuple[str, ...]:
+    found = []
+    if given.vae is None and given.base is None:
+        found.append("a VAE of SDXL: --vae FILE, or --base DIR or CHECKPOINT")
+    folder = given.base is not None and given.base.is_dir()
+    if given.conditioning is None and not folder:
+        found.append(
+            "SDXL's text encoders, or what they made: --base DIR as diffusers saves it, or --conditioning FILE"
+        )
+    return tuple(found)
+
+
+def _guidance_parts(given: Given) -> frozenset[str]:
+    """What is in the guidance that is given apart; nothing where there is none, or it cannot be read."""
+    from ...errors import PGPError
+    from ...files.weights import open_weights
+    from ...guidance.file import spec_of
+
+    if given.guidance is None:
+        return frozenset()
+    try:
+        with open_weights(given.guidance) as file:
+            return frozenset(spec_of(file).parts)
+    except PGPError:
+        return frozenset()
+
+
+def _of_sdxl(file: WeightsFile) -> str | None:
+    """An UNet of SDXL's kind in words, or None."""
+    from ...unet.inspect import unet_of
+
+    info = unet_of(file)
+    if info is None or info.plan.topology not in SDXL.topologies:
+        return None
+    kind = info.plan.topology
+    return f"{kind}, {info.plan.name}" if info.plan.removed else kind
+
+
+def _recognise_faithdiff(file: WeightsFile, given: Given) -> str | None:
+    from ...guidance.faithdiff import is_faithdiff
+
+    found = _of_sdxl(file)
+    if found is None:
+        return None
+    if is_faithdiff(file.shapes) and given.guidance is None:
+        return f"FaithDiff: a UNet ({found}) with its LQ encoder and alignment"
+    return f"FaithDiff's UNet ({found})" if _guidance_parts(given) == {"lq_encoder", "alignment"} else None
+
+
+def _recognise_pgp(file: WeightsFile, given: Given) -> str | None:
+    found = _of_sdxl(file)
+    return None if found is None or given.guidance is None else f"a UNet ({found}) for guidance"
+
+
+def _recognise_sdxl(file: WeightsFile, _given: Given) -> str | None:
+    found = _of_sdxl(file)
+    return None if found is None else f"a UNet ({found})"
+
+
+def _load(given: Given, device: torch.device, say: Say) -> Restorer:
+    from .restorer import SDXLRestorer
+
+    return SDXLRestorer.load(given, device, say)
+
+
+SDXL = Family(
+    name="sdxl",
+    title="any SDXL model",
+    files="a UNet or a checkpoint of SDXL, whole or pruned, in ComfyUI's or diffusers' names",
+    wants=(_BASE,),
+    frame=FRAME,
+    steps=UNGUIDED,
+    once=ONCE,
+    takes=TAKES,
+    licence="the model's own",
+    published="wherever SDXL models are",
+    topologies=("sdxl",),
+    recognise=_recognise_sdxl,
+    load=_load,
+    wrong=what_is_wrong,
+    missing=_missing,
+    canvas="sdxl",
+)
+
+FAITHDIFF = replace(
+    SDXL,
+    name="faithdiff",
+    title="FaithDiff",
+    files="FaithDiff.bin: an SDXL UNet with denoise_encoder.* and information_transformer_layes.* beside it; or both "
+    "files that pgp-diffsr convert makes of it",
+    steps=GUIDED,
+    licence="its authors name none; SDXL, from which it was made, has CreativeML Open RAIL++-M",
+    published="huggingface.co/jychen9811/FaithDiff",
+    recognise=_recognise_faithdiff,
+)
+
+PGP_DIFFSR = replace(
+    SDXL,
+    name="pgp-diffsr",
+    title="PGP-DiffSR",
+    files="a pruned SDXL UNet, and a guidance file with PEAM and LQ adapter",
+    wants=("its guidance: --guidance FILE", _BASE),
+    steps=GUIDED,
+    licence="that of whoever trained it",
+    published="no weights are public; docs/training.md says how to train them",
+    recognise=_recognise_pgp,
+)
+
+FAMILIES = (FAITHDIFF, PGP_DIFFSR, SDXL)
