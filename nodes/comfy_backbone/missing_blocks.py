@@ -15,6 +15,8 @@ from typing import Any
 import comfy.lora
 import comfy.utils
 import torch
+from comfy.model_base import BaseModel
+from comfy.model_patcher import ModelPatcher
 
 from ...pgp_core.unet.core_loading import loads_in_core
 
@@ -25,7 +27,7 @@ _PREFIX = "diffusion_model."
 _WRAPPED = "_pgp_diffsr_wrapped"
 
 
-def reporting(patcher: Any) -> Any:
+def reporting(patcher: ModelPatcher) -> ModelPatcher:
     """Let a pruned MODEL, and its clones, tell of patches for removed blocks in one line."""
     _wrap(comfy.lora, "model_lora_keys_unet", _with_missing_names)
     _wrap(comfy.lora, "load_lora", _without_missing)
@@ -44,7 +46,7 @@ class GappedList(torch.nn.ModuleList):
         return super().__getitem__(index)
 
 
-def missing(model: Any) -> frozenset[str]:
+def missing(model: BaseModel) -> frozenset[str]:
     """Names of the weights that a MODEL's whole UNet has and it has not, as keys of patches.
 
     Args:
@@ -55,7 +57,7 @@ def missing(model: Any) -> frozenset[str]:
         # Core's configuration says the whole depths, whatever the plan.
         whole = {_PREFIX + name for name in comfy.utils.unet_to_diffusers(model.model_config.unet_config).values()}
         found = frozenset(k for k in whole - model.state_dict().keys() if ".transformer_blocks." in k)
-        model._pgp_diffsr_missing = found
+        vars(model)["_pgp_diffsr_missing"] = found
     return found
 
 
@@ -75,7 +77,7 @@ class _KeyMap(dict[Any, Any]):
     lacks: frozenset[str] = frozenset()
 
 
-def _with_missing_names(core: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
+def _with_missing_names(core: Callable[..., Any], model: BaseModel, *args: Any, **kwargs: Any) -> Any:
     """Core's ``model_lora_keys_unet``, which knows removed blocks by diffusers' names only, by LDM's too."""
     found = core(model, *args, **kwargs)
     if not hasattr(model, "_pgp_diffsr_pruned"):

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrapperExecutor
 
 from ....pgp_core.errors import GuidanceError
 from ....pgp_core.unet.topology import KeyMap
 from ..current_tile import current_phase, current_tile
 from ..parts import current_part
 from ..places import Piece, current_call
-from .features import LQFeatures
+from .features import GuidancePatcher, LQFeatures
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,9 @@ class GuidancePatch:
         start_percent, end_percent: of the sampling, 0 to 1, in which it acts.
     """
 
-    def __init__(self, patcher: Any, lq: torch.Tensor, strength: float, start_percent: float, end_percent: float):
+    def __init__(
+        self, patcher: GuidancePatcher, lq: torch.Tensor, strength: float, start_percent: float, end_percent: float
+    ):
         self.patcher = patcher
         self.lq = lq
         self._features = LQFeatures(patcher, lq)
@@ -61,7 +65,7 @@ class GuidancePatch:
         """Of each site, where they rest; None where none have been made."""
         return self._features.made
 
-    def models(self) -> list[Any]:
+    def models(self) -> list[GuidancePatcher]:
         """What core must have loaded while this patch runs."""
         return [self.patcher]
 
@@ -73,7 +77,7 @@ class GuidancePatch:
         """End of a run."""
         self._features.clear()
 
-    def prepare(self, executor: Any, noise: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    def prepare(self, executor: WrapperExecutor, noise: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """Core's OUTER_SAMPLE wrapper: what a run needs is made while the MODEL need not be on the card yet.
 
         Raises:
@@ -103,7 +107,7 @@ class GuidancePatch:
                 "patches; in Dual Model CFG Guider, guide model and leave model_negative unguided"
             )
 
-    def entered(self, executor: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    def entered(self, executor: WrapperExecutor, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """Core's APPLY_MODEL wrapper: nothing that is not known here may have cut the latent."""
         options = args[4] if len(args) > 4 else kwargs.get("transformer_options", {})
         if x.ndim == 4 and self._run is not None and "cond_or_uncond" in options and self._active(options):
@@ -178,7 +182,7 @@ class GuidancePatch:
         whole = self._whole(options)
         return None if whole is None else self._areas(options, whole)
 
-    def _begin(self, noise: torch.Tensor, model: Any) -> _Run:
+    def _begin(self, noise: torch.Tensor, model: ModelPatcher) -> _Run:
         latents, latent = noise.shape[0], (noise.shape[-2], noise.shape[-1])
         part, lq = current_part(latents), self.lq
         if len(lq) not in (1, part.total):
