@@ -12,6 +12,7 @@ import torch
 from comfy.model_base import BaseModel
 
 from ....pgp_core.errors import PGPError
+from ....pgp_core.guidance.whole_phase import CanvasPhase, Reached
 from ....pgp_core.images.wrap import MARGIN, PLAIN, Wrap
 from ....pgp_core.tiling import Fitting, Tile, automatic, blended, out_of_memory
 from ....pgp_core.tiling.fitting import LEAST
@@ -20,7 +21,6 @@ from ..current_tile import calling
 from ..guidance import GuidancePatch
 from ..places import current_call
 from . import micro_conditioning
-from .canvas_phase import CanvasPhase, Reached
 from .cropping import cropped
 from .full_precision import in_float32
 from .masks import check_masks
@@ -200,7 +200,7 @@ class _Call:
         options, coarse = self._options, self._coarse(tiles)
         self._phase = None
         if self._tiled.whole_canvas and self._guidance is not None and 1 < len(tiles) > len(coarse):
-            phase = self._phase = CanvasPhase(self._guidance, options)
+            phase = self._phase = self._guidance.canvas_phase(options, "PGP-DiffSR Tiling: ")
             phase.gather(self._features, tiles, overlap, self._tiled.blend, self._guidance.exchanging(options))
         return blended(lambda t: coarse[t] if t in coarse else self._tile(t), tiles, overlap, self._tiled.blend)
 
@@ -232,7 +232,7 @@ class _Call:
             try:
                 self._model(tile)
             except Reached as reached:
-                return reached.h
+                return reached.features
             return None
 
         with self._state(tile) as attempt:
