@@ -14,7 +14,6 @@ from typing import Any
 
 import comfy.lora
 import comfy.utils
-import torch
 from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
 
@@ -33,17 +32,6 @@ def reporting(patcher: ModelPatcher) -> ModelPatcher:
     _wrap(comfy.lora, "load_lora", _without_missing)
     patcher.__class__ = _reporting(type(patcher))
     return patcher
-
-
-class GappedList(torch.nn.ModuleList):
-    """Blocks by their original numbers: ``blocks[7]`` is block 7, which core's bypass LoRAs ask for."""
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, int) and index >= 0:
-            if str(index) not in self._modules:
-                raise IndexError(f"block {index} was removed by a plan")
-            return self._modules[str(index)]
-        return super().__getitem__(index)
 
 
 def missing(model: BaseModel) -> frozenset[str]:

@@ -18,12 +18,14 @@ from ...pgp_core.errors import CheckpointError
 from ...pgp_core.files.checkpoints import check_finite, check_same
 from ...pgp_core.files.finite import is_finite, not_finite
 from ...pgp_core.schedule import start_gain
+from ...pgp_core.unet.blocks import numbers_in, stacks_in
 from ...pgp_core.unet.inspect import UNetInfo, inspect_unet
 from ...pgp_core.unet.plan import PrunePlan
+from ...pgp_core.unet.prune import prune_module
 from ...pgp_core.unet.shape import SDXL_SHAPE, UNetShape
-from ...pgp_core.unet.topology import NANO, KeyMap
+from ...pgp_core.unet.topology import NANO
 from .files import opened
-from .missing_blocks import GappedList, reporting
+from .missing_blocks import reporting
 from .nano_latent import NanoLatent
 from .removed import watch
 
@@ -145,7 +147,7 @@ def load_unet(path: str, options: dict[str, Any] | None = None, disable_dynamic:
         config.optimizations["fp8"] = True
     # On the meta device the blocks that the plan removes cost nothing.
     model = config.get_model(sd, "", device=torch.device("meta"))
-    _drop_blocks(model.diffusion_model, info.plan)
+    prune(model.diffusion_model, info.plan)
     check_same(shapes_of(model.diffusion_model), sd, info.name)
 
     cls = ModelPatcher if disable_dynamic else CoreModelPatcher
@@ -182,26 +184,16 @@ def _tell(info: UNetInfo) -> None:
         )
 
 
-def _drop_blocks(unet: torch.nn.Module, plan: PrunePlan) -> None:
-    """Delete removed blocks; the ModuleList keeps the others' numbers as keys, with gaps."""
-    names = KeyMap()
-    for stack, entry in plan.stacks.items():
-        blocks = unet.get_submodule(names.to_ldm(stack) + ".transformer_blocks")
-        removed = [n for n in blocks._modules if int(n) not in entry.keep]
-        if not removed:
-            continue
-        # The same list, for what is asked for by number.
-        blocks.__class__ = GappedList
-        for number in removed:
-            del blocks._modules[number]
-        for position, (number, block) in enumerate(blocks._modules.items()):
-            if block is not None and position != int(number):
-                block.register_forward_pre_hook(_numbered(int(number)), with_kwargs=True)
+def prune(unet: torch.nn.Module, plan: PrunePlan) -> None:
+    """Delete removed blocks. Core numbers those of a stack by counting; attention patches go by their own numbers."""
+    prune_module(unet, plan)
+    for blocks in stacks_in(unet).values():
+        for position, (number, block) in enumerate(zip(numbers_in(blocks), blocks, strict=True)):
+            if position != number:
+                block.register_forward_pre_hook(_numbered(number), with_kwargs=True)
 
 
 def _numbered(number: int) -> Callable[..., None]:
-    """Core numbers the blocks of a stack by counting; attention patches of other packs go by that number."""
-
     def hook(_block: Any, _args: Any, kwargs: dict[str, Any]) -> None:
         kwargs["transformer_options"]["block_index"] = number
 
