@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import comfy.lora
 import comfy.utils
@@ -111,14 +111,21 @@ def _wrap(module: Any, name: str, around: Callable[..., Any]) -> None:
 # -- merges --------------------------------------------------------------------------------------------------
 
 
-class _Reporting:
+if TYPE_CHECKING:
+    _Patcher = ModelPatcher
+else:
+    # Which one it is turns out when there is one.
+    _Patcher = object
+
+
+class _Reporting(_Patcher):
     """Mixed into whichever class of ModelPatcher core takes."""
 
     #: Keys of a merge that went nowhere, and all of them; merge nodes give them one by one.
     _pgp_gone, _pgp_given = 0, 0
 
     def add_patches(self, patches: Any, *args: Any, **kwargs: Any) -> Any:
-        taken = super().add_patches(patches, *args, **kwargs)  # type: ignore[misc]
+        taken = super().add_patches(patches, *args, **kwargs)
         lost = self._lost(patches, taken)
         if len(patches) == 1:
             self._pgp_gone += len(lost)
@@ -128,7 +135,7 @@ class _Reporting:
         return [*taken, *lost]
 
     def add_hook_patches(self, hook: Any, patches: Any, *args: Any, **kwargs: Any) -> Any:
-        taken = super().add_hook_patches(hook, patches, *args, **kwargs)  # type: ignore[misc]
+        taken = super().add_hook_patches(hook, patches, *args, **kwargs)
         lost = self._lost(patches, taken)
         if lost:
             _said(len(lost), len(patches))
@@ -136,8 +143,8 @@ class _Reporting:
 
     def get_key_patches(self, filter_prefix: Any = None) -> Any:
         # With a prefix it is asked by merge nodes: this MODEL is what is merged into another.
-        gone = len(missing(self.model)) if filter_prefix is not None else 0  # type: ignore[attr-defined]
-        found = super().get_key_patches(filter_prefix)  # type: ignore[misc]
+        gone = len(missing(self.model)) if filter_prefix is not None else 0
+        found = super().get_key_patches(filter_prefix)
         if gone:
             log.warning(
                 "the pruned model that is merged has %d of %d weights: the blocks that it lacks stay what they are in "
@@ -148,18 +155,18 @@ class _Reporting:
 
     def state_dict_for_saving(self, *args: Any, **kwargs: Any) -> Any:
         # Asked by core's nodes that save models; this pack's own asks for the UNet alone.
-        info = self.model.model_config.info  # type: ignore[attr-defined]
+        info = self.model.model_config.info
         log.warning("a pruned model is saved by core. %s", loads_in_core(info))
-        return super().state_dict_for_saving(*args, **kwargs)  # type: ignore[misc]
+        return super().state_dict_for_saving(*args, **kwargs)
 
     def clone(self, *args: Any, **kwargs: Any) -> Any:
         self._tell()
-        return super().clone(*args, **kwargs)  # type: ignore[misc]
+        return super().clone(*args, **kwargs)
 
     def model_patches_to(self, device: Any) -> Any:
         # The first thing that is done to a MODEL that is about to be used or saved.
         self._tell()
-        return super().model_patches_to(device)  # type: ignore[misc]
+        return super().model_patches_to(device)
 
     def _tell(self) -> None:
         """Of a merge that is over: no one says when it is, but the MODEL is used after it."""
@@ -168,7 +175,7 @@ class _Reporting:
         self._pgp_gone, self._pgp_given = 0, 0
 
     def _lost(self, patches: Iterable[Any], taken: Iterable[Any]) -> list[Any]:
-        lacks, known = missing(self.model), set(taken)  # type: ignore[attr-defined]
+        lacks, known = missing(self.model), set(taken)
         return [k for k in patches if k not in known and (k if isinstance(k, str) else k[0]) in lacks]
 
 
