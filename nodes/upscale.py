@@ -186,7 +186,7 @@ def _check_connected(others: dict[str, Any], cfg: float) -> None:
         )
 
 
-def _check_model(model: Any, model_patch: Any, steps: int) -> None:
+def _check_model(model: io.Model.Type, model_patch: io.ModelPatch.Type | None, steps: int) -> None:
     if model_patch is None and comfy_backbone.is_guided(model):
         raise PGPError(
             "PGP-DiffSR Upscale: this MODEL is guided already (Apply PGP-DiffSR); connect the unguided MODEL, and its "

@@ -58,22 +58,24 @@ class FakeUNet(torch.nn.Module):
 
 
 class FakeGuidance:
-    """One site; notes the strength of every call."""
+    """One site; notes the strength by the number of the UNet's call."""
 
-    def __init__(self) -> None:
+    def __init__(self, calls: list[Any]) -> None:
         self.spec = SimpleNamespace(sites=(Site("conv_in", 4, 0, 4),))
-        self.strengths: list[float] = []
+        self.calls = calls
+        self.strengths: dict[int, float] = {}
 
-    def dtype_at(self, _site: int, f: torch.Tensor) -> torch.dtype:
+    def dtype_at(self, _site: int, _h: torch.Tensor, f: torch.Tensor) -> torch.dtype:
         return f.dtype
 
     def fuse(self, _site: int, h: torch.Tensor, _f: torch.Tensor, strength: float, *_: object) -> torch.Tensor:
-        self.strengths.append(strength)
+        self.strengths[len(self.calls)] = strength
         return h
 
 
 def denoiser(options: SampleOptions, negative: Conditioning | None = NEGATIVE) -> Any:
-    unet, guidance = FakeUNet(), FakeGuidance()
+    unet = FakeUNet()
+    guidance = FakeGuidance(unet.calls)
     return Denoiser(unet, guidance, (torch.zeros(1, 4, 5, 7),), POSITIVE, negative, options)  # type: ignore[arg-type]
 
 
@@ -143,7 +145,7 @@ def test_guidance_works_in_its_part_of_the_sampling(start: float, end: float, ac
     options = SampleOptions(cfg=1.0, strength=0.7, start_percent=start, end_percent=end)
     model = denoiser(options)
     euler(model, LQ, "epsilon", options)
-    strengths = dict(zip((int(c.t[0]) for c in model.unet.calls), model.guidance.strengths, strict=True))
+    strengths = {int(c.t[0]): model.guidance.strengths.get(i, 0.0) for i, c in enumerate(model.unet.calls)}
     assert strengths == {t: 0.7 if t in active else 0.0 for t in range(951, 0, -50)}
 
 

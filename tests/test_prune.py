@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from pgp_core.errors import PlanError
+from pgp_core.unet.blocks import stacks_in
 from pgp_core.unet.plan import PrunePlan, StackPlan, load_plan
 from pgp_core.unet.prune import prune_module, prune_state_dict
 from pgp_core.unet.topology import NANO, KeyMap, stacks_of
@@ -93,6 +94,47 @@ def test_a_pruned_unet_computes_what_it_would_with_removed_blocks_skipped(
     assert torch.equal(call_unet(unet), call_unet(skipping))
     if plan.removed:
         assert not torch.allclose(call_unet(unet), call_unet(make_unet())), "the removed blocks did something"
+
+
+def in_ldm_s_scheme(unet: torch.nn.Module) -> torch.nn.Module:
+    """A tree of the same blocks, with the names that they have in ComfyUI."""
+    root = torch.nn.Module()
+    for name, module in unet.named_modules():
+        if name.endswith((".transformer_blocks", ".downsamplers.0")):
+            here, (*parents, last) = root, KeyMap().to_ldm(name).split(".")
+            for part in parents:
+                if part not in here._modules:
+                    here.add_module(part, torch.nn.Module())
+                here = here.get_submodule(part)
+            here.add_module(last, torch.nn.Module() if name.endswith(".0") else module)
+            if name.endswith(".0"):
+                here.get_submodule(last).add_module("op", torch.nn.Identity())
+    return root
+
+
+@by_name
+def test_a_live_unet_is_pruned_by_the_names_of_either_scheme(
+    plan: PrunePlan, make_unet: Callable[..., torch.nn.Module]
+) -> None:
+    unet = make_unet()
+    expected = {KeyMap().to_ldm(k) for k in prune_state_dict(unet.state_dict(), plan) if "transformer_blocks" in k}
+    assert set(prune_module(in_ldm_s_scheme(unet), plan).state_dict()) == expected
+
+
+def test_blocks_that_are_left_are_found_by_their_own_numbers(make_unet: Callable[..., torch.nn.Module]) -> None:
+    plan, unet = load_plan("pgp-nano"), make_unet()
+    whole = {stack: list(blocks) for stack, blocks in stacks_in(unet).items()}
+    assert list(whole) == list(stacks_of(unet.state_dict()))
+    left = stacks_in(prune_module(unet, plan))
+    assert plan.removed
+    for stack, entry in plan.stacks.items():
+        assert [left[stack][n] for n in entry.keep] == [whole[stack][n] for n in entry.keep]
+        assert list(left[stack]) == [whole[stack][n] for n in entry.keep]
+        if entry.keep:
+            assert left[stack][-1] is whole[stack][entry.keep[-1]]
+        for gone in set(range(entry.depth)) - set(entry.keep):
+            with pytest.raises(IndexError, match=f"block {gone} was removed"):
+                left[stack][gone]
 
 
 def test_weights_of_a_pruned_unet_load_into_one_pruned_when_built(

@@ -7,7 +7,8 @@ from typing import Any
 
 import comfy.sample
 import torch
-from comfy.patcher_extension import WrappersMP
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
 
 from ...pgp_core.errors import PGPError
 from ...pgp_core.number import number
@@ -23,13 +24,13 @@ NAME = "PGP-DiffSR Adaptive"
 
 
 def adaptive_model(
-    model: Any,
+    model: ModelPatcher,
     difficulty: torch.Tensor,
     samples: dict[str, Any],
     split: Split,
     starts: tuple[float, float],
     common: int = 2,
-) -> Any:
+) -> ModelPatcher:
     """A copy of a tiled MODEL that is called for easy tiles later than for hard ones.
 
     Args:
@@ -58,7 +59,7 @@ def adaptive_model(
     return adaptive
 
 
-def _coarse(model: Any, samples: dict[str, Any]) -> torch.Tensor:
+def _coarse(model: ModelPatcher, samples: dict[str, Any]) -> torch.Tensor:
     """What stands for the picture until the model is called, in the model's own scale."""
     latent, latents = samples["samples"], model.get_model_object("latent_format")
     latent = comfy.sample.fix_empty_latent_channels(model, latent, samples.get("downscale_ratio_spacial"))
@@ -73,11 +74,10 @@ def _coarse(model: Any, samples: dict[str, Any]) -> torch.Tensor:
         )
     if not latent.any():
         raise PGPError(f"{NAME}: the latent is empty; connect the canvas, encoded with the MODEL's VAE")
-    coarse: torch.Tensor = model.model.process_latent_in(latent.float())
-    return coarse
+    return model.model.process_latent_in(latent.float())
 
 
-def _levels(model: Any, starts: tuple[float, float]) -> tuple[float, float]:
+def _levels(model: ModelPatcher, starts: tuple[float, float]) -> tuple[float, float]:
     """Noise levels at which shares of a MODEL's timesteps are left."""
     sampling = model.get_model_object("model_sampling")
     easy, medium = (float(sampling.percent_to_sigma(1 - s)) for s in starts)
@@ -90,7 +90,9 @@ class _Runs:
     def __init__(self, groups: Groups, starts: tuple[float, float]):
         self.groups, self.starts = groups, starts
 
-    def __call__(self, executor: Any, noise: Any, latent: Any, sampler: Any, sigmas: Any, *args: Any, **kw: Any) -> Any:
+    def __call__(
+        self, executor: WrapperExecutor, noise: Any, latent: Any, sampler: Any, sigmas: Any, *args: Any, **kw: Any
+    ) -> Any:
         groups = self.groups
         part = current_part(noise.shape[0])
         if groups.pictures not in (1, part.total):

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from comfy.model_patcher import ModelPatcher
 
 from .guidance import GuidancePatch
 from .nano_latent import NanoLatent
 
 
-def is_nano(model: Any) -> bool:
+def is_nano(model: ModelPatcher) -> bool:
     """Whether a MODEL is nano, which works on the residual latent."""
     return isinstance(model.get_model_object("latent_format"), NanoLatent)
 
 
-def is_guided(model: Any) -> bool:
+def is_guided(model: ModelPatcher) -> bool:
     """Whether Apply PGP-DiffSR has been at a MODEL."""
     patches = model.model_options.get("transformer_options", {}).get("patches", {}).get("input_block_patch", [])
     return any(isinstance(p, GuidancePatch) for p in patches)

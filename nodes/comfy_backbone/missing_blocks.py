@@ -10,11 +10,12 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import comfy.lora
 import comfy.utils
-import torch
+from comfy.model_base import BaseModel
+from comfy.model_patcher import ModelPatcher
 
 from ...pgp_core.unet.core_loading import loads_in_core
 
@@ -25,7 +26,7 @@ _PREFIX = "diffusion_model."
 _WRAPPED = "_pgp_diffsr_wrapped"
 
 
-def reporting(patcher: Any) -> Any:
+def reporting(patcher: ModelPatcher) -> ModelPatcher:
     """Let a pruned MODEL, and its clones, tell of patches for removed blocks in one line."""
     _wrap(comfy.lora, "model_lora_keys_unet", _with_missing_names)
     _wrap(comfy.lora, "load_lora", _without_missing)
@@ -33,18 +34,7 @@ def reporting(patcher: Any) -> Any:
     return patcher
 
 
-class GappedList(torch.nn.ModuleList):
-    """Blocks by their original numbers: ``blocks[7]`` is block 7, which core's bypass LoRAs ask for."""
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, int) and index >= 0:
-            if str(index) not in self._modules:
-                raise IndexError(f"block {index} was removed by a plan")
-            return self._modules[str(index)]
-        return super().__getitem__(index)
-
-
-def missing(model: Any) -> frozenset[str]:
+def missing(model: BaseModel) -> frozenset[str]:
     """Names of the weights that a MODEL's whole UNet has and it has not, as keys of patches.
 
     Args:
@@ -55,7 +45,7 @@ def missing(model: Any) -> frozenset[str]:
         # Core's configuration says the whole depths, whatever the plan.
         whole = {_PREFIX + name for name in comfy.utils.unet_to_diffusers(model.model_config.unet_config).values()}
         found = frozenset(k for k in whole - model.state_dict().keys() if ".transformer_blocks." in k)
-        model._pgp_diffsr_missing = found
+        vars(model)["_pgp_diffsr_missing"] = found
     return found
 
 
@@ -75,7 +65,7 @@ class _KeyMap(dict[Any, Any]):
     lacks: frozenset[str] = frozenset()
 
 
-def _with_missing_names(core: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
+def _with_missing_names(core: Callable[..., Any], model: BaseModel, *args: Any, **kwargs: Any) -> Any:
     """Core's ``model_lora_keys_unet``, which knows removed blocks by diffusers' names only, by LDM's too."""
     found = core(model, *args, **kwargs)
     if not hasattr(model, "_pgp_diffsr_pruned"):
@@ -121,14 +111,21 @@ def _wrap(module: Any, name: str, around: Callable[..., Any]) -> None:
 # -- merges --------------------------------------------------------------------------------------------------
 
 
-class _Reporting:
+if TYPE_CHECKING:
+    _Patcher = ModelPatcher
+else:
+    # Which one it is turns out when there is one.
+    _Patcher = object
+
+
+class _Reporting(_Patcher):
     """Mixed into whichever class of ModelPatcher core takes."""
 
     #: Keys of a merge that went nowhere, and all of them; merge nodes give them one by one.
     _pgp_gone, _pgp_given = 0, 0
 
     def add_patches(self, patches: Any, *args: Any, **kwargs: Any) -> Any:
-        taken = super().add_patches(patches, *args, **kwargs)  # type: ignore[misc]
+        taken = super().add_patches(patches, *args, **kwargs)
         lost = self._lost(patches, taken)
         if len(patches) == 1:
             self._pgp_gone += len(lost)
@@ -138,7 +135,7 @@ class _Reporting:
         return [*taken, *lost]
 
     def add_hook_patches(self, hook: Any, patches: Any, *args: Any, **kwargs: Any) -> Any:
-        taken = super().add_hook_patches(hook, patches, *args, **kwargs)  # type: ignore[misc]
+        taken = super().add_hook_patches(hook, patches, *args, **kwargs)
         lost = self._lost(patches, taken)
         if lost:
             _said(len(lost), len(patches))
@@ -146,8 +143,8 @@ class _Reporting:
 
     def get_key_patches(self, filter_prefix: Any = None) -> Any:
         # With a prefix it is asked by merge nodes: this MODEL is what is merged into another.
-        gone = len(missing(self.model)) if filter_prefix is not None else 0  # type: ignore[attr-defined]
-        found = super().get_key_patches(filter_prefix)  # type: ignore[misc]
+        gone = len(missing(self.model)) if filter_prefix is not None else 0
+        found = super().get_key_patches(filter_prefix)
         if gone:
             log.warning(
                 "the pruned model that is merged has %d of %d weights: the blocks that it lacks stay what they are in "
@@ -158,18 +155,18 @@ class _Reporting:
 
     def state_dict_for_saving(self, *args: Any, **kwargs: Any) -> Any:
         # Asked by core's nodes that save models; this pack's own asks for the UNet alone.
-        info = self.model.model_config.info  # type: ignore[attr-defined]
+        info = self.model.model_config.info
         log.warning("a pruned model is saved by core. %s", loads_in_core(info))
-        return super().state_dict_for_saving(*args, **kwargs)  # type: ignore[misc]
+        return super().state_dict_for_saving(*args, **kwargs)
 
     def clone(self, *args: Any, **kwargs: Any) -> Any:
         self._tell()
-        return super().clone(*args, **kwargs)  # type: ignore[misc]
+        return super().clone(*args, **kwargs)
 
     def model_patches_to(self, device: Any) -> Any:
         # The first thing that is done to a MODEL that is about to be used or saved.
         self._tell()
-        return super().model_patches_to(device)  # type: ignore[misc]
+        return super().model_patches_to(device)
 
     def _tell(self) -> None:
         """Of a merge that is over: no one says when it is, but the MODEL is used after it."""
@@ -178,7 +175,7 @@ class _Reporting:
         self._pgp_gone, self._pgp_given = 0, 0
 
     def _lost(self, patches: Iterable[Any], taken: Iterable[Any]) -> list[Any]:
-        lacks, known = missing(self.model), set(taken)  # type: ignore[attr-defined]
+        lacks, known = missing(self.model), set(taken)
         return [k for k in patches if k not in known and (k if isinstance(k, str) else k[0]) in lacks]
 
 

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
-import comfy.model_base
 import comfy.model_management as mm
-import comfy.model_patcher
 import comfy.model_sampling
 import comfy.supported_models
 import comfy.utils
 import torch
+from comfy.model_base import BaseModel, ModelType
+from comfy.model_patcher import CoreModelPatcher, ModelPatcher
 
 from ...pgp_core.errors import CheckpointError
 from ...pgp_core.files.checkpoints import check_finite, check_same
 from ...pgp_core.files.finite import is_finite, not_finite
 from ...pgp_core.schedule import start_gain
+from ...pgp_core.unet.blocks import numbers_in, stacks_in
 from ...pgp_core.unet.inspect import UNetInfo, inspect_unet
 from ...pgp_core.unet.plan import PrunePlan
+from ...pgp_core.unet.prune import prune_module
 from ...pgp_core.unet.shape import SDXL_SHAPE, UNetShape
-from ...pgp_core.unet.topology import NANO, KeyMap
+from ...pgp_core.unet.topology import NANO
 from .files import opened
-from .missing_blocks import GappedList, reporting
+from .missing_blocks import reporting
 from .nano_latent import NanoLatent
 from .removed import watch
 
@@ -39,7 +42,7 @@ WEIGHT_DTYPES: dict[str, dict[str, Any]] = {
 }
 
 
-def _sampling(config: Any, prediction: str, latent_std: float) -> Any:
+def _sampling(config: Any, prediction: str, latent_std: float) -> comfy.model_sampling.ModelSamplingDiscrete:
     """Core's discrete noise schedule for a prediction, with :func:`pgp_core.schedule.start_gain`."""
     # Core has X0 (see its ModelSamplingDiscrete node), but no model type for it.
     kind: Any = {
@@ -49,7 +52,9 @@ def _sampling(config: Any, prediction: str, latent_std: float) -> Any:
     }[prediction]
 
     class Sampling(comfy.model_sampling.ModelSamplingDiscrete, kind):
-        def noise_scaling(self, sigma: Any, noise: Any, latent_image: Any, max_denoise: bool = False) -> Any:
+        def noise_scaling(
+            self, sigma: torch.Tensor, noise: torch.Tensor, latent_image: torch.Tensor, max_denoise: bool = False
+        ) -> torch.Tensor:
             gain = start_gain(float(sigma.flatten()[0]), latent_std)
             # Core's max_denoise adds a variance of 1 in the same way.
             return super().noise_scaling(sigma, noise * gain, latent_image, max_denoise and gain == 1)
@@ -72,11 +77,10 @@ class _SDXLShaped(comfy.supported_models.SDXL):
             self.sampling_settings["zsnr"] = True
         self.info = info
 
-    def model_type(self, state_dict: Any, prefix: str = "") -> Any:
-        types = comfy.model_base.ModelType
-        return types.V_PREDICTION if self.info.prediction == "v_prediction" else types.EPS
+    def model_type(self, state_dict: dict[str, Any], prefix: str = "") -> ModelType:
+        return ModelType.V_PREDICTION if self.info.prediction == "v_prediction" else ModelType.EPS
 
-    def get_model(self, state_dict: Any, prefix: str = "", device: Any = None) -> Any:
+    def get_model(self, state_dict: dict[str, Any], prefix: str = "", device: torch.device | None = None) -> BaseModel:
         model = super().get_model(state_dict, prefix, device=device)
         if self.info.prediction == "sample" or self.info.latent_std:
             model.model_sampling = _sampling(self, self.info.prediction, self.info.latent_std)
@@ -113,7 +117,7 @@ def _unet_config(shape: UNetShape) -> dict[str, Any]:
     }
 
 
-def load_unet(path: str, options: dict[str, Any] | None = None, disable_dynamic: bool = False) -> Any:
+def load_unet(path: str, options: dict[str, Any] | None = None, disable_dynamic: bool = False) -> ModelPatcher:
     """A MODEL from a UNet file or a whole checkpoint; blocks keep their original numbers.
 
     What a plan removes is neither read nor built.
@@ -143,13 +147,13 @@ def load_unet(path: str, options: dict[str, Any] | None = None, disable_dynamic:
         config.optimizations["fp8"] = True
     # On the meta device the blocks that the plan removes cost nothing.
     model = config.get_model(sd, "", device=torch.device("meta"))
-    _drop_blocks(model.diffusion_model, info.plan)
+    prune(model.diffusion_model, info.plan)
     check_same(shapes_of(model.diffusion_model), sd, info.name)
 
-    cls = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
+    cls = ModelPatcher if disable_dynamic else CoreModelPatcher
     patcher = cls(model, load_device=load_device, offload_device=offload)
     if info.plan.removed:
-        model._pgp_diffsr_pruned = True
+        vars(model)["_pgp_diffsr_pruned"] = True
         patcher = reporting(patcher)
         watch(patcher)
     if not patcher.is_dynamic():
@@ -180,26 +184,16 @@ def _tell(info: UNetInfo) -> None:
         )
 
 
-def _drop_blocks(unet: torch.nn.Module, plan: PrunePlan) -> None:
-    """Delete removed blocks; the ModuleList keeps the others' numbers as keys, with gaps."""
-    names = KeyMap()
-    for stack, entry in plan.stacks.items():
-        blocks = unet.get_submodule(names.to_ldm(stack) + ".transformer_blocks")
-        removed = [n for n in blocks._modules if int(n) not in entry.keep]
-        if not removed:
-            continue
-        # The same list, for what is asked for by number.
-        blocks.__class__ = GappedList
-        for number in removed:
-            del blocks._modules[number]
-        for position, (number, block) in enumerate(blocks._modules.items()):
-            if block is not None and position != int(number):
-                block.register_forward_pre_hook(_numbered(int(number)), with_kwargs=True)
+def prune(unet: torch.nn.Module, plan: PrunePlan) -> None:
+    """Delete removed blocks. Core numbers those of a stack by counting; attention patches go by their own numbers."""
+    prune_module(unet, plan)
+    for blocks in stacks_in(unet).values():
+        for position, (number, block) in enumerate(zip(numbers_in(blocks), blocks, strict=True)):
+            if position != number:
+                block.register_forward_pre_hook(_numbered(number), with_kwargs=True)
 
 
-def _numbered(number: int) -> Any:
-    """Core numbers the blocks of a stack by counting; attention patches of other packs go by that number."""
-
+def _numbered(number: int) -> Callable[..., None]:
     def hook(_block: Any, _args: Any, kwargs: dict[str, Any]) -> None:
         kwargs["transformer_options"]["block_index"] = number
 

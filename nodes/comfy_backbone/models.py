@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import folder_paths
+from comfy.model_patcher import ModelPatcher
 
 from .guidance import load_guidance
 from .model import WEIGHT_DTYPES, load_unet
@@ -25,7 +26,7 @@ def guidance_names() -> list[str]:
     return [*patches, *unets]
 
 
-def load_unet_named(name: str, plan: str, weight_dtype: str) -> Any:
+def load_unet_named(name: str, plan: str, weight_dtype: str) -> ModelPatcher:
     """A MODEL from ComfyUI's folder; see :func:`load_unet`."""
     options = dict(WEIGHT_DTYPES[weight_dtype])
     chosen = plan_named(plan)

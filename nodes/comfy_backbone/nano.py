@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import comfy.model_management as mm
-import comfy.model_patcher
 import comfy.sd
 import torch
+from comfy.model_patcher import ModelPatcher
 
 from ...pgp_core.codecs import pixel as pixel_codec
 from ...pgp_core.errors import CheckpointError
@@ -36,16 +36,14 @@ def pixel_vae() -> comfy.sd.VAE:
     """Nano's VAE as core's own class, so that core's VAE nodes, tiled ones too, work on it."""
     vae = comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)}, dtype=torch.float32)
     vae.first_stage_model = _PixelCodec().eval()
-    vae.patcher = comfy.model_patcher.ModelPatcher(
-        vae.first_stage_model, load_device=vae.device, offload_device=mm.vae_offload_device()
-    )
+    vae.patcher = ModelPatcher(vae.first_stage_model, load_device=vae.device, offload_device=mm.vae_offload_device())
     vae.size = None
     vae.downscale_ratio = vae.upscale_ratio = pixel_codec.FACTOR
     vae.latent_channels = pixel_codec.CHANNELS
     return vae
 
 
-def load_nano() -> tuple[Any, Any, Any, Any, Any]:
+def load_nano() -> tuple[ModelPatcher, Any, comfy.sd.VAE, list[Any], list[Any]]:
     """MODEL, MODEL_PATCH, VAE, positive and negative CONDITIONING of the bundled nano model."""
     model = load_unet(str(nano.FOLDER / nano.UNET_FILE))
     guidance = load_guidance(str(nano.FOLDER / nano.GUIDANCE_FILE))

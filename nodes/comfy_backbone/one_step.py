@@ -6,8 +6,9 @@ import copy
 import logging
 from typing import Any
 
-import comfy.samplers
 import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.samplers import KSAMPLER, CFGGuider
 
 from ...pgp_core.errors import PGPError
 from ...pgp_core.number import number
@@ -22,8 +23,12 @@ log = logging.getLogger(__name__)
 
 
 def one_step_sampler(
-    model: Any, timestep: int, pixel_model: Any = None, pixel: float = 1.0, semantic: float = 1.0
-) -> tuple[Any, torch.Tensor]:
+    model: ModelPatcher,
+    timestep: int,
+    pixel_model: ModelPatcher | None = None,
+    pixel: float = 1.0,
+    semantic: float = 1.0,
+) -> tuple[KSAMPLER, torch.Tensor]:
     """SAMPLER and SIGMAS that compute :func:`pgp_core.sampling.one_step.one_step` on a MODEL.
 
     How the MODEL that is sampled predicts is read at its call: between this node and the sampler others may change
@@ -67,6 +72,8 @@ def one_step_sampler(
         check_s1(guider.model_patcher, timestep)
 
         def without_semantic(z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            # Merged strengths never ask for it, and others have it.
+            assert pixel_model is not None
             return _on_other_model(guider, pixel_model, timestep, z, t, extra.get("seed"))
 
         z_h = one_step(dialled(without_semantic, _of_unet(denoise, level, extra), dial), x, timestep)
@@ -74,7 +81,7 @@ def one_step_sampler(
             callback({"i": 0, "x": x, "sigma": sigmas[0], "sigma_hat": sigmas[0], "denoised": z_h})
         return z_h
 
-    return comfy.samplers.KSAMPLER(sample), torch.tensor([own.sigma, 0.0])
+    return KSAMPLER(sample), torch.tensor([own.sigma, 0.0])
 
 
 def _of_unet(denoise: Any, level: Level, extra_args: dict[str, Any]) -> Predict:
@@ -113,7 +120,12 @@ def _of_unet(denoise: Any, level: Level, extra_args: dict[str, Any]) -> Predict:
 
 
 def _on_other_model(
-    guider: Any, model: Any, timestep: int, z: torch.Tensor, t: torch.Tensor, seed: int | None
+    guider: CFGGuider,
+    model: ModelPatcher,
+    timestep: int,
+    z: torch.Tensor,
+    t: torch.Tensor,
+    seed: int | None,
 ) -> torch.Tensor:
     """What another MODEL's UNet outputs under the same conditioning and CFG, by a sampling run of its own.
 
@@ -133,5 +145,5 @@ def _on_other_model(
         return x
 
     sigmas = torch.tensor([Level.of(model.get_model_object("model_sampling"), timestep, NAME).sigma, 0.0])
-    other.sample(torch.zeros_like(z), z, comfy.samplers.KSAMPLER(capture), sigmas, disable_pbar=True, seed=seed)
+    other.sample(torch.zeros_like(z), z, KSAMPLER(capture), sigmas, disable_pbar=True, seed=seed)
     return found[0]

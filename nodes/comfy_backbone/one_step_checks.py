@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.samplers import CFGGuider
 
 from ...pgp_core.errors import PGPError
 from ...pgp_core.number import number
@@ -24,13 +26,13 @@ _WIDTHS = ("in_channels", "model_channels", "context_dim", "adm_in_channels")
 _KEY, _LORA_KEY = "diffusion_model.input_blocks.0.0.weight", "lora_unet_conv_in.lora_down.weight"
 
 
-def family(model: Any) -> tuple[Any, ...]:
+def family(model: ModelPatcher) -> tuple[Any, ...]:
     """What MODELs share that one node's sampler serves: the latent, and the UNet's widths."""
     config = getattr(getattr(model.model, "model_config", None), "unet_config", {})
     return (type(model.model.latent_format), *(config.get(name) for name in _WIDTHS))
 
 
-def check_wires(guider: Any, denoise: Any, mask: torch.Tensor | None, kind: tuple[Any, ...]) -> None:
+def check_wires(guider: CFGGuider, denoise: Any, mask: torch.Tensor | None, kind: tuple[Any, ...]) -> None:
     """The MODEL that is sampled, and noise and mask that come with it.
 
     Args:
@@ -78,7 +80,7 @@ def check_sigmas(sigmas: torch.Tensor, own: float, sampling: Any, timestep: int)
     raise PGPError(f"{NAME} takes its own sigmas, and got {steps}; connect its output sigmas to the sampler")
 
 
-def check_latent(guider: Any, z_l: torch.Tensor) -> None:
+def check_latent(guider: CFGGuider, z_l: torch.Tensor) -> None:
     """The LQ picture's latent.
 
     Raises:
@@ -100,7 +102,7 @@ def check_latent(guider: Any, z_l: torch.Tensor) -> None:
         )
 
 
-def check_s1(model: Any, timestep: int) -> None:
+def check_s1(model: ModelPatcher, timestep: int) -> None:
     """Whether there can be an S1 LoRA, and nano's own is used where it works.
 
     Raises:
@@ -118,19 +120,19 @@ def check_s1(model: Any, timestep: int) -> None:
     log.warning("%s: the MODEL has no LoRA; unless S1 is part of its file, load the S1 LoRA onto it", NAME)
 
 
-def lacks_s1(model: Any) -> bool:
+def lacks_s1(model: ModelPatcher) -> bool:
     """Whether a MODEL is nano from its own file, and nothing was done to its weights."""
     made = getattr(model, "cached_patcher_init", None)
     bundled = bool(is_nano(model) and made and Path(str(made[1][0])) == nano.FOLDER / nano.UNET_FILE)
     return bundled and not _is_changed(model)
 
 
-def _is_changed(model: Any) -> bool:
+def _is_changed(model: ModelPatcher) -> bool:
     """Whether anything acts on a MODEL's weights: LoRAs, merges, LoRAs by hooks, and such beside the weights."""
     return bool(model.patches or model.hook_patches or model.injections or model.weight_wrapper_patches)
 
 
-def _has_nano_s1(model: Any) -> bool:
+def _has_nano_s1(model: ModelPatcher) -> bool:
     for patch in model.patches.get(_KEY, []):
         weights = getattr(patch[1], "weights", None)
         if isinstance(weights, tuple) and len(weights) > 1 and isinstance(weights[1], torch.Tensor):
@@ -142,7 +144,7 @@ def _has_nano_s1(model: Any) -> bool:
     return False
 
 
-def _is_mid_grey(guider: Any) -> bool:
+def _is_mid_grey(guider: CFGGuider) -> bool:
     from .guidance import GuidancePatch
 
     options = guider.model_options.get("transformer_options", {})

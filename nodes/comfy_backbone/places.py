@@ -13,7 +13,9 @@ from typing import Any
 
 import comfy.samplers
 import torch
-from comfy.patcher_extension import WrappersMP
+from comfy.model_base import BaseModel
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
 
 from ...pgp_core.errors import PGPError
 from ...pgp_core.tiling import Tile
@@ -66,7 +68,7 @@ class Call:
         return [self.areas.get(number) for number in numbers]
 
 
-def watch(model: Any) -> None:
+def watch(model: ModelPatcher) -> None:
     """Let a MODEL's calls know their :class:`Call`; once is enough."""
     if KEY not in model.wrappers.get(WrappersMP.CALC_COND_BATCH, {}):
         model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, _told)
@@ -78,7 +80,12 @@ def current_call() -> Call | None:
 
 
 def _told(
-    executor: Any, model: Any, conds: list[Any], x_in: torch.Tensor, timestep: Any, model_options: dict[str, Any]
+    executor: WrapperExecutor,
+    model: BaseModel,
+    conds: list[Any],
+    x_in: torch.Tensor,
+    timestep: Any,
+    model_options: dict[str, Any],
 ) -> Any:
     """Core's CALC_COND_BATCH wrapper."""
     if "multigpu_clones" in model_options:

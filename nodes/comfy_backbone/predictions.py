@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import comfy.model_sampling
 import torch
+from comfy.model_patcher import ModelPatcher
 
 from ...pgp_core.errors import CheckpointError
 
@@ -20,7 +19,7 @@ _OF_KIND, _OF_SCHEDULE = ("calculate_input", "calculate_denoised"), ("timestep",
 SAMPLING = "model_sampling"
 
 
-def prediction_of(model: Any) -> tuple[str, bool]:
+def prediction_of(model: ModelPatcher) -> tuple[str, bool]:
     """The prediction of a MODEL that is sampled as SDXL is, by diffusers' names, and whether its schedule ends in pure
     noise (zero terminal SNR).
 
@@ -44,7 +43,7 @@ def _same(kind: type, base: type, methods: tuple[str, ...]) -> bool:
     return all(getattr(kind, m, None) is getattr(base, m) for m in methods)
 
 
-def _refusal(model: Any, kind: type) -> CheckpointError:
+def _refusal(model: ModelPatcher, kind: type) -> CheckpointError:
     names = " and ".join(c.__name__ for c in kind.__bases__ if c is not object)
     text = f"this MODEL is sampled in another way than SDXL ({names}), which its file would not say"
     if SAMPLING in model.object_patches:

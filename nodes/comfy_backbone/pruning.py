@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from comfy.model_patcher import ModelPatcher
 
 from ...pgp_core.errors import PGPError
 from ...pgp_core.unet.plan import PrunePlan
@@ -46,7 +47,7 @@ def skip(x: torch.Tensor, context: Any = None, transformer_options: Any = None) 
     return x
 
 
-def blocks_of(model: Any) -> dict[str, tuple[int, ...]]:
+def blocks_of(model: ModelPatcher) -> dict[str, tuple[int, ...]]:
     """Block numbers in each transformer stack of a MODEL, by diffusers' stack names.
 
     Raises:
@@ -65,7 +66,7 @@ def blocks_of(model: Any) -> dict[str, tuple[int, ...]]:
     return stacks
 
 
-def skipped_blocks(model: Any) -> set[tuple[str, int]]:
+def skipped_blocks(model: ModelPatcher) -> set[tuple[str, int]]:
     """``(stack, number)`` of the blocks that plans on this MODEL pass over."""
     names, found = KeyMap(), set()
     for key, value in model.object_patches.items():
@@ -75,7 +76,7 @@ def skipped_blocks(model: Any) -> set[tuple[str, int]]:
     return found
 
 
-def apply_plan(model: Any, plan: PrunePlan) -> tuple[Any, Saving]:
+def apply_plan(model: ModelPatcher, plan: PrunePlan) -> tuple[ModelPatcher, Saving]:
     """A copy of a MODEL that passes over the blocks which a plan removes; the MODEL itself is not touched.
 
     The weights stay, so LoRAs, merges and saving see the whole model, and the result is the pruned file's to the

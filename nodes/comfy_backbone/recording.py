@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import comfy.patcher_extension
 import folder_paths
 import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
 
 from ...pgp_core.errors import PGPError, ReportError
 from ...pgp_core.files.weights import WeightsFile
@@ -29,10 +30,10 @@ log = logging.getLogger(__name__)
 class Recording:
     """What a recorded MODEL measures; fills while samplers run on it, several runs into one report."""
 
-    def __init__(self, model: Any):
+    def __init__(self, model: ModelPatcher):
         self.shape = _shape_of(model)
         self.recorder: Recorder | None = None
-        self.unet: Any = None
+        self.unet: torch.nn.Module | None = None
         self.pictures = 0
         self.steps = 0
         self.tokens = 77
@@ -43,7 +44,14 @@ class Recording:
         self.partial = False
 
     def run(
-        self, executor: Any, noise: torch.Tensor, latent: Any, sampler: Any, sigmas: Any, *args: Any, **kw: Any
+        self,
+        executor: WrapperExecutor,
+        noise: torch.Tensor,
+        latent: Any,
+        sampler: Any,
+        sigmas: Any,
+        *args: Any,
+        **kw: Any,
     ) -> Any:
         """Core's OUTER_SAMPLE wrapper: one run of a sampler."""
         guider = executor.class_obj
@@ -66,7 +74,9 @@ class Recording:
             if self.recorder is not None:
                 self.recorder.forget()
 
-    def call(self, executor: Any, x: torch.Tensor, timesteps: torch.Tensor, context: Any, *args: Any, **kw: Any) -> Any:
+    def call(
+        self, executor: WrapperExecutor, x: torch.Tensor, timesteps: torch.Tensor, context: Any, *args: Any, **kw: Any
+    ) -> Any:
         """Core's DIFFUSION_MODEL wrapper: one call of the UNet."""
         options = args[2] if len(args) > 2 else kw.get("transformer_options", {})
         if self.recorder is None:
@@ -75,7 +85,7 @@ class Recording:
         with self.recorder.call(float(timesteps[0]), tuple(options.get("cond_or_uncond", (0,)))):
             return executor(x, timesteps, context, *args, **kw)
 
-    def _begin(self, model: Any) -> None:
+    def _begin(self, model: ModelPatcher) -> None:
         unet, skipped = model.model.diffusion_model, frozenset(skipped_blocks(model))
         blocks = {(s, n) for s, numbers in blocks_of(model).items() for n in numbers} - skipped
         if self.recorder is None:
@@ -90,7 +100,7 @@ class Recording:
         Raises:
             ReportError: if nothing was sampled yet.
         """
-        if self.recorder is None or not self.recorder.calls:
+        if self.recorder is None or self.unet is None or not self.recorder.calls:
             raise ReportError(
                 "nothing has been recorded: sample with the model from Record Redundancy, and connect the sampler's "
                 "latent here"
@@ -115,7 +125,7 @@ class Recording:
         return relative_to_output(path)
 
 
-def record(model: Any) -> tuple[Any, Recording]:
+def record(model: ModelPatcher) -> tuple[ModelPatcher, Recording]:
     """A copy of a MODEL that is measured while it is sampled; its results are the same to the bit.
 
     Raises:
@@ -123,13 +133,12 @@ def record(model: Any) -> tuple[Any, Recording]:
     """
     recording = Recording(model)
     recorded = model.clone()
-    wrappers = comfy.patcher_extension.WrappersMP
-    recorded.add_wrapper_with_key(wrappers.OUTER_SAMPLE, f"{KEY}.recording", recording.run)
-    recorded.add_wrapper_with_key(wrappers.DIFFUSION_MODEL, f"{KEY}.recording", recording.call)
+    recorded.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, f"{KEY}.recording", recording.run)
+    recorded.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, f"{KEY}.recording", recording.call)
     return recorded, recording
 
 
-def check_report(report: Report, model: Any) -> None:
+def check_report(report: Report, model: ModelPatcher) -> None:
     """Refuse a report of another model than this MODEL.
 
     Raises:
@@ -154,7 +163,7 @@ def report_named(name: str) -> Report:
     return load_report(folder_paths.get_full_path_or_raise(REPORTS, name))
 
 
-def _shape_of(model: Any) -> UNetShape:
+def _shape_of(model: ModelPatcher) -> UNetShape:
     blocks_of(model)
     shapes = shapes_of(model.model.diffusion_model)
     file = WeightsFile("this MODEL", shapes, frozenset(shapes), _unread)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from comfy.patcher_extension import WrappersMP
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
 
 from ...pgp_core.errors import PGPError
 from ...pgp_core.unet.topology import KeyMap
@@ -14,7 +15,7 @@ from . import left_behind
 KEY = "pgp_diffsr.removed"
 
 
-def watch(patcher: Any, skipped: Callable[[Any], set[tuple[str, int]]] | None = None) -> None:
+def watch(patcher: ModelPatcher, skipped: Callable[[ModelPatcher], set[tuple[str, int]]] | None = None) -> None:
     """Let a MODEL with removed blocks look at its patches when a run begins.
 
     Args:
@@ -22,7 +23,7 @@ def watch(patcher: Any, skipped: Callable[[Any], set[tuple[str, int]]] | None = 
         skipped: of a MODEL, ``(stack, number)`` of the blocks that are there and passed over.
     """
 
-    def run(executor: Any, *args: Any, **kwargs: Any) -> Any:
+    def run(executor: WrapperExecutor, *args: Any, **kwargs: Any) -> Any:
         guider = executor.class_obj
         model = guider.model_patcher
         _check(guider.model_options, _pruned_away(model) | (skipped(model) if skipped else set()), _stacks(model))
@@ -62,7 +63,7 @@ def _place(stack: str) -> tuple[str, int]:
     return (kind, 0) if kind == "middle" else (kind, int(number))
 
 
-def _pruned_away(model: Any) -> set[tuple[str, int]]:
+def _pruned_away(model: ModelPatcher) -> set[tuple[str, int]]:
     """Blocks that a file of this pack does not have."""
     info = getattr(model.model.model_config, "info", None)
     if info is None:
@@ -70,7 +71,7 @@ def _pruned_away(model: Any) -> set[tuple[str, int]]:
     return {(s, n) for s, entry in info.plan.stacks.items() for n in range(entry.depth) if n not in entry.keep}
 
 
-def _stacks(model: Any) -> dict[str, int]:
+def _stacks(model: ModelPatcher) -> dict[str, int]:
     """How many blocks each stack has in the whole model."""
     info = getattr(model.model.model_config, "info", None)
     if info is not None:

@@ -14,6 +14,7 @@ import comfy.model_management as mm
 import folder_paths
 import torch
 from comfy.cli_args import args
+from comfy.model_patcher import ModelPatcher
 
 from ...pgp_core.errors import CheckpointError, PGPError
 from ...pgp_core.files.atomic import replacing
@@ -54,7 +55,7 @@ def numbered(filename_prefix: str, extension: str, error: type[PGPError]) -> Pat
     return Path(folder) / f"{name}_{counter:05}_{extension}"
 
 
-def save_unet(model: Any, filename_prefix: str, prompt: Any = None, extra_pnginfo: Any = None) -> Path:
+def save_unet(model: ModelPatcher, filename_prefix: str, prompt: Any = None, extra_pnginfo: Any = None) -> Path:
     """Write a MODEL's UNet below ComfyUI's output folder, without the blocks that plans pass over.
 
     LoRAs and merges are baked in, as core's Save Model does it. Keys are LDM's without prefix, blocks keep their
@@ -122,7 +123,7 @@ def new_file(path: Path, error: type[PGPError]) -> Iterator[None]:
         yield
 
 
-def _info(model: Any, weights: dict[str, Any]) -> UNetInfo:
+def _info(model: ModelPatcher, weights: dict[str, Any]) -> UNetInfo:
     """What the MODEL is, as its file would say."""
     prediction, zero_snr = prediction_of(model)
     own = getattr(model.model.model_config, "info", None)

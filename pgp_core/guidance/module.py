@@ -39,6 +39,8 @@ class Guidance(torch.nn.Module):
     ):
         super().__init__()
         self.spec = spec
+        # Layers of ComfyUI's cast their weights to what comes in; PyTorch's do not.
+        self._casts = operations is not torch.nn
         factory = {"operations": operations, "device": device, "dtype": dtype}
         if spec.levels:
             self.lq_adapter = LQAdapter(spec.channels, spec.unshuffle, spec.levels, spec.blocks, **factory)
@@ -107,9 +109,15 @@ class Guidance(torch.nn.Module):
     def _encode(self, rgb: torch.Tensor) -> torch.Tensor:
         return self.alignment.condition(self.lq_encoder(rgb))
 
-    def dtype_at(self, site: int, f: torch.Tensor) -> torch.dtype:
-        """In which dtype a site computes: its weights', or where it has none the LQ features'."""
+    def dtype_at(self, site: int, h: torch.Tensor, f: torch.Tensor) -> torch.dtype:
+        """In which dtype a site computes: its weights', or where it has none the LQ features'.
+
+        Where layers follow their input, that is float32, as a PEAM's twelve convolutions in a row overflow half
+        precision; FaithDiff's alignment is meant to run in the UNet's dtype.
+        """
         fusion = self.spec.sites[site].fusion
+        if self._casts:
+            return h.dtype if fusion == "alignment" else torch.float32
         if fusion in ("add", "phase"):
             return f.dtype
         part = self.peam[str(site)] if fusion in CONVOLVED else self.alignment.proj

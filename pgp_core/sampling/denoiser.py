@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -12,9 +12,10 @@ import torch
 from .. import schedule
 from ..conditioning.conditioning import Conditioning
 from ..errors import PGPError
+from ..guidance.acting import ActiveRange, in_turn
 from ..guidance.module import Guidance
-from ..guidance.on_diffusers import Reached, guided
-from ..guidance.whole_phase import canvas_phase
+from ..guidance.on_diffusers import guided
+from ..guidance.whole_phase import CanvasPhase, Reached
 from ..images.wrap import MARGIN, Wrap
 from ..memory import free_memory
 from ..tiling import Fitting, Tile, blended, first_tile
@@ -50,6 +51,8 @@ class Denoiser:
         self.unet, self.guidance, self.features = unet, guidance, features
         self.positive, self.negative, self.options, self.exchange = positive, negative, options, exchange
         self.factor, self.between, self.say = factor, between, say
+        last = schedule.TRAIN_STEPS - 1
+        self._active = ActiveRange.of(options.start_percent, options.end_percent, lambda share: (1 - share) * last)
         self._fitting: Fitting | None = None
         # The features on the UNet's device, as long as the latent is not cut.
         self._near: list[torch.Tensor] = []
@@ -72,8 +75,8 @@ class Denoiser:
         x = wrap.repeated(x, margin)
 
         def attempt(tiles: list[Tile]) -> torch.Tensor:
-            phased = self._canvas_phases(x, t, tiles) if len(tiles) > 1 else {}
-            return blended(lambda tile: self._of(tile, x, t, phased), tiles, fitting.overlap, blend, self.between)
+            phase = self._canvas_phase(x, t, tiles) if len(tiles) > 1 else None
+            return blended(lambda tile: self._of(tile, x, t, phase), tiles, fitting.overlap, blend, self.between)
 
         return wrap.repeated(fitting.run(x.shape[-2], x.shape[-1], attempt), margin)
 
@@ -98,9 +101,9 @@ class Denoiser:
     def _copies(self) -> int:
         return 2 if self.options.cfg != 1 and self.negative is not None else 1
 
-    def _of(self, tile: Tile, x: torch.Tensor, t: torch.Tensor, phased: Mapping[int, torch.Tensor]) -> torch.Tensor:
+    def _of(self, tile: Tile, x: torch.Tensor, t: torch.Tensor, phase: CanvasPhase | None) -> torch.Tensor:
         """The prediction of one tile; in float32 where the UNet's own dtype overflows."""
-        out = self._predict(tile, x, t, phased)
+        out = self._predict(tile, x, t, phase)
         if bool(out.isfinite().all()):
             return out
         dtype = next((p.dtype for p in self.unet.parameters()), torch.float32)
@@ -109,19 +112,12 @@ class Denoiser:
                 self.say(f"the UNet's numbers overflow in {str(dtype)[6:]}: such tiles are run again in float32")
                 self._said_float32 = True
             with _in_float32(self.unet, dtype):
-                out = self._predict(tile, x, t, phased)
+                out = self._predict(tile, x, t, phase)
         if not bool(out.isfinite().all()):
             raise PGPError("the UNet's numbers overflow in float32 too: one of the model's files is damaged")
         return out
 
-    def _predict(
-        self,
-        tile: Tile,
-        whole: torch.Tensor,
-        t: torch.Tensor,
-        phased: Mapping[int, torch.Tensor],
-        stop: int | None = None,
-    ) -> torch.Tensor:
+    def _predict(self, tile: Tile, whole: torch.Tensor, t: torch.Tensor, phase: CanvasPhase | None) -> torch.Tensor:
         x = tile.crop(whole)
         prompts = [self.positive]
         if self._copies() == 2 and self.negative is not None:
@@ -137,7 +133,7 @@ class Denoiser:
         pooled = torch.cat([p.pooled.expand(n, -1) for p in prompts])
         # Sizes stay in float32: bfloat16 knows no odd numbers above 256.
         ids = torch.tensor([p.time_ids for p in prompts], device=x.device, dtype=torch.float32)
-        with self._guided(float(t[0]), tile, phased, stop, x.device):
+        with self._guided(float(t[0]), tile, phase, x.device):
             out: torch.Tensor = self.unet(
                 latent,
                 torch.cat([t] * copies),
@@ -151,16 +147,14 @@ class Denoiser:
         return uncond + self.options.cfg * (cond - uncond)
 
     @contextmanager
-    def _guided(
-        self, timestep: float, tile: Tile, phased: Mapping[int, torch.Tensor], stop: int | None, device: torch.device
-    ) -> Iterator[None]:
+    def _guided(self, timestep: float, tile: Tile, phase: CanvasPhase | None, device: torch.device) -> Iterator[None]:
         if self.guidance is None:
             yield
             return
         features = self._features(tile, device)
-        strength = self.options.strength if self._works(timestep) else 0.0
-        parts = {site: tile.crop(p) for site, p in phased.items()}
-        with guided(self.unet, self.guidance, features, strength, self.exchange, parts, stop):
+        strength = self.options.strength if timestep in self._active else 0.0
+        of_tile = None if phase is None else lambda site, h: phase.at(site, tile, h)
+        with guided(self.unet, self.guidance, features, strength, self.exchange, of_tile):
             yield
 
     def _features(self, tile: Tile, device: torch.device) -> tuple[torch.Tensor, ...]:
@@ -171,38 +165,29 @@ class Denoiser:
             self._near.extend(f.to(device) for f in self.features)
         return tuple(self._near)
 
-    def _canvas_phases(self, x: torch.Tensor, t: torch.Tensor, tiles: list[Tile]) -> dict[int, torch.Tensor]:
-        """Each site's phase exchange over the whole canvas, where that is wanted: the UNet runs up to the site only."""
-        phased: dict[int, torch.Tensor] = {}
-        guidance, fitting = self.guidance, self._fitting
+    def _canvas_phase(self, x: torch.Tensor, t: torch.Tensor, tiles: list[Tile]) -> CanvasPhase | None:
+        """Phase exchanges over the whole canvas, where they are wanted: the UNet runs up to each site only."""
+        guidance, fitting, factor, features = self.guidance, self._fitting, self.factor, self.features
         wanted = self.options.tiling.phase == "canvas" and self.exchange and self.options.strength
-        if guidance is None or fitting is None or not wanted or not self._works(float(t[0])):
-            return phased
-        for site in filter(guidance.exchanges, range(len(guidance.spec.sites))):
+        if guidance is None or fitting is None or not wanted or float(t[0]) not in self._active:
+            return None
+        sites = guidance.spec.sites
+        phase = CanvasPhase(
+            lambda site: sites[site].scale // factor,
+            lambda site, shape: in_turn(features[site], shape[0]),
+            done=self.between,
+        )
 
-            def reached(tile: Tile, site: int = site) -> torch.Tensor:
-                try:
-                    self._predict(tile, x, t, phased, site)
-                except Reached as here:
-                    return here.features
-                raise PGPError(f"the UNet never came to {guidance.spec.sites[site].module}")
+        def reached(tile: Tile) -> torch.Tensor:
+            try:
+                self._predict(tile, x, t, phase)
+            except Reached as here:
+                return here.features
+            raise PGPError("the UNet never came to where its guidance exchanges phases")
 
-            phased[site] = canvas_phase(
-                reached, self.features[site], tiles, fitting.overlap, self.options.tiling.blend, self.between
-            )
-        return phased
-
-    def _works(self, timestep: float) -> bool:
-        low, high = self.active_range()
-        return low <= timestep <= high
-
-    def active_range(self) -> tuple[float, float]:
-        """Timesteps between which the guidance works, open at the ends of the sampling."""
-        last = schedule.TRAIN_STEPS - 1
-        o = self.options
-        high = float("inf") if o.start_percent <= 0 else (1 - o.start_percent) * last
-        low = float("-inf") if o.end_percent >= 1 else (1 - o.end_percent) * last
-        return low, high
+        exchanging = [site for site in range(len(sites)) if guidance.exchanges(site)]
+        phase.gather(reached, tiles, fitting.overlap, self.options.tiling.blend, exchanging)
+        return phase
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,13 +12,11 @@ from typing import Any
 
 from ..errors import PlanError, name_some
 from ..files.json_format import check_format, read_json
-from .topology import TOPOLOGIES, Topology, stack_order
+from .topology import TOPOLOGIES, Topology, is_stack, stack_order
 
 FORMAT = "pgp-diffsr/prune-plan"
 VERSION = 1
 PRESET_DIR = Path(__file__).parents[1] / "assets" / "plans"
-
-_STACK_NAME = re.compile(r"(down_blocks\.[0-9]{1,3}|mid_block|up_blocks\.[0-9]{1,3})\.attentions\.[0-9]{1,3}")
 
 
 @dataclass(frozen=True)
@@ -166,7 +163,7 @@ class PrunePlan:
 
 
 def _read_stack(stack: str, value: Any, source: str) -> StackPlan:
-    if not _STACK_NAME.fullmatch(stack):
+    if not is_stack(stack):
         raise PlanError(f"{source}: {stack!r} is no transformer stack (down_blocks.1.attentions.0 is one)")
     if not isinstance(value, dict) or "depth" not in value or "keep" not in value:
         raise PlanError(f'{source}: stack {stack} needs "depth" and "keep"')

@@ -1,4 +1,4 @@
-"""Apply a prune plan: to a state dict, or to a live diffusers UNet. Original block numbers stay."""
+"""Apply a prune plan: to a state dict, or to a live UNet. Original block numbers stay."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import torch
 
+from .blocks import GappedList, numbers_in, stacks_in
 from .plan import PrunePlan
 from .topology import KeyMap, scheme_of, split_block, stacks_of
 
@@ -40,17 +41,22 @@ def prune_state_dict(state_dict: dict[str, V], plan: PrunePlan) -> dict[str, V]:
 
 
 def prune_module(unet: torch.nn.Module, plan: PrunePlan) -> torch.nn.Module:
-    """Delete the removed blocks from a diffusers UNet, in place.
+    """Delete the removed blocks from a UNet of either scheme, in place.
 
     The ``ModuleList`` keeps the original numbers as its keys, with gaps: it iterates and names its state
-    dict as before, only integer indexing no longer counts from zero.
+    dict as before, and is indexed by the original numbers, see :class:`pgp_core.unet.blocks.GappedList`.
 
     Raises:
         PlanError: if the plan does not fit; the UNet is then unchanged.
     """
-    plan.check_model(stacks_of(unet.state_dict().keys()))
+    stacks = stacks_in(unet)
+    plan.check_model({stack: numbers_in(blocks) for stack, blocks in stacks.items()})
     for stack, entry in plan.stacks.items():
-        blocks = unet.get_submodule(f"{stack}.transformer_blocks")
-        for number in [n for n in blocks._modules if int(n) not in entry.keep]:
-            del blocks._modules[number]
+        blocks = stacks[stack]
+        removed = [n for n in numbers_in(blocks) if n not in entry.keep]
+        if removed:
+            # The same list, which others may hold.
+            blocks.__class__ = GappedList
+        for number in removed:
+            del blocks._modules[str(number)]
     return unet

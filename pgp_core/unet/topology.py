@@ -18,6 +18,7 @@ from ..files.what_it_is import kind_of
 
 Scheme = Literal["diffusers", "ldm"]
 
+_STACK = re.compile(r"(down_blocks\.[0-9]{1,3}|mid_block|up_blocks\.[0-9]{1,3})\.attentions\.[0-9]{1,3}")
 _BLOCK = re.compile(r"^(?P<stack>.+)\.transformer_blocks\.(?P<number>\d{1,4})\.")
 
 _RESNET = {
@@ -181,6 +182,11 @@ class KeyMap:
         return int(m[1]) + bool(m[2]) if m else 0
 
 
+def is_stack(name: str) -> bool:
+    """Whether it is how diffusers would name a transformer stack of an SDXL-shaped UNet."""
+    return bool(_STACK.fullmatch(name))
+
+
 def stack_order(stack: str) -> tuple[int, int, int]:
     """Sort key that puts stacks in the order in which the UNet runs them."""
     side = {"down_blocks": 0, "mid_block": 1, "up_blocks": 2}
@@ -213,7 +219,7 @@ def stacks_of(keys: Iterable[str]) -> dict[str, tuple[int, ...]]:
             continue
         if ldm:
             stack = names.to_diffusers(stack)
-        if not re.fullmatch(r"((down|up)_blocks\.\d+|mid_block)\.attentions\.\d+", stack):
+        if not is_stack(stack):
             raise CheckpointError(f"{key} is in no transformer stack of an SDXL-shaped UNet")
         blocks = found.setdefault(stack, set())
         if number is not None:

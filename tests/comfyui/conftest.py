@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,29 +97,21 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
         result.sections.append(("ComfyUI's log", started.log_tail()))
 
 
-@pytest.fixture(params=WORKFLOWS, ids=lambda p: p.stem)
-def workflow(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """Each shipped workflow, as the file has it."""
-    return _read(request.param)
+def _each(paths: Sequence[Path]) -> Any:
+    """A fixture that gives each workflow as the file has it."""
+
+    @pytest.fixture(params=paths, ids=lambda p: p.stem)
+    def workflow(request: pytest.FixtureRequest) -> dict[str, Any]:
+        return dict(json.loads(request.param.read_text(encoding="utf-8")))
+
+    return workflow
 
 
-@pytest.fixture(params=NANO_WORKFLOWS, ids=lambda p: p.stem)
-def nano_workflow(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """Each that runs as shipped."""
-    return _read(request.param)
-
-
-@pytest.fixture(params=UPSCALE_WORKFLOWS, ids=lambda p: p.stem)
-def upscale_workflow(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """Each that does what ``pgp-diffsr upscale`` does."""
-    return _read(request.param)
-
-
-@pytest.fixture(params=FULL_SIZE_WORKFLOWS, ids=lambda p: p.stem)
-def full_size_workflow(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """Each that needs files which the pack does not bring."""
-    return _read(request.param)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8")))
+#: All that are shipped.
+workflow = _each(WORKFLOWS)
+#: Those that run as shipped.
+nano_workflow = _each(NANO_WORKFLOWS)
+#: Those that do what ``pgp-diffsr upscale`` does.
+upscale_workflow = _each(UPSCALE_WORKFLOWS)
+#: Those that need files which the pack does not bring.
+full_size_workflow = _each(FULL_SIZE_WORKFLOWS)

@@ -85,6 +85,13 @@ def _prompt(workflow: dict[str, Any], object_info: dict[str, Any]) -> dict[str, 
     return prompt
 
 
+def _short(workflow: dict[str, Any], object_info: dict[str, Any]) -> dict[str, Any]:
+    """The same in a few steps."""
+    prompt = _prompt(workflow, object_info)
+    prompt[_only(prompt, "KSampler")]["inputs"]["steps"] = FEW
+    return prompt
+
+
 def _result(server: Server, prompt: dict[str, Any]) -> tuple[torch.Tensor, dict[str, Any]]:
     """The saved picture, and the run's entry in the history."""
     entry = server.run(prompt)
@@ -135,8 +142,7 @@ def test_it_restores_a_picture_of_odd_size(
 def test_guidance_and_start_take_part(
     full_size_workflow: dict[str, Any], object_info: dict[str, Any], server: Server
 ) -> None:
-    prompt = _prompt(full_size_workflow, object_info)
-    prompt[_only(prompt, "KSampler")]["inputs"]["steps"] = FEW
+    prompt = _short(full_size_workflow, object_info)
     result, _ = _result(server, prompt)
     for kind, change in {"PGPDiffSRApply": {"strength": 0.0}, "LatentMultiply": {"multiplier": 0.0}}.items():
         other = copy.deepcopy(prompt)
@@ -220,8 +226,7 @@ def _simple_result(server: Server, prompt: dict[str, Any]) -> torch.Tensor:
 def test_the_simple_node_s_picture_is_the_workflow_s(
     full_size_workflow: dict[str, Any], object_info: dict[str, Any], server: Server
 ) -> None:
-    prompt = _prompt(full_size_workflow, object_info)
-    prompt[_only(prompt, "KSampler")]["inputs"]["steps"] = FEW
+    prompt = _short(full_size_workflow, object_info)
     method = prompt[_only(prompt, "PGPDiffSRColorFix")]["inputs"]["method"]
     result, _ = _result(server, prompt)
     assert torch.equal(_simple_result(server, _simple(prompt, steps=FEW, color_fix=method)), result)

@@ -37,3 +37,9 @@ def write(unet: torch.nn.Module, path: Path) -> int:
     path.parent.mkdir(exist_ok=True)
     save_file({k: v.contiguous() for k, v in lora.items()}, path)
     return sum(k.endswith(".alpha") for k in lora)
+
+
+def all_taken(loaded: dict[str, Any]) -> None:
+    """What checks in ComfyUI tell of core's loader: it found every layer of a trained LoRA's file in the MODEL."""
+    assert loaded["layers in the file"] == loaded["layers patched"] > 100, loaded
+    assert loaded["not loaded"] == [], loaded

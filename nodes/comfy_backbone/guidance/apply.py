@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 import torch
+from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 
 from ....pgp_core.errors import GuidanceError
@@ -22,8 +23,13 @@ KEY = "pgp_diffsr"
 
 
 def apply_guidance(
-    model: Any, model_patch: Any, image: torch.Tensor, strength: float, start_percent: float, end_percent: float
-) -> Any:
+    model: ModelPatcher,
+    model_patch: Any,
+    image: torch.Tensor,
+    strength: float,
+    start_percent: float,
+    end_percent: float,
+) -> ModelPatcher:
     """A copy of a MODEL with guidance; the MODEL itself is not touched.
 
     Args:
@@ -67,7 +73,7 @@ def apply_guidance(
     return guided
 
 
-def _channels_after(model: Any, block: int) -> int | None:
+def _channels_after(model: ModelPatcher, block: int) -> int | None:
     """Channels that leave an encoder block of a MODEL's UNet, or None where there is no such UNet."""
     blocks = getattr(model.model.diffusion_model, "input_blocks", None)
     if blocks is None or block >= len(blocks):

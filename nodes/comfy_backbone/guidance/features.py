@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Protocol
 
 import comfy.model_management as mm
 import torch
 
 from ....pgp_core.errors import GuidanceError
 from ....pgp_core.guidance.lq_tiles import LQTiles
+from ....pgp_core.guidance.module import Guidance
 from ....pgp_core.unet.topology import KeyMap
 from ..places import Piece
 from .canvas import canvas
@@ -22,6 +23,13 @@ _ENCODER_BYTES = 1767
 _ADAPTER_BYTES = 48
 
 
+class GuidancePatcher(Protocol):
+    """Core's ModelPatcher, of a :class:`Guidance`."""
+
+    model: Guidance
+    load_device: torch.device
+
+
 class LQFeatures:
     """Features of LQ pictures at every site.
 
@@ -30,7 +38,7 @@ class LQFeatures:
         lq: ``(B, 3, H, W)`` in [0, 1].
     """
 
-    def __init__(self, patcher: Any, lq: torch.Tensor):
+    def __init__(self, patcher: GuidancePatcher, lq: torch.Tensor):
         self.patcher, self.lq = patcher, lq
         self.tiles = LQTiles(
             patcher.load_device,

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import comfy.model_management as mm
 import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrapperExecutor
 
 from ....pgp_core.errors import GuidanceError
+from ....pgp_core.guidance.acting import ActiveRange, act
+from ....pgp_core.guidance.whole_phase import CanvasPhase
 from ....pgp_core.unet.topology import KeyMap
 from ..current_tile import current_phase, current_tile
 from ..parts import current_part
 from ..places import Piece, current_call
-from .features import LQFeatures
+from .features import GuidancePatcher, LQFeatures
 
 
 @dataclass(frozen=True)
@@ -22,13 +28,12 @@ class _Run:
     Attributes:
         latent: height and width of the latent.
         pictures: those of its latents, or one for all.
-        start, end: noise levels between which the guidance acts.
+        active: noise levels at which the guidance acts.
     """
 
     latent: tuple[int, int]
     pictures: torch.Tensor
-    start: float
-    end: float
+    active: ActiveRange
 
 
 class GuidancePatch:
@@ -45,7 +50,9 @@ class GuidancePatch:
         start_percent, end_percent: of the sampling, 0 to 1, in which it acts.
     """
 
-    def __init__(self, patcher: Any, lq: torch.Tensor, strength: float, start_percent: float, end_percent: float):
+    def __init__(
+        self, patcher: GuidancePatcher, lq: torch.Tensor, strength: float, start_percent: float, end_percent: float
+    ):
         self.patcher = patcher
         self.lq = lq
         self._features = LQFeatures(patcher, lq)
@@ -61,7 +68,7 @@ class GuidancePatch:
         """Of each site, where they rest; None where none have been made."""
         return self._features.made
 
-    def models(self) -> list[Any]:
+    def models(self) -> list[GuidancePatcher]:
         """What core must have loaded while this patch runs."""
         return [self.patcher]
 
@@ -73,7 +80,7 @@ class GuidancePatch:
         """End of a run."""
         self._features.clear()
 
-    def prepare(self, executor: Any, noise: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    def prepare(self, executor: WrapperExecutor, noise: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """Core's OUTER_SAMPLE wrapper: what a run needs is made while the MODEL need not be on the card yet.
 
         Raises:
@@ -103,7 +110,7 @@ class GuidancePatch:
                 "patches; in Dual Model CFG Guider, guide model and leave model_negative unguided"
             )
 
-    def entered(self, executor: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    def entered(self, executor: WrapperExecutor, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """Core's APPLY_MODEL wrapper: nothing that is not known here may have cut the latent."""
         options = args[4] if len(args) > 4 else kwargs.get("transformer_options", {})
         if x.ndim == 4 and self._run is not None and "cond_or_uncond" in options and self._active(options):
@@ -117,16 +124,10 @@ class GuidancePatch:
         site = self.blocks.get(tuple(options["block"]))
         if site is None or not self._active(options):
             return h
-        guidance, phase, phased = self.patcher.model, current_phase(), None
-        if phase is not None and guidance.exchanges(site):
-            phased = phase.at(site, current_tile(), h.float())
-        rows = self.rows(site, tuple(h.shape), options, h.device)
-        same = all(row is rows[0] for row in rows)
-        f = (rows[0][None] if same else torch.stack(rows)).to(h.device)
-        if guidance.spec.sites[site].fusion == "alignment":
-            return guidance.fuse(site, h, f, self.strength)
-        # Twelve convolutions in a row overflow half precision; the UNet goes on in its own dtype.
-        return guidance.fuse(site, h.float(), f, self.strength, phased=phased).to(h.dtype)
+        tile, phase = current_tile(), current_phase()
+        of_tile = None if tile is None or phase is None else lambda h: phase.at(site, tile, h)
+        rows = partial(self.rows, site, tuple(h.shape), options, h.device)
+        return act(self.patcher.model, site, h, rows, self.strength, phase=of_tile)
 
     @property
     def has_alignment(self) -> bool:
@@ -136,6 +137,15 @@ class GuidancePatch:
     def halvings(self, site: int) -> int:
         """How often the latent's size has been halved at a site."""
         return self._features.halvings(site)
+
+    def canvas_phase(self, options: dict[str, Any], who: str) -> CanvasPhase:
+        """For a call of the whole latent, whose ``transformer_options`` these are."""
+        return CanvasPhase(
+            lambda site: 1 << self.halvings(site),
+            lambda site, shape: self.rows(site, shape, options),
+            mm.intermediate_device(),
+            who=who,
+        )
 
     def exchanging(self, options: dict[str, Any]) -> list[int]:
         """Sites at which a call exchanges phases, as the UNet comes to them."""
@@ -178,7 +188,7 @@ class GuidancePatch:
         whole = self._whole(options)
         return None if whole is None else self._areas(options, whole)
 
-    def _begin(self, noise: torch.Tensor, model: Any) -> _Run:
+    def _begin(self, noise: torch.Tensor, model: ModelPatcher) -> _Run:
         latents, latent = noise.shape[0], (noise.shape[-2], noise.shape[-1])
         part, lq = current_part(latents), self.lq
         if len(lq) not in (1, part.total):
@@ -192,16 +202,17 @@ class GuidancePatch:
         self._features.whole(0, self._features.positions(0, latent), make_room=True)
         # Of the MODEL that is sampled, whatever was done to its schedule since it was guided.
         sampling = model.get_model_object("model_sampling")
-        start = float(sampling.percent_to_sigma(self.start_percent)) if self.start_percent > 0 else float("inf")
-        end = float(sampling.percent_to_sigma(self.end_percent)) if self.end_percent < 1 else 0.0
-        return _Run(latent, pictures, start, end)
+        active = ActiveRange.of(
+            self.start_percent, self.end_percent, lambda share: float(sampling.percent_to_sigma(share))
+        )
+        return _Run(latent, pictures, active)
 
     def _active(self, options: dict[str, Any]) -> bool:
         if self.strength == 0:
             return False
-        if self._run is None or (self._run.start == float("inf") and self._run.end == 0):
+        if self._run is None or self._run.active.always:
             return True
-        return self._run.end <= float(options["sigmas"][0]) <= self._run.start
+        return float(options["sigmas"][0]) in self._run.active
 
     def _pieces(self, options: dict[str, Any]) -> list[Piece] | None:
         """Where in the latent the chunks of a call lie; None where nothing is known of it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 
 from ....pgp_core.errors import PGPError
@@ -19,14 +20,14 @@ KEY = "pgp_diffsr_tiling"
 
 
 def tile_model(
-    model: Any,
+    model: ModelPatcher,
     tile: int = 0,
     overlap: int = 128,
     blend: str = "cosine",
     phase: str = PHASES[0],
     frames: int = 0,
     wrap: str = "none",
-) -> Any:
+) -> ModelPatcher:
     """A copy of a MODEL that is called tile by tile; the MODEL itself is not touched.
 
     Args:

@@ -7,11 +7,12 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import comfy.model_base
 import comfy.model_management as mm
 import torch
+from comfy.model_base import BaseModel
 
 from ....pgp_core.errors import PGPError
+from ....pgp_core.guidance.whole_phase import CanvasPhase, Reached
 from ....pgp_core.images.wrap import MARGIN, PLAIN, Wrap
 from ....pgp_core.tiling import Fitting, Tile, automatic, blended, out_of_memory
 from ....pgp_core.tiling.fitting import LEAST
@@ -20,7 +21,6 @@ from ..current_tile import calling
 from ..guidance import GuidancePatch
 from ..places import current_call
 from . import micro_conditioning
-from .canvas_phase import CanvasPhase, Reached
 from .cropping import cropped
 from .full_precision import in_float32
 from .masks import check_masks
@@ -83,7 +83,7 @@ class TiledCalls:
             self.previous.cleanup()
 
     @contextlib.contextmanager
-    def run(self, latent: tuple[int, int], base: Any, model_options: dict[str, Any]) -> Iterator[None]:
+    def run(self, latent: tuple[int, int], base: BaseModel, model_options: dict[str, Any]) -> Iterator[None]:
         """A run of a sampler, for latents of a height and width, on a ``BaseModel``."""
         before, self._run = self._run, _Run(latent, base, left_behind.outside(model_options))
         try:
@@ -97,7 +97,7 @@ class TiledCalls:
         self._run.states.close()
         self._run.states = TileStates()
 
-    def __call__(self, apply_model: Any, args: dict[str, Any]) -> torch.Tensor:
+    def __call__(self, apply_model: Callable[..., torch.Tensor], args: dict[str, Any]) -> torch.Tensor:
         x = args["input"]
         if x.ndim != 4:
             return self.model(apply_model, args)
@@ -120,13 +120,13 @@ class TiledCalls:
         self._run.told.add(size)
         return self.wrap.repeated(out, self.margin)
 
-    def model(self, apply_model: Any, args: dict[str, Any]) -> torch.Tensor:
+    def model(self, apply_model: Callable[..., torch.Tensor], args: dict[str, Any]) -> torch.Tensor:
         """The MODEL, or the wrapper that was there before."""
         if self.previous is not None:
             return self.previous(apply_model, args)
         return apply_model(args["input"], args["timestep"], **args["c"])
 
-    def _fitting(self, x: torch.Tensor, base: Any) -> Fitting:
+    def _fitting(self, x: torch.Tensor, base: BaseModel | None) -> Fitting:
         """The run's tile size for latents like x; the tiles of a run stay where they are."""
         size = tuple(x.shape[-2:])
         if size not in self._run.fitting:
@@ -141,7 +141,9 @@ class TiledCalls:
 class _Run:
     """What is known during one run of a sampler."""
 
-    def __init__(self, latent: tuple[int, int] | None = None, base: Any = None, outside: Sequence[Any] = ()):
+    def __init__(
+        self, latent: tuple[int, int] | None = None, base: BaseModel | None = None, outside: Sequence[Any] = ()
+    ):
         self.latent, self.base = latent, base
         #: Functions of other packs that are called for the whole picture.
         self.outside = outside
@@ -156,10 +158,10 @@ class _Run:
 class _Call:
     """One call of core's."""
 
-    def __init__(self, tiled: TiledCalls, run: _Run, apply_model: Any, args: dict[str, Any]):
+    def __init__(self, tiled: TiledCalls, run: _Run, apply_model: Callable[..., torch.Tensor], args: dict[str, Any]):
         self._tiled, self._run, self._apply_model, self._args = tiled, run, apply_model, args
         owner = getattr(apply_model, "__self__", None)
-        self.base = owner if isinstance(owner, comfy.model_base.BaseModel) else run.base
+        self.base = owner if isinstance(owner, BaseModel) else run.base
         self._options = args["c"].get("transformer_options", {})
         self._guidance = _guidance_in(self._options)
         self._phase: CanvasPhase | None = None
@@ -198,7 +200,7 @@ class _Call:
         options, coarse = self._options, self._coarse(tiles)
         self._phase = None
         if self._tiled.whole_canvas and self._guidance is not None and 1 < len(tiles) > len(coarse):
-            phase = self._phase = CanvasPhase(self._guidance, options)
+            phase = self._phase = self._guidance.canvas_phase(options, "PGP-DiffSR Tiling: ")
             phase.gather(self._features, tiles, overlap, self._tiled.blend, self._guidance.exchanging(options))
         return blended(lambda t: coarse[t] if t in coarse else self._tile(t), tiles, overlap, self._tiled.blend)
 
@@ -230,7 +232,7 @@ class _Call:
             try:
                 self._model(tile)
             except Reached as reached:
-                return reached.h
+                return reached.features
             return None
 
         with self._state(tile) as attempt:
@@ -287,8 +289,7 @@ class _Call:
             return out
         if not self._args["input"].isfinite().all():
             raise PGPError("PGP-DiffSR Tiling: the latent is not finite already before the model; see what made it")
-        dtype = self.base.get_dtype_inference() if self.base is not None else torch.float32
-        if dtype != torch.float32:
+        if self.base is not None and (dtype := self.base.get_dtype_inference()) != torch.float32:
             if not self._run.overflow_told:
                 self._run.overflow_told = True
                 log.warning("PGP-DiffSR Tiling: the model overflowed in %s; what did so is run again in float32", dtype)
@@ -328,7 +329,7 @@ def _guidance_in(options: dict[str, Any]) -> GuidancePatch | None:
     return next((p for p in patches if isinstance(p, GuidancePatch)), None)
 
 
-def _guessed(x: torch.Tensor, overlap: int, base: Any) -> int | None:
+def _guessed(x: torch.Tensor, overlap: int, base: BaseModel | None) -> int | None:
     """The side of the tiles to begin with, by what the MODEL's own estimate has room for; None for all of x."""
     height, width = x.shape[-2:]
     if base is None:

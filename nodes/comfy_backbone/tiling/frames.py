@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import comfy.model_management as mm
 import torch
+from comfy.patcher_extension import WrapperExecutor
 
 from ..parts import sampling_part
 from .calls import TiledCalls
@@ -22,7 +24,7 @@ class Runs:
 
     def __call__(
         self,
-        executor: Any,
+        executor: WrapperExecutor,
         noise: torch.Tensor,
         latent_image: torch.Tensor,
         sampler: Any,
@@ -100,10 +102,10 @@ class _Watch:
         # A preview by a small VAE takes the latent where that VAE is. Its latents are small, too.
         self._resting = getattr(latent_format, "taesd_decoder_name", None) is None
 
-    def of(self, part: int) -> Any:
+    def of(self, part: int) -> Callable[[int, torch.Tensor, torch.Tensor, int], Any]:
         """A part's callback."""
 
-        def step(i: int, x0: Any, x: Any, steps: int) -> Any:
+        def step(i: int, x0: torch.Tensor, x: torch.Tensor, steps: int) -> Any:
             # Core hands out the last x0 as the denoised latent.
             if i + 1 == steps:
                 self._done.append(x0.to(mm.intermediate_device()) if self._resting else x0)

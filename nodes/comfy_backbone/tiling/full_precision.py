@@ -8,13 +8,14 @@ from typing import Any
 
 import comfy.ops
 import torch
+from comfy.model_base import BaseModel
 
 #: Switches of ``comfy.ops`` that make a layer cast its weights to its input's dtype, and keep it off 8-bit products.
 _SWITCHES = ("comfy_cast_weights", "comfy_force_cast_weights")
 
 
 @contextlib.contextmanager
-def in_float32(base: Any) -> Iterator[None]:
+def in_float32(base: BaseModel) -> Iterator[None]:
     """While it lasts, a ``BaseModel`` and its layers compute in float32; the weights stay as they are."""
     before = base.manual_cast_dtype
     changed: list[tuple[dict[str, Any], str, Any]] = []

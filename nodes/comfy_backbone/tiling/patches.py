@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from comfy.model_base import BaseModel
 from comfy.patcher_extension import WrappersMP
 
 from .holders import is_ours
@@ -16,7 +17,7 @@ _WITHIN = (WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL)
 _CORE_S = {"wrappers", "callbacks", "sigmas", "uuids", "cond_or_uncond"}
 
 
-def patches_on(base: Any, options: dict[str, Any], wrapper: Any) -> list[Any]:
+def patches_on(base: BaseModel | None, options: dict[str, Any], wrapper: Any) -> list[Any]:
     """The network, and callables and objects of other packs that act within a call of a MODEL.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from pgp_pack.pgp_core.conditioning import entries as conditioning
 import nodes
 
 from . import scene
+from .raised import raised
 
 HEIGHT, WIDTH, STEPS = 9, 7, 3
 
@@ -136,14 +137,14 @@ def check_conditioning_names_and_paths(_out: Path) -> Any:
     results: dict[str, Any] = {}
     with _folders() as base:
         prefixes = ["../out", "conditioning/../../out", str(base / "elsewhere" / "c"), "a\0b", "/tmp/c"]
-        results["prefixes"] = [_error(lambda p=p: _save(_entry(), p)) for p in prefixes]
+        results["prefixes"] = [raised(lambda p=p: _save(_entry(), p)) for p in prefixes]
         (base / "output").mkdir(exist_ok=True)
         (base / "output" / "file").touch()
-        results["folder is a file"] = _error(lambda: _save(_entry(), "file/c"))
-        results["refused"] = _error(lambda: _save([[_entry()[0][0], {"hooks": 1}]], "new/c"))
+        results["folder is a file"] = raised(lambda: _save(_entry(), "file/c"))
+        results["refused"] = raised(lambda: _save([[_entry()[0][0], {"hooks": 1}]], "new/c"))
         results["left behind"] = [p.name for p in base.rglob("*") if p.is_file() and p.name != "file"]
         (base / "secret.safetensors").touch()
-        results["names"] = [_error(lambda n=n: _load(n)) for n in ("none.safetensors", "../../secret.safetensors")]
+        results["names"] = [raised(lambda n=n: _load(n)) for n in ("none.safetensors", "../../secret.safetensors")]
         results["fingerprint of none"] = _fingerprint("none.safetensors")
 
         name = _save(_entry(), "conditioning/c")
@@ -213,14 +214,6 @@ def _fingerprint(name: str) -> Any:
 
 def _names() -> Any:
     return PGPDiffSRLoadConditioning.define_schema().inputs[0].options
-
-
-def _error(action: Callable[[], Any]) -> list[str]:
-    try:
-        action()
-    except Exception as e:
-        return [type(e).__name__, str(e)]
-    return []
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -96,7 +96,7 @@ def quantised(nano: Any) -> tuple[Any, Any]:
     config.custom_operations = Operations
     config.set_inference_dtype(torch.float32, None)
     model = config.get_model(packed, "", device=torch.device("cpu"))
-    backbone._drop_blocks(model.diffusion_model, info.plan)
+    backbone.prune(model.diffusion_model, info.plan)
     model.load_model_weights(packed, "")
     patcher = Patcher(model, load_device=mm.get_torch_device(), offload_device=mm.unet_offload_device())
     return patcher, plain

@@ -17,6 +17,7 @@ from pgp_pack.pgp_core.guidance.module import Guidance, GuidanceSpec
 from pgp_pack.pgp_core.restorers.nano import model as nano_files
 
 from . import scene
+from .raised import raised
 
 
 def check_refusals(_out: Path) -> Any:
@@ -30,28 +31,19 @@ def check_refusals(_out: Path) -> Any:
     sdxl_guidance = SimpleNamespace(model=Guidance.fresh(GuidanceSpec(), device="meta"))
     other_unet = comfy.model_patcher.ModelPatcher(_NoUNet(), torch.device("cpu"), torch.device("cpu"))
     results = {
-        "foreign patch": _error(lambda: apply(nano.model, foreign, picture)),
-        "guided twice": _error(lambda: apply(nano.guided(picture), nano.patch, picture)),
-        "other channels": _error(lambda: apply(nano.model, sdxl_guidance, picture)),
-        "other architecture": _error(lambda: apply(other_unet, nano.patch, picture)),
-        "end before start": _error(lambda: apply(nano.model, nano.patch, picture, 0.6, 0.4)),
-        "grey picture": _error(lambda: apply(nano.model, nano.patch, picture[..., :1])),
+        "foreign patch": raised(lambda: apply(nano.model, foreign, picture)),
+        "guided twice": raised(lambda: apply(nano.guided(picture), nano.patch, picture)),
+        "other channels": raised(lambda: apply(nano.model, sdxl_guidance, picture)),
+        "other architecture": raised(lambda: apply(other_unet, nano.patch, picture)),
+        "end before start": raised(lambda: apply(nano.model, nano.patch, picture, 0.6, 0.4)),
+        "grey picture": raised(lambda: apply(nano.model, nano.patch, picture[..., :1])),
     }
     files = (nano_files.UNET_FILE, nano_files.GUIDANCE_FILE, nano_files.CONTEXTS_FILE)
     for name in files:
-        results[f"truncated {name}"] = _error(lambda name=name: _load_with(name, _truncate))
-        results[f"missing {name}"] = _error(lambda name=name: _load_with(name, Path.unlink))
-    results["swapped files"] = _error(lambda: _load_with(nano_files.UNET_FILE, _other_file))
+        results[f"truncated {name}"] = raised(lambda name=name: _load_with(name, _truncate))
+        results[f"missing {name}"] = raised(lambda name=name: _load_with(name, Path.unlink))
+    results["swapped files"] = raised(lambda: _load_with(nano_files.UNET_FILE, _other_file))
     return results
-
-
-def _error(action: Callable[[], Any]) -> list[str]:
-    """Class and message of what an action raises; empty if it raises nothing."""
-    try:
-        action()
-    except Exception as e:
-        return [type(e).__name__, str(e)]
-    return []
 
 
 def _load_with(name: str, damage: Callable[[Path], Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from pgp_pack.pgp_core.files.locks import lock_file, locked
 from safetensors import safe_open
 
 from . import scene
+from .raised import raised
 
 #: What a workflow may bring; see ``saved_files.WORKFLOW`` in the test.
 LOOP: dict[str, Any] = {}
@@ -50,11 +50,11 @@ def check_saved_files(out: Path) -> Any:
         "said": lines,
         "loads": type(loaded.model).__name__ == type(model.model).__name__,
         "no dict": [_metadata(comfy_backbone.save_unet(model, "other", None, x)) for x in (None, [1], "text")],
-        "surrogate prefix": _error(lambda: comfy_backbone.save_unet(model, "half \ud83d")),
+        "surrogate prefix": raised(lambda: comfy_backbone.save_unet(model, "half \ud83d")),
     }
     following = saving.numbered("stranger", ".safetensors", ValueError)
     with locked(following):
-        results["locked"] = _error(lambda: comfy_backbone.save_unet(model, "stranger"))
+        results["locked"] = raised(lambda: comfy_backbone.save_unet(model, "stranger"))
     results["left"] = sorted(p.name for p in (out / "output").iterdir())
     return results
 
@@ -94,12 +94,3 @@ class _logged:
 def _metadata(path: Path) -> list[str]:
     with safe_open(path, "pt") as file:
         return sorted(file.metadata())
-
-
-def _error(action: Callable[[], Any]) -> list[str]:
-    """Class and message of what an action raises; empty if it raises nothing."""
-    try:
-        action()
-    except Exception as e:
-        return [type(e).__name__, str(e)]
-    return []

@@ -29,14 +29,7 @@ from . import scene
 HEIGHT, WIDTH, FACTOR = 17, 13, 8
 SEED, STEPS, CFG = 5, 4, 5.0
 
-#: Gaps everywhere, and a stack that is gone.
-GAPS = {
-    "down_blocks.1.attentions.0": (2, (1,)),
-    "down_blocks.2.attentions.1": (10, (3, 8)),
-    "mid_block.attentions.0": (10, (9,)),
-    "up_blocks.0.attentions.0": (10, (0, 3, 7, 9)),
-    "up_blocks.0.attentions.2": (10, ()),
-}
+GAPS = scene.support("gaps").GAPS
 
 
 def gaps() -> PrunePlan:

@@ -15,11 +15,11 @@ import torch
 from comfy_extras import nodes_custom_sampler as custom
 from comfy_extras import nodes_model_advanced as advanced
 from pgp_pack.nodes import comfy_backbone
-from pgp_pack.pgp_core.errors import PGPError
 from pgp_pack.pgp_core.restorers.nano import model as nano_files
 
 from . import scene
 from .one_step import TIMESTEP, _direct, _with_s1
+from .raised import answers
 
 
 class _Scene:
@@ -172,15 +172,9 @@ def check_wrong_wires(_out: Path) -> Any:
             # Its latents have other channels: core ends before the sampler.
             continue
         cases[f"{name} behind it"] = lambda other=other: s.sampled(other, made_from=s.model)
-    answers = {}
-    for name, case in cases.items():
-        try:
-            case()
-            answers[name] = None
-        except PGPError as e:
-            answers[name] = str(e)
+    said = answers(cases)
     # Whatever was refused has left nothing behind.
-    return {"answers": answers, "afterwards": scene.difference(s.sampled(), s.direct())}
+    return {"answers": said, "afterwards": scene.difference(s.sampled(), s.direct())}
 
 
 def check_one_step_overflow(_out: Path) -> Any:
@@ -207,11 +201,7 @@ def check_one_step_overflow(_out: Path) -> Any:
     broken.set_model_unet_function_wrapper(
         lambda apply, args: apply(args["input"], args["timestep"], **args["c"]) * float("nan")
     )
-    try:
-        s.sampled(broken)
-        answer = None
-    except PGPError as e:
-        answer = str(e)
+    answer = answers({"": lambda: s.sampled(broken)})[""]
     return {
         "dtypes": dtypes,
         "told": [m for m in messages.lines if "overflow" in m],

@@ -13,11 +13,11 @@ from pgp_pack.nodes.canvas import PGPDiffSRCanvas
 from pgp_pack.nodes.color_fix import PGPDiffSRColorFix
 from pgp_pack.nodes.difficulty import PGPDiffSRDifficulty
 from pgp_pack.nodes.plotting import PGPDiffSRPhaseOnly
-from pgp_pack.pgp_core.errors import PGPError
 from pgp_pack.pgp_core.restorers.nano import model as nano_files
 from pgp_pack.pgp_core.tiling import Split
 
 from . import scene
+from .raised import answers
 
 SEED, STEPS, CFG = 4, 2, 1.5
 #: Steps and side of the tiles.
@@ -79,7 +79,7 @@ def check_wrap(out: Path) -> Any:
         )
         # fmt: on
 
-    return _answers(
+    return answers(
         {
             "a canvas that does not repeat": lambda: sampled(plain, "both"),
             "one that repeats otherwise": lambda: sampled(wrapped[:, :, 4:-4], "both"),
@@ -124,7 +124,7 @@ def check_numbers(_out: Path) -> Any:
             f"crop {bad}": lambda bad=bad: PGPDiffSRColorFix.execute(picture, picture, "none", bad, 0),
         }
     cases["common 0"] = lambda: adaptive(common=0)
-    return _answers(cases)
+    return answers(cases)
 
 
 def check_images(_out: Path) -> Any:
@@ -162,7 +162,7 @@ def check_images(_out: Path) -> Any:
     found = PGPDiffSRCanvas.execute(grey, "scale", 2.0, 64, "pgp-nano").args[0]
     as_rgb = PGPDiffSRCanvas.execute(grey.expand(-1, -1, -1, 3), "scale", 2.0, 64, "pgp-nano").args[0]
     return {
-        "answers": _answers(cases),
+        "answers": answers(cases),
         "clipped": same,
         "told": told,
         "quiet": quiet,
@@ -173,14 +173,3 @@ def check_images(_out: Path) -> Any:
 
 def _same(a: Any, b: Any) -> bool:
     return torch.equal(a, b)
-
-
-def _answers(cases: dict[str, Callable[[], Any]]) -> dict[str, str | None]:
-    answers: dict[str, str | None] = {}
-    for name, case in cases.items():
-        try:
-            case()
-            answers[name] = None
-        except PGPError as e:
-            answers[name] = str(e)
-    return answers

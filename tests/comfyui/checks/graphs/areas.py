@@ -9,7 +9,7 @@ from unittest.mock import patch as replace
 import comfy.model_patcher
 import torch
 from pgp_pack.nodes.comfy_backbone import tile_model
-from pgp_pack.nodes.comfy_backbone.tiling import canvas_phase
+from pgp_pack.pgp_core.guidance import whole_phase
 
 import nodes
 
@@ -81,7 +81,7 @@ def check_areas_in_tiles(_out: Path) -> Any:
     results: dict[str, Any] = {}
     for phase in ("tile", "canvas"):
         canvas = _Canvas()
-        with replace.object(canvas_phase, "fit", canvas.fit):
+        with replace.object(whole_phase, "fit", canvas.fit):
             found = seen(nano, tile_model(nano.guided(image), TILE, OVERLAP, phase=phase), image, noise)
         results[phase] = [found.off, sorted(set(found.places))]
         results[f"{phase}, sizes exchanged"] = sorted(canvas.sizes)

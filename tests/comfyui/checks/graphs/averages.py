@@ -112,12 +112,3 @@ def _off(f: torch.Tensor, image: torch.Tensor, place: tuple[int, ...], cell: int
     if f.shape[-2:] != expected.shape[-2:]:
         return float("inf")
     return scene.difference(f, expected[torch.arange(f.shape[0]) % 3])
-
-
-def refused(action: Callable[[], Any]) -> list[str]:
-    """Class and message of what an action raises; empty if it raises nothing."""
-    try:
-        action()
-    except Exception as e:
-        return [type(e).__name__, str(e)]
-    return []

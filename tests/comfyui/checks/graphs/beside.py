@@ -28,7 +28,8 @@ from pgp_pack.pgp_core.restorers.nano import model as nano_files
 import nodes
 
 from .. import scene
-from .averages import Averages, refused, seen
+from ..raised import raised
+from .averages import Averages, seen
 
 STEPS = 2
 
@@ -78,14 +79,14 @@ def check_guiders(_out: Path) -> Any:
     results["dual model is CFG"] = scene.difference(one, two)
     other = nano.guided(image)
     results["refused"] = {
-        "negative guided": refused(
+        "negative guided": raised(
             lambda: _run(DualModelGuider.execute(nano.model, positive, 2.0, other, negative).args[0], noise)
         ),
-        "guided twice": refused(
+        "guided twice": raised(
             lambda: _run(DualModelGuider.execute(guided, positive, 2.0, other, negative).args[0], noise)
         ),
-        "devices": refused(lambda: nano.sample(_spread(guided), noise, 1)),
-        "devices, tiled": refused(lambda: nano.sample(_spread(tile_model(nano.model)), noise, 1)),
+        "devices": raised(lambda: nano.sample(_spread(guided), noise, 1)),
+        "devices, tiled": raised(lambda: nano.sample(_spread(tile_model(nano.model)), noise, 1)),
     }
     results["afterwards"] = torch.equal(
         _run(CFGGuider.execute(guided, positive, negative, scene.CFG).args[0], noise), one
@@ -188,8 +189,8 @@ def check_gligen(_out: Path) -> Any:
     guided = nano.guided(image)
     return {
         "off": seen(nano, guided, image, noise).off,
-        "one tile": refused(lambda: nano.sample(tile_model(guided), noise, 1)),
-        "tiles": refused(lambda: nano.sample(tile_model(guided, 16 * scene.FACTOR, 8 * scene.FACTOR), noise, 1)),
+        "one tile": raised(lambda: nano.sample(tile_model(guided), noise, 1)),
+        "tiles": raised(lambda: nano.sample(tile_model(guided, 16 * scene.FACTOR, 8 * scene.FACTOR), noise, 1)),
     }
 
 

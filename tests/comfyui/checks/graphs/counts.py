@@ -15,7 +15,8 @@ from pgp_pack.pgp_core.tiling import Split
 import nodes
 
 from .. import scene
-from .averages import Averages, refused, seen
+from ..raised import raised
+from .averages import Averages, seen
 
 HEIGHT, WIDTH = 9, 7
 
@@ -40,12 +41,12 @@ def check_counts(_out: Path) -> Any:
     parts = LatentRebatch.execute([latent], [3]).args[0]
     guided, one = nano.guided(image), nano.guided(image[:1])
     results: dict[str, Any] = {
-        "latent from batch": refused(lambda: _sampled(nano, guided, third)),
-        "repeated": refused(lambda: _sampled(nano, guided, twice)),
-        "rebatched": refused(lambda: _sampled(nano, guided, parts[0])),
-        "in parts": refused(lambda: _sampled(nano, tile_model(guided, frames=2), twice)),
-        "in parts of as many": refused(lambda: _sampled(nano, tile_model(nano.guided(image[:2]), frames=2), latent)),
-        "strength 0": refused(lambda: _sampled(nano, nano.guided(image, 0.0), twice)),
+        "latent from batch": raised(lambda: _sampled(nano, guided, third)),
+        "repeated": raised(lambda: _sampled(nano, guided, twice)),
+        "rebatched": raised(lambda: _sampled(nano, guided, parts[0])),
+        "in parts": raised(lambda: _sampled(nano, tile_model(guided, frames=2), twice)),
+        "in parts of as many": raised(lambda: _sampled(nano, tile_model(nano.guided(image[:2]), frames=2), latent)),
+        "strength 0": raised(lambda: _sampled(nano, nano.guided(image, 0.0), twice)),
     }
     whole = _sampled(nano, guided, latent)
     # What is connected as the messages say.
@@ -67,12 +68,12 @@ def check_counts_of_masks(_out: Path) -> Any:
     model = adaptive_model(tiled, masks, coarse, Split(0.5, 0.0), (0.4, 1.0), 1)
     area = nodes.ConditioningSetArea().append(nano.positive, 160, 128, 0, 64, 1.0)[0]
     results = {
-        "four": refused(lambda: nano.sample(model, scene.noise(4, *size), 1)),
-        "one": refused(lambda: nano.sample(model, scene.noise(1, *size), 1)),
-        "two": refused(lambda: nano.sample(model, scene.noise(2, *size), 1)),
+        "four": raised(lambda: nano.sample(model, scene.noise(4, *size), 1)),
+        "one": raised(lambda: nano.sample(model, scene.noise(1, *size), 1)),
+        "two": raised(lambda: nano.sample(model, scene.noise(2, *size), 1)),
     }
     nano.positive = area
-    results["area"] = refused(lambda: nano.sample(model, scene.noise(2, *size), 1))
+    results["area"] = raised(lambda: nano.sample(model, scene.noise(2, *size), 1))
     return results
 
 
@@ -93,12 +94,12 @@ def check_sizes(_out: Path) -> Any:
         "twice": torch.equal(sampled(twice), sampled(by_core)),
         "cropped": torch.equal(sampled(larger), sampled(cropped)),
         "as VAE Encode": torch.equal(encoded, cropped),
-        "colours": refused(lambda: PGPDiffSRColorFix.execute(twice, cropped, "wavelet")),
-        "colours of another shape": refused(lambda: PGPDiffSRColorFix.execute(twice, twice.transpose(1, 2), "wavelet")),
-        "rounded": refused(lambda: sampled(scene.pictures(1, 1, 33, 25))),
-        "another shape": refused(lambda: sampled(scene.pictures(1, 1, 17, 17))),
-        "turned": refused(lambda: sampled(scene.pictures(1, 1, 13, 17))),
-        "another shape, in tiles": refused(
+        "colours": raised(lambda: PGPDiffSRColorFix.execute(twice, cropped, "wavelet")),
+        "colours of another shape": raised(lambda: PGPDiffSRColorFix.execute(twice, twice.transpose(1, 2), "wavelet")),
+        "rounded": raised(lambda: sampled(scene.pictures(1, 1, 33, 25))),
+        "another shape": raised(lambda: sampled(scene.pictures(1, 1, 17, 17))),
+        "turned": raised(lambda: sampled(scene.pictures(1, 1, 13, 17))),
+        "another shape, in tiles": raised(
             lambda: nano.sample(tile_model(nano.guided(scene.pictures(1, 1, 17, 17)), 64, 16), noise, 1)
         ),
     }
@@ -143,7 +144,7 @@ def check_latents_taken_apart(_out: Path) -> Any:
     def run(dim: int) -> list[str]:
         model = nano.guided(image).clone()
         model.set_model_unet_function_wrapper(halves(dim))
-        return refused(lambda: nano.sample(model, noise, 1))
+        return raised(lambda: nano.sample(model, noise, 1))
 
     return {
         "whole": seen(nano, nano.guided(image), image, noise).off,

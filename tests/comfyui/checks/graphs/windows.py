@@ -10,7 +10,8 @@ from comfy_extras.nodes_context_windows import ContextWindowsManualNode
 from pgp_pack.nodes.comfy_backbone import tile_model
 
 from .. import scene
-from .averages import Averages, refused, seen
+from ..raised import raised
+from .averages import Averages, seen
 
 HEIGHT, WIDTH, FRAMES = 9, 7, 7
 
@@ -61,7 +62,7 @@ def check_windows_over_height(_out: Path) -> Any:
     }.items():
         found = seen(nano, model, image, noise)
         results[name] = [found.off, sorted(set(found.places))]
-    results["strides"] = refused(
+    results["strides"] = raised(
         lambda: nano.sample(
             _windows(guided, 4, 1, dim=2, context_schedule="standard_uniform", context_stride=4), noise, 1
         )

@@ -22,8 +22,9 @@ from pgp_pack.nodes.comfy_backbone import tile_model
 import nodes
 
 from .. import scene
+from ..raised import raised
 from . import alone, stand_ins
-from .setting import error, wrapped
+from .setting import wrapped
 
 STEPS = 2
 SIDE, OVERLAP = alone.SIDE * scene.FACTOR, alone.OVERLAP * scene.FACTOR
@@ -180,14 +181,14 @@ def check_tiling_masks_of_patches(_out: Path) -> Any:
     }
     results: dict[str, Any] = {}
     for name, model in patched.items():
-        results[name] = error(lambda model=model: nano.sample(_tiled(model), noise, STEPS))
+        results[name] = raised(lambda model=model: nano.sample(_tiled(model), noise, STEPS))
         results[f"{name}, one tile"] = scene.difference(
             nano.sample(tile_model(model), noise, STEPS), nano.sample(model, noise, STEPS)
         )
     # A mask that says the same of every place is in nobody's way.
     even = nano.sample(_tiled(stand_ins.attention(nano.model, torch.ones(1, 96, 64))), noise, STEPS)
     results["even"] = scene.difference(even, nano.sample(_tiled(stand_ins.attention(nano.model)), noise, STEPS))
-    results["guided"] = error(
+    results["guided"] = raised(
         lambda: nano.sample(
             _tiled(stand_ins.couple(nano.guided(scene.pictures(1, 1, alone.HEIGHT, alone.WIDTH)), [left])), noise, 1
         )

@@ -16,7 +16,8 @@ from pgp_pack.pgp_core.restorers.nano import model as nano_files
 from pgp_pack.pgp_core.tiling import PHASES
 from pgp_pack.pgp_core.unet.plan import StackPlan
 
-from .setting import OVERLAP, TILE, error, setting
+from ..raised import raised
+from .setting import OVERLAP, TILE, setting
 
 MIDDLE = "mid_block.attentions.0"
 
@@ -45,7 +46,7 @@ def check_tiling_left_behind(_out: Path) -> Any:
     nano, image, noise = setting()
 
     def refused(model: Any) -> list[str]:
-        return error(lambda: nano.sample(model, noise, steps=2))
+        return raised(lambda: nano.sample(model, noise, steps=2))
 
     guided = nano.guided(image)
     results: dict[str, Any] = {

@@ -18,7 +18,8 @@ from pgp_pack.pgp_core.restorers.nano import model as nano_files
 from pgp_pack.pgp_core.tiling import PHASES
 
 from .. import dtypes, scene
-from .setting import OVERLAP, TILE, Wrapper, error, neighbours, setting, wrapped
+from ..raised import raised
+from .setting import OVERLAP, TILE, Wrapper, neighbours, setting, wrapped
 
 
 def check_tiling_out_of_memory(_out: Path) -> Any:
@@ -99,10 +100,10 @@ def check_tiling_not_finite(_out: Path) -> Any:
         result: torch.Tensor = args["input"] * torch.inf
         return result
 
-    results["never"] = error(lambda: nano.sample(tile_model(wrapped(nano.model, never)), noise, steps=1))
+    results["never"] = raised(lambda: nano.sample(tile_model(wrapped(nano.model, never)), noise, steps=1))
     damaged = noise.clone()
     damaged[0, 0, 0, 0] = torch.nan
-    results["latent"] = error(lambda: nano.sample(tile_model(nano.model), damaged, steps=1))
+    results["latent"] = raised(lambda: nano.sample(tile_model(nano.model), damaged, steps=1))
     return results
 
 

@@ -9,7 +9,8 @@ import comfy.latent_formats
 import torch
 from pgp_pack.nodes.comfy_backbone import tile_model
 
-from .setting import OVERLAP, TILE, error, setting, wrapped
+from ..raised import raised
+from .setting import OVERLAP, TILE, setting, wrapped
 
 
 def check_tiling_refusals(_out: Path) -> Any:
@@ -28,14 +29,14 @@ def check_tiling_refusals(_out: Path) -> Any:
 
     prompt_and_area = nano.positive + area
     return {
-        "overlap": error(lambda: tile_model(nano.model, 96, 128)),
-        "small": error(lambda: tile_model(_with_scale(nano.model, 16), 32, 0)),
-        "twice": error(lambda: tile_model(tile_model(nano.model, 96, 64))),
-        "twice, another between": error(lambda: tile_model(tile_model(tile_model(nano.model)), 96, 64)),
-        "video": error(lambda: tile_model(video)),
-        "phase": error(lambda: tile_model(nano.model, phase="none")),
-        "area": error(lambda: with_area(tiled)),
-        "tiles within tiles": error(
+        "overlap": raised(lambda: tile_model(nano.model, 96, 128)),
+        "small": raised(lambda: tile_model(_with_scale(nano.model, 16), 32, 0)),
+        "twice": raised(lambda: tile_model(tile_model(nano.model, 96, 64))),
+        "twice, another between": raised(lambda: tile_model(tile_model(tile_model(nano.model)), 96, 64)),
+        "video": raised(lambda: tile_model(video)),
+        "phase": raised(lambda: tile_model(nano.model, phase="none")),
+        "area": raised(lambda: with_area(tiled)),
+        "tiles within tiles": raised(
             lambda: nano.sample(tile_model(wrapped(nano.guided(image), _halves), TILE, OVERLAP), noise)
         ),
         "area, unguided": bool(with_area(tile_model(nano.model, TILE, OVERLAP)).isfinite().all()),

@@ -60,14 +60,6 @@ def setting(batch: int = 1, height: int = HEIGHT, width: int = WIDTH) -> tuple[A
     return scene.Nano(), scene.pictures(1, batch, height, width), scene.noise(batch, height, width)
 
 
-def error(action: Callable[[], Any]) -> list[str]:
-    try:
-        action()
-    except Exception as e:
-        return [type(e).__name__, str(e)]
-    return []
-
-
 class Last:
     """A callback that keeps what it was given."""
 

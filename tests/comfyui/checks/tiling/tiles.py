@@ -17,7 +17,8 @@ from pgp_pack.pgp_core.restorers.nano import model as nano_files
 from pgp_pack.pgp_core.tiling import PHASES, Tile
 
 from .. import one_step, scene, state
-from .setting import HEIGHT, OVERLAP, TILE, WIDTH, Last, Wrapper, error, neighbours, setting, wrapped
+from ..raised import raised
+from .setting import HEIGHT, OVERLAP, TILE, WIDTH, Last, Wrapper, neighbours, setting, wrapped
 
 
 def check_tiling_larger_than_the_picture(_out: Path) -> Any:
@@ -213,7 +214,7 @@ def check_tiling_crops(_out: Path) -> Any:
         "left as it was": {k: list(v) for k, v in control.items()} == before,
     }
     odd = {"input": [torch.zeros(2, 3, HEIGHT // 2, WIDTH // 2)]}
-    results["refused"] = error(lambda: _called(calls, x, apply, **c, control=odd))
+    results["refused"] = raised(lambda: _called(calls, x, apply, **c, control=odd))
     larger = tile_model(nano.model, 4096).model_options["model_function_wrapper"]
     taken = _called(larger, x, lambda part, _t, **c: part + len(c["control"]["input"]), control=odd)
     results["not refused without tiles"] = scene.difference(taken, x + 1)

@@ -1,0 +1,6 @@
+from collections.abc import Callable
+
+import torch
+
+def normal_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor: ...
+def vae_attention() -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]: ...
