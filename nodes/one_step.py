@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..pgp_core.sampling.rules import RESIDUAL, X0
 from . import comfy_backbone
 
 
@@ -26,10 +27,11 @@ class PGPDiffSROneStep(io.ComfyNode):
                 io.Model.Input("model", tooltip="The model that will be sampled; its noise schedule is read."),
                 io.Int.Input(
                     "timestep",
-                    default=1,
-                    min=0,
+                    default=-1,
+                    min=-1,
                     max=999,
-                    tooltip="The timestep that the S1 LoRA was distilled at: 1 for PGP-DiffSR-S1, 999 for nano.",
+                    tooltip="The timestep that the S1 LoRA was distilled at: 1 for PGP-DiffSR-S1, 999 for nano. -1 is "
+                    "the model's own.",
                 ),
                 io.Model.Input(
                     "pixel_model",
@@ -57,6 +59,14 @@ class PGPDiffSROneStep(io.ComfyNode):
                     step=0.05,
                     tooltip="With pixel_model: how much detail the semantic LoRA adds; 0 none, 1 as trained.",
                 ),
+                io.Combo.Input(
+                    "rule",
+                    optional=True,
+                    options=["auto", RESIDUAL, X0],
+                    default="auto",
+                    tooltip="How the result comes of what the UNet says. residual: taken away from the LQ latent (S1, "
+                    "PiSA-SR). x0: the UNet says the noise in it (OSEDiff, S3Diff). auto: the model's own.",
+                ),
             ],
             outputs=[
                 io.Sampler.Output(display_name="sampler", tooltip="For Sampler Custom Advanced."),
@@ -72,5 +82,8 @@ class PGPDiffSROneStep(io.ComfyNode):
         pixel_model: io.Model.Type | None = None,
         pixel: float = 1.0,
         semantic: float = 1.0,
+        rule: str = "auto",
     ) -> io.NodeOutput:
-        return io.NodeOutput(*comfy_backbone.one_step_sampler(model, timestep, pixel_model, pixel, semantic))
+        own = None if timestep < 0 else timestep
+        by = None if rule == "auto" else rule
+        return io.NodeOutput(*comfy_backbone.one_step_sampler(model, own, pixel_model, pixel, semantic, by))

@@ -15,7 +15,7 @@ from ..pgp_core.number import MAX_SEED, number
 from ..pgp_core.schedule import TRAIN_STEPS
 from . import comfy_backbone
 from .expansion import Sources
-from .upscale_graph import Parts, Settings, own_cfg, restored
+from .upscale_graph import Parts, Settings, restored
 
 
 class PGPDiffSRUpscale(io.ComfyNode):
@@ -148,22 +148,29 @@ class PGPDiffSRUpscale(io.ComfyNode):
         number(strength, "PGP-DiffSR Upscale: strength must be", 0, 1)
         number(seed, "PGP-DiffSR Upscale: the seed must be", 0, MAX_SEED, whole=True)
         number(tile, "PGP-DiffSR Upscale: tile must be", 0, canvas.MAX_SIDE, whole=True)
-        is_nano = model is None or comfy_backbone.is_nano(model)
-        cfg = cfg or own_cfg(is_nano, steps)
+        known = _record(model, model_patch)
+        recipe = known.recipe(steps == 1, cfg=cfg or None, **({} if steps == 1 else {"steps": steps}))
         if model is None:
             _check_nothing_connected(others)
         else:
             _check_model(model, model_patch, steps)
-            _check_connected(others, cfg)
+            _check_connected(others, recipe.cfg)
         graph, sources = GraphBuilder(), Sources(cls.hidden.dynprompt, cls.hidden.unique_id)
         if model is None:
-            parts = Parts.of_nano(graph, one_step=steps == 1)
+            parts = Parts.bundled(graph, known, one_step=steps == 1)
         else:
             links = {name: sources.of(name, value) for name, value in others.items()}
-            parts = Parts(sources.of("model", model), **links, is_nano=is_nano)
-        settings = Settings(scale, steps, cfg, strength, seed, tile, color_fix, shared_noise, wrap)
+            parts = Parts(known, sources.of("model", model), **links)
+        settings = Settings(scale, recipe, strength, seed, tile, color_fix, shared_noise, wrap)
         result = restored(graph, sources.of("image", image), parts, settings)
         return io.NodeOutput(result, expand=graph.finalize())
+
+
+def _record(model: Any, model_patch: Any) -> comfy_backbone.Record:
+    """What is known of the model, with the guidance that it will get; of the bundled one where there is none."""
+    if model is None:
+        return comfy_backbone.bundled_record()
+    return comfy_backbone.record_of(model, getattr(model_patch, "model", None))
 
 
 def _check_nothing_connected(others: dict[str, Any]) -> None:

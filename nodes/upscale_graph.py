@@ -9,17 +9,11 @@ from typing import Any
 from comfy_execution.graph_utils import GraphBuilder
 
 from ..pgp_core.restorers.nano import model as nano
+from ..pgp_core.restorers.recipe import Recipe
+from .comfy_backbone import Record
 
 #: FaithDiff's start with guidance: what its noise schedule leaves of the picture at timestep 999.
 LR_START = 0.068265
-#: How much of the noise range a picture goes through where no guidance holds it.
-UNGUIDED_DENOISE = 0.5
-#: Timestep of the one step at full size, the paper's.
-S1_TIMESTEP = 1
-#: CFG at full size, FaithDiff's.
-FULL_SIZE_CFG = 5.0
-#: Pixels that tiles share.
-OVERLAP = 128
 
 
 @dataclass(frozen=True)
@@ -27,48 +21,45 @@ class Parts:
     """A model's parts, as links of a graph.
 
     Attributes:
+        record: what is known of the model.
         model_patch: None for a model that nothing guides.
         negative: None where CFG is 1, which never runs it.
     """
 
+    record: Record
     model: Any
     vae: Any
     positive: Any
     negative: Any = None
     model_patch: Any = None
-    is_nano: bool = False
 
     @classmethod
-    def of_nano(cls, graph: GraphBuilder, one_step: bool) -> Parts:
+    def bundled(cls, graph: GraphBuilder, record: Record, one_step: bool) -> Parts:
         """The bundled model, for one step with its S1 LoRA."""
         load = graph.node("PGPDiffSRLoadNano")
         model, model_patch, vae, positive, negative = (load.out(i) for i in range(5))
         if one_step:
             name = Path(nano.S1_FILE).name
             model = graph.node("LoraLoaderModelOnly", model=model, lora_name=name, strength_model=1.0).out(0)
-        return cls(model, vae, positive, negative, model_patch, is_nano=True)
+        return cls(record, model, vae, positive, negative, model_patch)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the node's widgets say; ``cfg`` is the value itself, no 0 for the model's own."""
+    """What the node's widgets say, and what of it is the model's own already decided.
+
+    Attributes:
+        recipe: how the model is used.
+    """
 
     scale: float
-    steps: int
-    cfg: float
+    recipe: Recipe
     strength: float
     seed: int
     tile: int
     color_fix: str
     shared_noise: bool
     wrap: str = "none"
-
-
-def own_cfg(is_nano: bool, steps: int) -> float:
-    """CFG of a model that nobody set: 1 in one step, as S1 is distilled without it."""
-    if steps == 1:
-        return 1.0
-    return nano.own_cfg() if is_nano else FULL_SIZE_CFG
 
 
 def restored(graph: GraphBuilder, image: Any, parts: Parts, settings: Settings) -> Any:
@@ -80,8 +71,7 @@ def restored(graph: GraphBuilder, image: Any, parts: Parts, settings: Settings) 
     Returns:
         link to the result.
     """
-    kind = "pgp-nano" if parts.is_nano else "sdxl"
-    wrap = settings.wrap
+    kind, wrap = parts.record.family.canvas, settings.wrap
     canvas = graph.node(
         "PGPDiffSRCanvas", image=image, by="scale", scale=settings.scale, pixels=2048, model=kind, wrap=wrap
     )
@@ -97,9 +87,9 @@ def restored(graph: GraphBuilder, image: Any, parts: Parts, settings: Settings) 
             start_percent=0.0,
             end_percent=1.0,
         ).out(0)
-    model = _in_tiles(graph, model, settings.tile, wrap)
+    model = _in_tiles(graph, model, settings.tile, settings.recipe.overlap, wrap)
     latent = graph.node("VAEEncode", pixels=lq, vae=parts.vae).out(0)
-    if settings.steps == 1:
+    if settings.recipe.one_step:
         sampled = _once(graph, model, latent, parts, settings)
     else:
         sampled = _by_steps(graph, model, latent, parts, settings)
@@ -115,9 +105,9 @@ def restored(graph: GraphBuilder, image: Any, parts: Parts, settings: Settings) 
     ).out(0)
 
 
-def _in_tiles(graph: GraphBuilder, model: Any, tile: int, wrap: str) -> Any:
+def _in_tiles(graph: GraphBuilder, model: Any, tile: int, overlap: int, wrap: str) -> Any:
     # Small tiles share less, as nobody can say here how much.
-    overlap = min(OVERLAP, tile // 2) if tile else OVERLAP
+    overlap = min(overlap, tile // 2) if tile else overlap
     # One picture at a time: a batch may be a video, and a card that holds one picture is to hold any number of them.
     return graph.node(
         "PGPDiffSRTiling", model=model, tile=tile, overlap=overlap, blend="cosine", phase="tile", frames=1, wrap=wrap
@@ -126,14 +116,12 @@ def _in_tiles(graph: GraphBuilder, model: Any, tile: int, wrap: str) -> Any:
 
 def _once(graph: GraphBuilder, model: Any, latent: Any, parts: Parts, settings: Settings) -> Any:
     """One UNet call (S1); there is no noise in it."""
-    if settings.cfg == 1:
+    recipe = settings.recipe
+    if recipe.cfg == 1:
         guider = graph.node("BasicGuider", model=model, conditioning=parts.positive)
     else:
-        guider = graph.node(
-            "CFGGuider", model=model, positive=parts.positive, negative=parts.negative, cfg=settings.cfg
-        )
-    timestep = nano.S1_TIMESTEP if parts.is_nano else S1_TIMESTEP
-    step = graph.node("PGPDiffSROneStep", model=model, timestep=timestep)
+        guider = graph.node("CFGGuider", model=model, positive=parts.positive, negative=parts.negative, cfg=recipe.cfg)
+    step = graph.node("PGPDiffSROneStep", model=model, timestep=recipe.timestep, rule=recipe.rule)
     return graph.node(
         "SamplerCustomAdvanced",
         noise=graph.node("DisableNoise").out(0),
@@ -146,28 +134,26 @@ def _once(graph: GraphBuilder, model: Any, latent: Any, parts: Parts, settings: 
 
 def _by_steps(graph: GraphBuilder, model: Any, latent: Any, parts: Parts, settings: Settings) -> Any:
     """Euler's steps, from the start that the model is meant for."""
-    start, denoise = latent, 1.0
-    if parts.is_nano:
-        # Nano's latent is the residual: that of the LQ picture itself is zero, and the LQ latent is added afterwards.
+    start, recipe, residual = latent, settings.recipe, parts.record.family.residual
+    if residual or recipe.start == "noise":
+        # Of a residual the LQ picture's own latent is zero, and the LQ latent is added afterwards.
         start = graph.node("LatentMultiply", samples=latent, multiplier=0.0).out(0)
-    elif parts.model_patch is not None:
+    elif recipe.start == "lr":
         start = graph.node("LatentMultiply", samples=latent, multiplier=LR_START).out(0)
-    else:
-        denoise = UNGUIDED_DENOISE
     if settings.shared_noise:
         start = graph.node("LatentBatchSeedBehavior", samples=start, seed_behavior="fixed").out(0)
     sampled = graph.node(
         "KSampler",
         model=model,
         seed=settings.seed,
-        steps=settings.steps,
-        cfg=settings.cfg,
+        steps=recipe.steps,
+        cfg=recipe.cfg,
         sampler_name="euler",
         scheduler="ddim_uniform",
         positive=parts.positive,
         # Core does not run it at CFG 1, but wants one.
         negative=parts.positive if parts.negative is None else parts.negative,
         latent_image=start,
-        denoise=denoise,
+        denoise=recipe.noise,
     ).out(0)
-    return graph.node("LatentAdd", samples1=sampled, samples2=latent).out(0) if parts.is_nano else sampled
+    return graph.node("LatentAdd", samples1=sampled, samples2=latent).out(0) if residual else sampled

@@ -24,8 +24,7 @@ from .conditioning import (
     save_conditioning,
 )
 from .folders import register_folders
-from .guidance import GuidancePatch, apply_guidance, describe_guidance, load_guidance
-from .kinds import is_guided, is_nano
+from .guidance import GuidancePatch, apply_guidance, describe_guidance, is_guided, load_guidance
 from .model import WEIGHT_DTYPES, load_unet
 from .models import guidance_names, load_guidance_named, load_unet_named, unet_names
 from .nano import load_nano, pixel_vae
@@ -34,6 +33,7 @@ from .one_step_checks import lacks_s1
 from .plans import NO_PLAN, plan_choices, plan_files, plan_named, save_plan_named
 from .pruning import apply_plan
 from .recording import Recording, check_report, record, report_files, report_named
+from .records import Record, bundled_record, record_of
 from .saving import core_loading_of, relative_to_output, save_unet
 from .tiling import tile_model
 
@@ -41,10 +41,12 @@ __all__ = [
     "NO_PLAN",
     "WEIGHT_DTYPES",
     "GuidancePatch",
+    "Record",
     "Recording",
     "adaptive_model",
     "apply_guidance",
     "apply_plan",
+    "bundled_record",
     "check_report",
     "conditioning_fingerprint",
     "conditioning_names",
@@ -53,7 +55,6 @@ __all__ = [
     "guidance_names",
     "is_guided",
     "is_listed",
-    "is_nano",
     "lacks_s1",
     "load_conditioning",
     "load_guidance",
@@ -67,6 +68,7 @@ __all__ = [
     "plan_files",
     "plan_named",
     "record",
+    "record_of",
     "register_folders",
     "relative_to_output",
     "report_files",

@@ -17,16 +17,16 @@ from comfy.model_patcher import CoreModelPatcher, ModelPatcher
 from ...pgp_core.errors import CheckpointError
 from ...pgp_core.files.checkpoints import check_finite, check_same
 from ...pgp_core.files.finite import is_finite, not_finite
+from ...pgp_core.restorers.finding import family_of_unet
 from ...pgp_core.schedule import start_gain
 from ...pgp_core.unet.blocks import numbers_in, stacks_in
 from ...pgp_core.unet.inspect import UNetInfo, inspect_unet
 from ...pgp_core.unet.plan import PrunePlan
 from ...pgp_core.unet.prune import prune_module
 from ...pgp_core.unet.shape import SDXL_SHAPE, UNetShape
-from ...pgp_core.unet.topology import NANO
 from .files import opened
 from .missing_blocks import reporting
-from .nano_latent import NanoLatent
+from .records import Record, latent_format, mark
 from .removed import watch
 
 log = logging.getLogger(__name__)
@@ -71,8 +71,8 @@ class _SDXLShaped(comfy.supported_models.SDXL):
         super().__init__(_unet_config(info.shape))
         # Core's is SDXL's; what a call takes for each position goes with the width.
         self.memory_usage_factor *= info.shape.channels[0] / SDXL_SHAPE.channels[0]
-        if info.shape.topology is NANO:
-            self.latent_format = NanoLatent()
+        family = family_of_unet(info.shape.topology.name)
+        self.latent_format = latent_format(family) or self.latent_format
         if info.zero_snr:
             self.sampling_settings["zsnr"] = True
         self.info = info
@@ -167,6 +167,7 @@ def load_unet(path: str, options: dict[str, Any] | None = None, disable_dynamic:
         check_finite({k: v for k, v in sd.items() if v.ndim == 1}, info.name)
     model.load_model_weights(sd, "", assign=True)
     patcher.cached_patcher_init = (load_unet, (path, options))
+    mark(patcher, Record(family_of_unet(info.shape.topology.name), info.said))
     _tell(info)
     return patcher
 
@@ -176,7 +177,7 @@ def _tell(info: UNetInfo) -> None:
     log.info("%s: %d of %d transformer blocks", info.name, kept, kept + info.plan.removed)
     for note in info.notes:
         log.warning("%s: %s", info.name, note)
-    if info.prediction == "v_prediction" and info.shape.topology is not NANO:
+    if info.prediction == "v_prediction" and not family_of_unet(info.shape.topology.name).bundled:
         log.warning(
             "%s predicts v, not noise: it samples rightly, but guidance that was trained on a noise-predicting model "
             "does not suit it",

@@ -19,6 +19,8 @@ class NanoLatent(comfy.latent_formats.LatentFormat):
     scale_factor = nano.SCALE
     #: What is sampled is added to the LQ canvas's own latent.
     is_residual = True
+    #: The latent of a picture that is evenly 0.5 is zero.
+    grey_is_zero = True
     # The previewer maps channels to RGB linearly; after unshuffling there are three left.
     latent_rgb_factors: ClassVar = [[0.3, 0.0, 0.0], [0.0, 0.3, 0.0], [0.0, 0.0, 0.3]]
 

@@ -13,10 +13,12 @@ from comfy.samplers import KSAMPLER, CFGGuider
 from ...pgp_core.errors import PGPError
 from ...pgp_core.number import number
 from ...pgp_core.sampling.one_step import Dial, dialled, one_step
+from ...pgp_core.sampling.rules import RESIDUAL
 from ...pgp_core.schedule import TRAIN_STEPS
 from ...pgp_core.unet.prediction import Predict
 from .noise_levels import Level
 from .one_step_checks import NAME, check_latent, check_s1, check_sigmas, check_wires, family
+from .records import record_of
 from .tiling.full_precision import in_float32
 
 log = logging.getLogger(__name__)
@@ -24,18 +26,20 @@ log = logging.getLogger(__name__)
 
 def one_step_sampler(
     model: ModelPatcher,
-    timestep: int,
+    timestep: int | None = None,
     pixel_model: ModelPatcher | None = None,
     pixel: float = 1.0,
     semantic: float = 1.0,
-) -> tuple[KSAMPLER, torch.Tensor]:
+    rule: str | None = None,
+) -> tuple[Any, torch.Tensor]:
     """SAMPLER and SIGMAS that compute :func:`pgp_core.sampling.one_step.one_step` on a MODEL.
 
     How the MODEL that is sampled predicts is read at its call: between this node and the sampler others may change
     it, and the UNet's output is the same in any case.
 
     Args:
-        timestep: 0 to 999.
+        timestep: 0 to 999; None for the model's own.
+        rule: one of :data:`pgp_core.sampling.rules.RULES` but Euler's; None for the model's own.
         pixel_model: the same MODEL without the semantic LoRA, for the dial.
         pixel, semantic: see :class:`pgp_core.sampling.one_step.Dial`; other than equal, they take ``pixel_model``.
 
@@ -44,6 +48,7 @@ def one_step_sampler(
             ``pixel_model``, or that is another kind of model. The SAMPLER raises it for what it is connected to, see
             :mod:`.one_step_checks`.
     """
+    timestep, rule = _decided(model, timestep, rule)
     number(timestep, f"{NAME}: the timestep must be", 0, TRAIN_STEPS - 1, whole=True)
     dial = Dial(pixel, semantic)
     own, kind = Level.of(model.get_model_object("model_sampling"), timestep, NAME), family(model)
@@ -76,12 +81,27 @@ def one_step_sampler(
             assert pixel_model is not None
             return _on_other_model(guider, pixel_model, timestep, z, t, extra.get("seed"))
 
-        z_h = one_step(dialled(without_semantic, _of_unet(denoise, level, extra), dial), x, timestep)
+        z_h = one_step(dialled(without_semantic, _of_unet(denoise, level, extra), dial), x, timestep, rule)
         if callback is not None:
             callback({"i": 0, "x": x, "sigma": sigmas[0], "sigma_hat": sigmas[0], "denoised": z_h})
         return z_h
 
     return KSAMPLER(sample), torch.tensor([own.sigma, 0.0])
+
+
+def _decided(model: ModelPatcher, timestep: int | None, rule: str | None) -> tuple[int, str]:
+    """The user's, else the model's own, which is said."""
+    if timestep is not None and rule is not None:
+        return timestep, rule
+    try:
+        recipe = record_of(model).recipe(True, timestep=timestep, rule=rule)
+    except PGPError:
+        # A kind that no family has is refused by what it does, see :class:`.noise_levels.Level`.
+        return (1 if timestep is None else timestep), rule or RESIDUAL
+    chosen = recipe.timestep if recipe.timestep is not None else 1
+    if timestep is None:
+        log.info("%s: timestep %d, by rule %s, as %s has it", NAME, chosen, recipe.rule, record_of(model).family.title)
+    return chosen, recipe.rule
 
 
 def _of_unet(denoise: Any, level: Level, extra_args: dict[str, Any]) -> Predict:

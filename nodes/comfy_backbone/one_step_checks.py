@@ -14,8 +14,8 @@ from ...pgp_core.errors import PGPError
 from ...pgp_core.number import number
 from ...pgp_core.restorers.nano import model as nano
 from .files import opened
-from .kinds import is_nano
 from .noise_levels import timestep_of
+from .records import record_of
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ def check_s1(model: ModelPatcher, timestep: int) -> None:
     Raises:
         PGPError: for nano as it is bundled without any LoRA, or with its own at another timestep.
     """
-    if is_nano(model) and timestep != nano.S1_TIMESTEP and _has_nano_s1(model):
+    if _is_bundled_kind(model) and timestep != nano.S1_TIMESTEP and _has_nano_s1(model):
         raise PGPError(f"{NAME}: nano's S1 LoRA was made for timestep {nano.S1_TIMESTEP}, not {timestep}; set that")
     if _is_changed(model):
         return
@@ -123,8 +123,15 @@ def check_s1(model: ModelPatcher, timestep: int) -> None:
 def lacks_s1(model: ModelPatcher) -> bool:
     """Whether a MODEL is nano from its own file, and nothing was done to its weights."""
     made = getattr(model, "cached_patcher_init", None)
-    bundled = bool(is_nano(model) and made and Path(str(made[1][0])) == nano.FOLDER / nano.UNET_FILE)
+    bundled = bool(_is_bundled_kind(model) and made and Path(str(made[1][0])) == nano.FOLDER / nano.UNET_FILE)
     return bundled and not _is_changed(model)
+
+
+def _is_bundled_kind(model: ModelPatcher) -> bool:
+    try:
+        return record_of(model).family.bundled
+    except PGPError:
+        return False
 
 
 def _is_changed(model: ModelPatcher) -> bool:
@@ -150,7 +157,11 @@ def _is_mid_grey(guider: CFGGuider) -> bool:
     options = guider.model_options.get("transformer_options", {})
     patches = options.get("patches", {}).get("input_block_patch", [])
     pictures = [p.lq for p in patches if isinstance(p, GuidancePatch)]
-    return bool(pictures) and all(bool((lq == 0.5).all()) for lq in pictures) and is_nano(guider.model_patcher)
+    return bool(pictures) and all(bool((lq == 0.5).all()) for lq in pictures) and _grey_is_zero(guider)
+
+
+def _grey_is_zero(guider: Any) -> bool:
+    return bool(getattr(guider.model_patcher.get_model_object("latent_format"), "grey_is_zero", False))
 
 
 __all__ = ["NAME", "check_latent", "check_s1", "check_sigmas", "check_wires", "family", "lacks_s1"]

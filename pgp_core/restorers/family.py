@@ -46,6 +46,10 @@ class Family:
         load: read the parts.
         bundled: it comes with this package, and is what is used where nothing is given.
         prefers_one_step: what it does where nobody says.
+        guided: whether guidance of these parts (see :data:`pgp_core.guidance.spec.PARTS`; none for no guidance) makes a
+            restorer of this family of its UNet.
+        residual: its latent is the residual to the LQ's own, which is added to what is sampled.
+        core: names of ComfyUI's model classes that are of it where nothing else is known.
         canvas: what its canvases are called where one is chosen by name; families whose frame is the same share it.
     """
 
@@ -66,6 +70,9 @@ class Family:
     once: Recipe | None = None
     bundled: bool = False
     prefers_one_step: bool = False
+    guided: Callable[[frozenset[str]], bool] = lambda _: True
+    residual: bool = False
+    core: tuple[str, ...] = ()
     canvas: str = ""
 
     def __post_init__(self) -> None:

@@ -42,6 +42,22 @@ def family_named(name: str) -> Family:
     raise PGPError(f"there is no family {name!r}; known are {', '.join(f.name for f in FAMILIES)}")
 
 
+def family_of_unet(topology: str, parts: frozenset[str] = frozenset()) -> Family:
+    """The family of a UNet and its guidance.
+
+    Args:
+        topology: of the UNet.
+        parts: of the guidance, see :data:`pgp_core.guidance.spec.PARTS`; none where there is none.
+
+    Raises:
+        PGPError: if there is none.
+    """
+    for family in FAMILIES:
+        if topology in family.topologies and family.guided(parts):
+            return family
+    raise PGPError(f"no family here is made of a UNet of {topology}")
+
+
 def bundled() -> Family:
     """The family that comes with this package."""
     return next(f for f in FAMILIES if f.bundled)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import CheckpointError, PGPError, name_some
@@ -18,6 +18,8 @@ from .prediction import MARKERS, V_PREDICTION, ZERO_SNR, told
 from .shape import NANO_SHAPE, SDXL_SHAPE, UNetShape
 from .topology import SDXL, TOPOLOGIES, KeyMap, Scheme, scheme_of, split_block, stacks_of
 
+#: What of our own metadata is a setting, see :class:`pgp_core.restorers.recipe.Recipe`.
+SAID = frozenset({"cfg"})
 PLAN_KEY, MODEL_KEY = "pgp.plan", "pgp.model"
 #: A UNet's first weight, in both schemes.
 _FIRST = {"conv_in.weight", "input_blocks.0.0.weight"}
@@ -40,6 +42,7 @@ class UNetInfo:
         keys: the file's names of the tensors to load.
         spacing: of the timesteps as its diffusers folder has it, by diffusers' names.
         notes: what is to be said of the file, a line each.
+        said: what our own metadata says of how the model is meant to be used, such as ``cfg``.
     """
 
     name: str
@@ -54,6 +57,7 @@ class UNetInfo:
     keys: tuple[str, ...]
     spacing: str = "leading"
     notes: tuple[str, ...] = ()
+    said: Mapping[str, Any] = field(default_factory=dict)
 
     def ldm(self, key: str) -> str:
         """LDM name, without prefix, of one of the file's keys."""
@@ -141,6 +145,7 @@ def _inspect(file: WeightsFile, plan: PrunePlan | None) -> UNetInfo:
         names=names,
         keys=tuple(prefix + k for k in bare if stays(k)),
         spacing=sampling.spacing,
+        said={k: about[k] for k in about if k in SAID},
         notes=tuple(n for n in (*file.notes, home.note if home else "", *sampling.notes) if n),
     )
 
@@ -156,6 +161,8 @@ def _about(file: WeightsFile) -> dict[str, Any]:
             raise TypeError("it is no object")
         if not 0 <= float(about.get("latent_std", 0)) <= 1e4:
             raise ValueError(f"latent_std is {about['latent_std']}")
+        if not 0 <= float(about.get("cfg", 1)) <= 100:
+            raise ValueError(f"cfg is {about['cfg']}")
     except Exception as e:
         raise CheckpointError(f'{file.name}: its metadata "{MODEL_KEY}" is wrong: {e}') from None
     return about
@@ -266,6 +273,7 @@ def metadata_of(info: UNetInfo, title: str) -> dict[str, str]:
                 "topology": info.shape.topology.name,
                 "prediction": info.prediction,
                 "latent_std": info.latent_std,
+                **info.said,
                 **({"zero_snr": True} if info.zero_snr else {}),
             }
         ),

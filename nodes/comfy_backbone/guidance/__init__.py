@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .apply import KEY, apply_guidance
+from .apply import KEY, apply_guidance, is_guided
 from .loading import describe_guidance, load_guidance
 from .patch import GuidancePatch
 
-__all__ = ["KEY", "GuidancePatch", "apply_guidance", "describe_guidance", "load_guidance"]
+__all__ = ["KEY", "GuidancePatch", "apply_guidance", "describe_guidance", "is_guided", "load_guidance"]

@@ -14,7 +14,7 @@ from ....pgp_core.guidance.module import Guidance
 from ....pgp_core.images.checked import checked_pictures
 from ....pgp_core.number import number
 from ....pgp_core.unet.topology import KeyMap
-from .. import places
+from .. import places, records
 from .patch import GuidancePatch
 
 log = logging.getLogger(__name__)
@@ -49,8 +49,7 @@ def apply_guidance(
         raise GuidanceError(
             f"Apply PGP-DiffSR: the guidance would end ({end_percent}) before it starts ({start_percent})"
         )
-    patches = model.model_options.get("transformer_options", {}).get("patches", {}).get("input_block_patch", [])
-    if any(isinstance(p, GuidancePatch) for p in patches):
+    if is_guided(model):
         raise GuidanceError("Apply PGP-DiffSR: this MODEL is guided already; guide it once, from the unguided MODEL")
     for site in guidance.spec.sites:
         have = _channels_after(model, KeyMap().block_of_site(site.module)[1])
@@ -70,7 +69,14 @@ def apply_guidance(
     guided.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, patch.entered)
     guided.add_callback_with_key(CallbacksMP.ON_PRE_RUN, KEY, patch.started)
     places.watch(guided)
+    records.mark(guided, records.record_of(model, guidance))
     return guided
+
+
+def is_guided(model: ModelPatcher) -> bool:
+    """Whether Apply PGP-DiffSR has been at a MODEL."""
+    patches = model.model_options.get("transformer_options", {}).get("patches", {}).get("input_block_patch", [])
+    return any(isinstance(p, GuidancePatch) for p in patches)
 
 
 def _channels_after(model: ModelPatcher, block: int) -> int | None:

@@ -29,6 +29,8 @@ UNGUIDED = Recipe(steps=20, cfg=5.0, start="lq", denoise=0.5)
 #: S1 is distilled without CFG.
 ONCE = Recipe(steps=1, cfg=1.0, rule=RESIDUAL, timestep=S1_TIMESTEP)
 
+#: Parts of FaithDiff's guidance; with others beside them it is PGP-DiffSR's.
+_OF_FAITHDIFF = frozenset({"lq_encoder", "alignment"})
 _PROMPTS = ("prompt", "negative_prompt", "conditioning", "negative_conditioning")
 _LORAS = ("loras", "semantic_lora", "pixel", "semantic")
 TAKES = frozenset({"base", "guidance", "vae", "plan", "dtype", *_LORAS, *_PROMPTS})
@@ -102,7 +104,7 @@ def _recognise_faithdiff(file: WeightsFile, given: Given) -> str | None:
         return None
     if is_faithdiff(file.shapes) and given.guidance is None:
         return f"FaithDiff: a UNet ({found}) with its LQ encoder and alignment"
-    return f"FaithDiff's UNet ({found})" if _guidance_parts(given) == {"lq_encoder", "alignment"} else None
+    return f"FaithDiff's UNet ({found})" if _guidance_parts(given) == _OF_FAITHDIFF else None
 
 
 def _recognise_pgp(file: WeightsFile, given: Given) -> str | None:
@@ -137,6 +139,8 @@ SDXL = Family(
     load=_load,
     wrong=what_is_wrong,
     missing=_missing,
+    guided=lambda parts: not parts,
+    core=("SDXL",),
     canvas="sdxl",
 )
 
@@ -150,6 +154,8 @@ FAITHDIFF = replace(
     licence="its authors name none; SDXL, from which it was made, has CreativeML Open RAIL++-M",
     published="huggingface.co/jychen9811/FaithDiff",
     recognise=_recognise_faithdiff,
+    guided=lambda parts: parts == _OF_FAITHDIFF,
+    core=(),
 )
 
 PGP_DIFFSR = replace(
@@ -162,6 +168,8 @@ PGP_DIFFSR = replace(
     licence="that of whoever trained it",
     published="no weights are public; docs/training.md says how to train them",
     recognise=_recognise_pgp,
+    guided=bool,
+    core=(),
 )
 
 FAMILIES = (FAITHDIFF, PGP_DIFFSR, SDXL)
