@@ -13,6 +13,7 @@ from ...conditioning.conditioning import Conditioning
 from ...errors import PGPError
 from ...files.weights import open_weights
 from ...guidance import faithdiff
+from ...guidance.fits import other_plan
 from ...guidance.lq_tiles import LQTiles
 from ...guidance.module import Guidance
 from ...images.canvas import pad
@@ -102,6 +103,8 @@ class SDXLPipeline:
         guidance = None
         if source := files.guidance or _own_guidance(files.model, say):
             guidance = sdxl_loading.read_guidance(source, shape, device, dtype, say)
+            if note := other_plan(guidance.spec, found.info.plan.blocks):
+                say(f"{source.name}: {note}")
         else:
             say("no --guidance: the picture comes in through its latent alone")
         positive, negative = sdxl_loading.read_prompts(files, cfg != 1, device, say)
