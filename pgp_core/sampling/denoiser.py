@@ -135,8 +135,7 @@ class Denoiser:
         # A prompt of several times 77 tokens meets a shorter one: attention over a repeated prompt is the same.
         context = torch.cat([p.context.repeat(n, tokens // p.context.shape[1], 1) for p in prompts])
         pooled = torch.cat([p.pooled.expand(n, -1) for p in prompts])
-        # Sizes stay in float32: bfloat16 knows no odd numbers above 256.
-        ids = torch.tensor([p.time_ids for p in prompts], device=x.device, dtype=torch.float32)
+        ids = torch.cat([p.time_ids for p in prompts]).to(x.device)
         with self._guided(float(t[0]), tile, phased, stop, x.device):
             out: torch.Tensor = self.unet(
                 latent,

@@ -103,7 +103,7 @@ class NanoPipeline:
         contexts, _ = read_safetensors(folder / nano.CONTEXTS_FILE)
         try:
             positive, negative = (
-                Conditioning(contexts[f"{k}.context"].float(), contexts[f"{k}.pooled"].float(), nano.TIME_IDS)
+                Conditioning.of_prompt(contexts[f"{k}.context"].float(), contexts[f"{k}.pooled"].float(), nano.TIME_IDS)
                 for k in ("positive", "negative")
             )
         except KeyError as e:
