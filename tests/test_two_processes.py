@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from PIL import Image
 from pgp_core.cli import main
 from pgp_core.cli import upscale as command
 from pgp_core.files.locks import locked
+
+Taken = tuple[Path, AbstractContextManager[None]]
 
 
 class Perfect:
@@ -37,6 +40,16 @@ def three(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def taken(three: Path) -> Taken:
+    """The first picture's result while another process makes it, and that process's hold on it."""
+    target = three / "out" / "a.png"
+    target.parent.mkdir()
+    held = locked(target)
+    held.__enter__()
+    return target, held
+
+
 def run(folder: Path, *options: str) -> int:
     return main(["upscale", str(folder / "in"), "-o", str(folder / "out"), "--scale", "1", "--json", *options])
 
@@ -48,12 +61,9 @@ def said(capture: pytest.CaptureFixture[str]) -> tuple[list[tuple[str, bool]], s
 
 
 def test_what_another_process_makes_comes_last_and_is_not_made_twice(
-    three: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    three: Path, taken: Taken, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target = three / "out" / "a.png"
-    target.parent.mkdir()
-    held = locked(target)
-    held.__enter__()
+    target, held = taken
 
     def other_ends() -> None:
         if not target.exists():
@@ -71,12 +81,9 @@ def test_what_another_process_makes_comes_last_and_is_not_made_twice(
 
 
 def test_what_another_process_gave_up_is_made(
-    three: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    three: Path, taken: Taken, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target = three / "out" / "a.png"
-    target.parent.mkdir()
-    held = locked(target)
-    held.__enter__()
+    target, held = taken
     given_up: list[int] = []
 
     def other_is_killed() -> None:
@@ -94,13 +101,10 @@ def test_what_another_process_gave_up_is_made(
 
 
 def test_a_lone_picture_is_waited_for(
-    three: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    three: Path, taken: Taken, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command, "_load", lambda _: Perfect())
-    target = three / "out" / "a.png"
-    target.parent.mkdir()
-    held = locked(target)
-    held.__enter__()
+    target, held = taken
 
     def ends(_seconds: float) -> None:
         target.write_bytes(b"the other's")
