@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from . import comfy_backbone
 
@@ -69,6 +69,6 @@ class PGPDiffSRApply(io.ComfyNode):
         start_percent: float,
         end_percent: float,
     ) -> io.NodeOutput:
-        return io.NodeOutput(
-            comfy_backbone.apply_guidance(model, model_patch, image, strength, start_percent, end_percent)
-        )
+        guided = comfy_backbone.apply_guidance(model, model_patch, image, strength, start_percent, end_percent)
+        note = comfy_backbone.other_plan_note(guided)
+        return io.NodeOutput(guided, ui=ui.PreviewText(note) if note else None)

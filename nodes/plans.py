@@ -99,4 +99,5 @@ class PGPDiffSRApplyPlan(io.ComfyNode):
     @classmethod
     def execute(cls, model: io.Model.Type, plan: PrunePlan) -> io.NodeOutput:
         pruned, saving = comfy_backbone.apply_plan(model, plan)
-        return io.NodeOutput(pruned, ui=ui.PreviewText(str(saving)))
+        said = f"{saving} {comfy_backbone.other_plan_note(pruned)}".strip()
+        return io.NodeOutput(pruned, ui=ui.PreviewText(said))

@@ -8,8 +8,8 @@ from .errors import Cancelled
 
 #: ``progress(done, total)`` after each step; return False to cancel.
 Progress = Callable[[int, int], "bool | None"]
-#: Told in one line what is worth knowing and no error.
-Say = Callable[[str], None]
+#: Told in one line what is worth knowing and no error; what it returns is not looked at.
+Say = Callable[[str], object]
 
 
 class Watched:

@@ -15,7 +15,7 @@ def test_sampling_takes_the_sizes_in_sdxl_s_order() -> None:
     entry = sdxl()
     prompt = to_sampling([entry], (64, 96))
     # As comfy.model_base.SDXL.encode_adm embeds them: height, width, crop_h, crop_w, target_height, target_width.
-    assert prompt.time_ids == (768.0, 1024.0, 16.0, 8.0, 1536.0, 2048.0)
+    assert prompt.time_ids.tolist() == [[768.0, 1024.0, 16.0, 8.0, 1536.0, 2048.0]]
     assert prompt.context is entry[0]
     assert prompt.pooled is entry[1]["pooled_output"]
 
@@ -30,13 +30,13 @@ def test_sampling_takes_the_sizes_in_sdxl_s_order() -> None:
     ],
 )
 def test_sizes_that_the_file_lacks_are_the_canvas_s(options: dict[str, Any], ids: tuple[float, ...]) -> None:
-    assert to_sampling([small(**options)], (64, 96)).time_ids == ids
+    assert to_sampling([small(**options)], (64, 96)).time_ids.tolist() == [list(ids)]
 
 
 def test_options_that_sdxl_ignores_are_ignored() -> None:
     mask = torch.ones(1, 5)
     entry = small(start_percent=0.0, end_percent=1, strength=0.5, guidance=3.5, aesthetic_score=6, attention_mask=mask)
-    assert to_sampling([entry], (8, 8)).time_ids == (8.0, 8.0, 0.0, 0.0, 8.0, 8.0)
+    assert to_sampling([entry], (8, 8)).time_ids.tolist() == [[8.0, 8.0, 0.0, 0.0, 8.0, 8.0]]
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,10 @@ from pgp_core.sampling.options import SampleOptions
 IDS = (512.0, 500.0, 0.0, 8.0, 512.0, 500.0)
 
 
-POSITIVE = Conditioning(draw(20, 1, 5, 16), draw(21, 1, 16), IDS)
+POSITIVE = Conditioning.of_prompt(draw(20, 1, 5, 16), draw(21, 1, 16), IDS)
 
 
-NEGATIVE = Conditioning(draw(22, 1, 5, 16), draw(23, 1, 16), (256.0, 250.0, 0.0, 8.0, 512.0, 500.0))
+NEGATIVE = Conditioning.of_prompt(draw(22, 1, 5, 16), draw(23, 1, 16), (256.0, 250.0, 0.0, 8.0, 512.0, 500.0))
 
 
 SITE = Site("down_blocks.0.downsamplers.0", 32, 0, 8)
@@ -81,7 +81,7 @@ def denoiser(options: SampleOptions, negative: Conditioning | None = NEGATIVE) -
 
 def answer(x: torch.Tensor, c: Conditioning) -> torch.Tensor:
     """The fake UNet's formula for one conditioning."""
-    return x.double() * (c.context.double().mean() + c.pooled.double().mean()) + sum(c.time_ids)
+    return x.double() * (c.context.double().mean() + c.pooled.double().mean()) + c.time_ids.double().sum()
 
 
 @pytest.mark.parametrize("cfg", [5.0, 1.5, 0.0])
@@ -94,7 +94,7 @@ def test_cfg_is_uncond_plus_scale_times_the_difference(cfg: float) -> None:
     assert torch.equal(call.x, torch.cat([LQ, LQ])), "[uncond, cond] in one batch"
     assert torch.equal(call.context, torch.cat([NEGATIVE.context] * 2 + [POSITIVE.context] * 2))
     assert torch.equal(call.text_embeds, torch.cat([NEGATIVE.pooled] * 2 + [POSITIVE.pooled] * 2))
-    assert call.time_ids.tolist() == [list(NEGATIVE.time_ids)] * 2 + [list(IDS)] * 2
+    assert call.time_ids.tolist() == NEGATIVE.time_ids.tolist() * 2 + [list(IDS)] * 2
     assert call.t.tolist() == [301.0] * 4
 
 
@@ -122,7 +122,7 @@ def test_cfg_in_one_batch_is_two_calls_apart_with_guidance_and_a_batch_of_two(
         outs = []
         for i in range(2):
             with guided(unet, guidance, tuple(f[i : i + 1] for f in features)):
-                added = {"text_embeds": c.pooled, "time_ids": torch.tensor([c.time_ids])}
+                added = {"text_embeds": c.pooled, "time_ids": c.time_ids}
                 outs.append(unet(x[i : i + 1], t[:1], c.context, added_cond_kwargs=added).sample)
         return torch.cat(outs).double()
 

@@ -275,7 +275,7 @@ def untrained() -> NanoRestorer:
     torch.manual_seed(0)
     unet = build_unet(NANO_SHAPE, load_plan("pgp-nano")).eval()
     guidance = Guidance(nano.guidance_spec()).eval()
-    prompts = [Conditioning(torch.randn(1, 8, 64), torch.randn(1, 64), nano.TIME_IDS) for _ in range(2)]
+    prompts = [Conditioning.of_prompt(torch.randn(1, 8, 64), torch.randn(1, 64), nano.TIME_IDS) for _ in range(2)]
     return NanoRestorer(unet, guidance, *prompts, NANO.recipe(False, {"cfg": 1.5}), prediction="sample")
 
 

@@ -15,7 +15,7 @@ CORE = ROOT / "pgp_core"
 FLOORS = (
     ("visible",),
     ("errors", "schedule"),
-    ("number", "progress", "memory"),
+    ("number", "progress", "memory", "extras"),
     ("files",),
     ("images",),
     ("tiling",),

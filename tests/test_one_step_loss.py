@@ -12,19 +12,20 @@ import torch
 
 from pgp_core import schedule
 from pgp_core.codecs import pixel as pixel_codec
+from pgp_core.conditioning.conditioning import Conditioning
 from pgp_core.errors import PGPError
 from pgp_core.restorers.nano import model as nano
 from pgp_core.training.csd import CSD
 from pgp_core.training.one_step_loss import S1Loss, make_s1_loss
 from pgp_core.training.s1_config import PRESETS, S1LossConfig
-from pgp_core.training.subject import Batch, Condition, Sample, Subject
+from pgp_core.training.subject import Batch, Sample, Subject
 
 #: Betas of SDXL, by numpy.
 ALPHAS = np.cumprod(1 - np.linspace(math.sqrt(0.00085), math.sqrt(0.012), 1000) ** 2)
 
 
 class ToyUNet(torch.nn.Module):
-    """``gain * x + shift * (pooled of the condition)``."""
+    """``gain * x + shift * (pooled of the conditioning)``."""
 
     def __init__(self, gain: float, shift: float = 0.0):
         super().__init__()
@@ -35,7 +36,7 @@ class ToyUNet(torch.nn.Module):
 
 
 class Toy(Subject):
-    """Latents are twice a picture in [-1, 1], pixels stay pixels; the condition's pooled vector is 1 for a
+    """Latents are twice a picture in [-1, 1], pixels stay pixels; the conditioning's pooled vector is 1 for a
     positive prompt and -1 for the negative."""
 
     def __init__(self, gain: float = 0.5, shift: float = 0.0, prediction: str = "epsilon", residual: bool = False):
@@ -54,16 +55,16 @@ class Toy(Subject):
     def denoised(self, z_lq: torch.Tensor, z_hq: torch.Tensor) -> torch.Tensor:
         return z_hq - z_lq if self.residual else z_hq
 
-    def condition(self, batch: Batch, positive: torch.Tensor) -> Condition:
+    def conditioning(self, batch: Batch, positive: torch.Tensor) -> Conditioning:
         pooled = torch.where(positive, 1.0, -1.0)[:, None]
-        return Condition(torch.zeros(len(batch), 1, 1), pooled, torch.zeros(len(batch), 6))
+        return Conditioning(torch.zeros(len(batch), 1, 1), pooled, torch.zeros(len(batch), 6))
 
     def forward(
-        self, x: torch.Tensor, t: torch.Tensor, lq: torch.Tensor, condition: Condition, base: Any = None
+        self, x: torch.Tensor, t: torch.Tensor, lq: torch.Tensor, conditioning: Conditioning, base: Any = None
     ) -> torch.Tensor:
-        self.calls.append({"x": x.detach(), "t": t, "lq": lq, "pooled": condition.pooled, "grad": x.requires_grad})
+        self.calls.append({"x": x.detach(), "t": t, "lq": lq, "pooled": conditioning.pooled, "grad": x.requires_grad})
         self.training_then = self.training
-        return self.unet(x, condition.pooled).float()
+        return self.unet(x, conditioning.pooled).float()
 
 
 def batch(n: int = 4, side: int = 16, seed: int = 0) -> Batch:

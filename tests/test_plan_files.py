@@ -163,7 +163,7 @@ def test_apply_keeps_how_the_model_predicts(narrow: Any, tmp_path: Path) -> None
     assert load_file(out)["out.2.weight"].dtype == torch.float64
 
 
-# -- renumber -----------------------------------------------------------------------------------------------
+# -- export -------------------------------------------------------------------------------------------------
 
 
 def test_renumbered_blocks_are_dense_and_the_model_is_the_same(
@@ -213,8 +213,28 @@ def test_a_renumbered_file_is_not_read_as_if_its_numbers_were_original(
     assert "renumbered" in error(capsys)
     assert main(["export", str(model), "-o", str(dense), "--renumber"]) == 1
     assert "there already" in error(capsys)
-    with pytest.raises(SystemExit):
-        main(["export", str(model), "-o", str(tmp_path / "y.safetensors")])
+
+
+def test_an_export_keeps_the_blocks_original_numbers_unless_asked(
+    narrow: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan, names = load_plan(PLAN), KeyMap()
+    gaps = PrunePlan("gaps", plan.topology, {**plan.stacks, GAPPED: StackPlan(4, (0, 3))}, {})
+    weights = {k: v.half() for k, v in prune_module(narrow, gaps).state_dict().items()}
+    source, out = tmp_path / "diffusion_pytorch_model.safetensors", tmp_path / "out.safetensors"
+    save_file(weights, source, {"pgp.plan": json.dumps(gaps.to_json())})
+    assert main(["export", str(source), "-o", str(out), "--json"]) == 0
+    captured = capsys.readouterr()
+    said = json.loads(captured.out)
+    assert (said["renumbered"], said["loads_in_core"], said["depths"][GAPPED]) == (False, False, 2)
+    assert "In ComfyUI use Load PGP-DiffSR Model" in captured.err
+    written = load_file(out)
+    assert set(written) == {names.to_ldm(k) for k in weights}
+    assert all(torch.equal(v, weights[names.to_diffusers(k)]) for k, v in written.items())
+    assert PrunePlan.from_json(json.loads(metadata(out)["pgp.plan"])) == gaps
+    assert "pgp.renumbered" not in metadata(out)
+    with open_weights(out) as file:
+        assert inspect_unet(file).plan.blocks[GAPPED] == (0, 3)
 
 
 # -- build --------------------------------------------------------------------------------------------------

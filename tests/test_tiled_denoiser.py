@@ -18,7 +18,7 @@ from pgp_core.sampling.options import SampleOptions
 from pgp_core.tiling import Tiling
 
 IDS = (512.0, 512.0, 0.0, 0.0, 512.0, 512.0)
-POSITIVE, NEGATIVE = (Conditioning(torch.full((1, 3, 2), v), torch.full((1, 2), v), IDS) for v in (0.4, -0.3))
+POSITIVE, NEGATIVE = (Conditioning.of_prompt(torch.full((1, 3, 2), v), torch.full((1, 2), v), IDS) for v in (0.4, -0.3))
 #: Two sites: features added at the latent's scale, phases exchanged at half of it.
 SITES = (Site("conv_in", 4, 0, 4, "add"), Site("down", 4, 2, 8, "phase"))
 SPEC = GuidanceSpec("test", SITES, channels=(4, 4, 4, 4), unshuffle=4)
@@ -119,9 +119,9 @@ def test_faithdiff_tells_a_tile_where_it_lies() -> None:
     """Design, A8: the canvas's size in pixels, where the tile begins in latent positions, the tile's size in pixels."""
     from pgp_core.tiling import grid
 
-    canvas = Conditioning(torch.zeros(1, 1, 1), torch.zeros(1, 1), (1536.0, 2048.0, 0.0, 0.0, 1536.0, 2048.0))
+    canvas = Conditioning.of_prompt(torch.zeros(1, 1, 1), torch.zeros(1, 1), (1536.0, 2048.0, 0.0, 0.0, 1536.0, 2048.0))
     tile = grid(192, 256, 128, 64)[-1]
-    assert canvas.of_tile(tile, 8).time_ids == (1536.0, 2048.0, 64, 128, 1024.0, 1024.0)
+    assert canvas.of_tile(tile, 8).time_ids.tolist() == [[1536.0, 2048.0, 64, 128, 1024.0, 1024.0]]
 
 
 @torch.no_grad()

@@ -44,8 +44,8 @@ def test_a_subject_calls_the_unet_as_sampling_does(make_unet: Callable[..., Any]
     model = NanoSubject(make_unet(), Guidance(spec), shape)
     x, lq, t = torch.randn(2, 4, 16, 16), torch.rand(2, 3, 64, 64), torch.tensor([3, 900])
     batch = Batch(lq, lq, ("", ""), torch.ones(2, 2), torch.ones(2, 2))
-    condition = model.condition(batch, torch.tensor([False, True]))
-    out = model(x, t, lq, condition)
+    conditioning = model.conditioning(batch, torch.tensor([False, True]))
+    out = model(x, t, lq, conditioning)
 
     (features,) = model.guidance.features(lq)
     handle = model.unet.conv_in.register_forward_hook(lambda _m, _i, h: h + features)
@@ -55,7 +55,7 @@ def test_a_subject_calls_the_unet_as_sampling_does(make_unet: Callable[..., Any]
     handle.remove()
     torch.testing.assert_close(out, expected)
     without = plain(model.unet, x, t, model.contexts.context, added_cond_kwargs=added).sample
-    mixed = model(x, t, lq, condition, base=torch.tensor([True, False]))
+    mixed = model(x, t, lq, conditioning, base=torch.tensor([True, False]))
     torch.testing.assert_close(mixed, torch.stack([expected[0], without[1]]))
 
 

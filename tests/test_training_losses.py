@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from pgp_core.conditioning.conditioning import Conditioning
 from pgp_core.training.diffusion_loss import DiffusionLoss
-from pgp_core.training.subject import Batch, Condition, Subject
+from pgp_core.training.subject import Batch, Subject
 
 
 class Recorder(Subject):
@@ -31,15 +32,15 @@ class Recorder(Subject):
     def denoised(self, z_lq: torch.Tensor, z_hq: torch.Tensor) -> torch.Tensor:
         return z_hq - z_lq if self.residual else z_hq
 
-    def condition(self, batch: Batch, positive: torch.Tensor) -> Condition:
+    def conditioning(self, batch: Batch, positive: torch.Tensor) -> Conditioning:
         self.positive = positive
-        return Condition(positive, positive, positive)
+        return Conditioning(positive, positive, positive)
 
     def forward(
-        self, x: torch.Tensor, t: torch.Tensor, lq: torch.Tensor, condition: Any, base: torch.Tensor | None = None
+        self, x: torch.Tensor, t: torch.Tensor, lq: torch.Tensor, conditioning: Any, base: torch.Tensor | None = None
     ) -> torch.Tensor:
         self.x, self.t, self.lq, self.base = x, t, lq, base
-        assert condition.context is self.positive
+        assert conditioning.context is self.positive
         return 0.5 * x + 0.1
 
     @property

@@ -114,13 +114,13 @@ def test_a_lora_merged_is_the_model_that_was_trained(tmp_path: Path, sdxl: Path)
         if "lora_B" in n:
             torch.nn.init.normal_(p.data, 0, 0.05, generator=torch.Generator().manual_seed(len(n)))
     batch = samples().first(2)
-    condition = subject.condition(batch, torch.tensor([True, True]))
+    conditioning = subject.conditioning(batch, torch.tensor([True, True]))
     x, t = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([5, 900])
     with torch.no_grad():
-        wanted = subject(x, t, batch.lq, condition)
-        before = plain(x, t, batch.lq, condition)
+        wanted = subject(x, t, batch.lq, conditioning)
+        before = plain(x, t, batch.lq, conditioning)
         lora.merge(plain.unet, lora.from_peft({k: v for k, v in subject.unet.state_dict().items() if ".lora_" in k}))
-        merged = plain(x, t, batch.lq, condition)
+        merged = plain(x, t, batch.lq, conditioning)
     torch.testing.assert_close(merged, wanted, atol=1e-4, rtol=1e-3)
     assert not torch.allclose(before, wanted, atol=1e-3)
 
@@ -197,7 +197,7 @@ def test_a_full_size_subject_calls_the_unet_as_diffusers_has_it(tmp_path: Path, 
     subject = inspect(config(tmp_path, sdxl, model_guidance="none"), str).load(torch.device("cpu"))
     assert isinstance(subject, SDXLSubject)
     batch = samples().first(2)
-    condition = subject.condition(batch, torch.tensor([True, False]))
+    conditioning = subject.conditioning(batch, torch.tensor([True, False]))
     one, two = sdxl_files.text_encoders()
     for i, text in enumerate(("a cat", "")):
         tokens = [
@@ -207,18 +207,18 @@ def test_a_full_size_subject_calls_the_unet_as_diffusers_has_it(tmp_path: Path, 
         first = one(tokens[0].input_ids, output_hidden_states=True)
         second = two(tokens[1].input_ids, output_hidden_states=True)
         expected = torch.cat((first.hidden_states[-2], second.hidden_states[-2]), -1)[0]
-        torch.testing.assert_close(condition.context[i], expected)
-        torch.testing.assert_close(condition.pooled[i], second.text_embeds[0])
-    assert condition.time_ids.tolist() == [[640, 512, 64, 0, 32, 32], [640, 512, 64, 8, 32, 32]]
+        torch.testing.assert_close(conditioning.context[i], expected)
+        torch.testing.assert_close(conditioning.pooled[i], second.text_embeds[0])
+    assert conditioning.time_ids.tolist() == [[640, 512, 64, 0, 32, 32], [640, 512, 64, 8, 32, 32]]
     vae = sdxl_files.vae()
     z = vae.encode(batch.hq * 2 - 1).latent_dist.mode() * sdxl_files.SCALING
     torch.testing.assert_close(subject.encode(batch.hq), z)
     torch.testing.assert_close(subject.decode(z), vae.decode(z / sdxl_files.SCALING).sample / 2 + 0.5)
     assert torch.equal(subject.denoised(z, z + 1), z + 1)
     x, t = torch.randn(2, 4, 4, 4), torch.tensor([3, 900])
-    added = {"text_embeds": condition.pooled, "time_ids": condition.time_ids}
-    expected = subject.unet(x, t, condition.context, added_cond_kwargs=added).sample
-    torch.testing.assert_close(subject(x, t, batch.lq, condition), expected)
+    added = {"text_embeds": conditioning.pooled, "time_ids": conditioning.time_ids}
+    expected = subject.unet(x, t, conditioning.context, added_cond_kwargs=added).sample
+    torch.testing.assert_close(subject(x, t, batch.lq, conditioning), expected)
 
 
 def test_gradients_pass_the_decoder_and_not_the_encoder(tmp_path: Path, sdxl: Path) -> None:
@@ -281,11 +281,11 @@ class Known(Subject):
     def denoised(self, z_lq: torch.Tensor, z_hq: torch.Tensor) -> torch.Tensor:
         return z_hq
 
-    def condition(self, batch: Batch, positive: torch.Tensor) -> Any:
-        from pgp_core.training.subject import Condition
+    def conditioning(self, batch: Batch, positive: torch.Tensor) -> Any:
+        from pgp_core.conditioning.conditioning import Conditioning
 
         n = len(batch)
-        return Condition(
+        return Conditioning(
             torch.ones(n, 5, self.shape.context_dim), torch.ones(n, self.shape.pooled_dim), torch.ones(n, 6)
         )
 

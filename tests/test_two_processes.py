@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from pgp_core.cli import main
 from pgp_core.cli import upscale as command
 from pgp_core.files.locks import locked
 
+Taken = tuple[Path, AbstractContextManager[None]]
+
 
 @pytest.fixture
 def three(tmp_path: Path) -> Path:
@@ -22,6 +25,16 @@ def three(tmp_path: Path) -> Path:
     for i, name in enumerate("abc"):
         Image.new("RGB", (6, 4), (50 * i, 120, 140)).save(tmp_path / "in" / f"{name}.png")
     return tmp_path
+
+
+@pytest.fixture
+def taken(three: Path) -> Taken:
+    """The first picture's result while another process makes it, and that process's hold on it."""
+    target = three / "out" / "a.png"
+    target.parent.mkdir()
+    held = locked(target)
+    held.__enter__()
+    return target, held
 
 
 def run(folder: Path, *options: str) -> int:
@@ -35,12 +48,9 @@ def said(capture: pytest.CaptureFixture[str]) -> tuple[list[tuple[str, bool]], s
 
 
 def test_what_another_process_makes_comes_last_and_is_not_made_twice(
-    three: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    three: Path, taken: Taken, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target = three / "out" / "a.png"
-    target.parent.mkdir()
-    held = locked(target)
-    held.__enter__()
+    target, held = taken
 
     def other_ends(_: torch.Tensor) -> None:
         if not target.exists():
@@ -58,12 +68,9 @@ def test_what_another_process_makes_comes_last_and_is_not_made_twice(
 
 
 def test_what_another_process_gave_up_is_made(
-    three: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    three: Path, taken: Taken, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target = three / "out" / "a.png"
-    target.parent.mkdir()
-    held = locked(target)
-    held.__enter__()
+    target, held = taken
     given_up: list[int] = []
 
     def other_is_killed(_: torch.Tensor) -> None:
@@ -81,13 +88,10 @@ def test_what_another_process_gave_up_is_made(
 
 
 def test_a_lone_picture_is_waited_for(
-    three: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    three: Path, taken: Taken, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command, "_load", lambda *_: Perfect())
-    target = three / "out" / "a.png"
-    target.parent.mkdir()
-    held = locked(target)
-    held.__enter__()
+    target, held = taken
 
     def ends(_seconds: float) -> None:
         target.write_bytes(b"the other's")

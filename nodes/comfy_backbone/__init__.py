@@ -30,6 +30,7 @@ from .models import guidance_names, load_guidance_named, load_unet_named, unet_n
 from .nano import load_nano, pixel_vae
 from .one_step import one_step_sampler
 from .one_step_checks import lacks_s1
+from .other_plan import other_plan_note
 from .plans import NO_PLAN, plan_choices, plan_files, plan_named, save_plan_named
 from .pruning import apply_plan
 from .recording import Recording, check_report, record, report_files, report_named
@@ -63,6 +64,7 @@ __all__ = [
     "load_unet",
     "load_unet_named",
     "one_step_sampler",
+    "other_plan_note",
     "pixel_vae",
     "plan_choices",
     "plan_files",

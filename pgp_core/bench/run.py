@@ -20,8 +20,6 @@ from .injection import injection_seconds
 from .memory import available_memory, held_memory, peak_memory
 from .rows import Net, make_inputs, make_weights, rows_of
 
-#: ``(done, total)`` UNet calls.
-
 
 @dataclass(frozen=True)
 class BenchOptions:
@@ -51,8 +49,8 @@ class BenchOptions:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One row, plain numbers.
+class RowFigures:
+    """What was measured of one row, plain numbers.
 
     Attributes:
         seconds_per_step: median of one UNet call; with CFG that is one step too, of twice the batch.
@@ -74,7 +72,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Report:
+class BenchFigures:
     """All rows, and what else was measured.
 
     Attributes:
@@ -85,7 +83,7 @@ class Report:
     """
 
     options: BenchOptions
-    rows: tuple[Measured, ...]
+    rows: tuple[RowFigures, ...]
     peam_seconds: float
     injection_seconds: float
     baseline_memory_bytes: int
@@ -118,7 +116,7 @@ class Report:
         }
 
 
-def bench_unet(options: BenchOptions, progress: Progress | None = None) -> Report:
+def bench_unet(options: BenchOptions, progress: Progress | None = None) -> BenchFigures:
     """Measure one step of every row.
 
     The rows' UNets share one set of random weights. After a round that warms up, ``repeats`` rounds each time
@@ -133,7 +131,7 @@ def bench_unet(options: BenchOptions, progress: Progress | None = None) -> Repor
         return _measure(options, progress or (lambda done, total: None))
 
 
-def _measure(o: BenchOptions, progress: Progress) -> Report:
+def _measure(o: BenchOptions, progress: Progress) -> BenchFigures:
     device = torch.device(o.device)
     batch = o.batch * (2 if o.cfg else 1)
     rows = rows_of(o.shape)
@@ -178,7 +176,7 @@ def _measure(o: BenchOptions, progress: Progress) -> Report:
         del net
     median = {name: statistics.median(s) for name, s in seconds.items()}
     measured = tuple(
-        Measured(
+        RowFigures(
             row.name,
             median[row.name],
             median[row.name] / median["full"],
@@ -190,7 +188,7 @@ def _measure(o: BenchOptions, progress: Progress) -> Report:
         )
         for row in rows
     )
-    return Report(o, measured, alone, more, baseline)
+    return BenchFigures(o, measured, alone, more, baseline)
 
 
 def _wait(device: torch.device) -> None:

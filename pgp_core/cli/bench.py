@@ -11,7 +11,7 @@ from .numbers import whole
 from .output import emit, plain
 
 if TYPE_CHECKING:
-    from ..bench import Report
+    from ..bench import BenchFigures
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
@@ -86,7 +86,7 @@ def _unet(args: argparse.Namespace) -> int:
     return 0
 
 
-def _print(report: Report) -> None:
+def _print(report: BenchFigures) -> None:
     """The table for people, on stderr."""
     o = report.options
     lines = [f"{'':<10} {'s/step':>8} {'min':>8} {'max':>8} {'of full':>8} {'peak GB':>8} {'M params':>9}"]

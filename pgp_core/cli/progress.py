@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+
+from ..progress import Progress
 
 
 @contextmanager
-def file_progress(name: str) -> Iterator[Callable[[int, int], None]]:
+def file_progress(name: str) -> Iterator[Progress]:
     """A bar on stderr, where that is a terminal; yields what to call with bytes done and in all."""
     from tqdm import tqdm
 

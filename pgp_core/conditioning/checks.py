@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..errors import ConditioningError
+from ..files.safetensors_stream import storable
 
 #: Options that point at other models, or at places in one picture: they mean nothing in another graph.
 # fmt: off
@@ -41,7 +42,7 @@ def check_entry(context: Any, options: Mapping[str, Any], where: str) -> None:
         ConditioningError: naming the option that no file can keep, or what is of another shape or not finite.
     """
     for name in options:
-        if not isinstance(name, str) or not name or not _is_text(name):
+        if not isinstance(name, str) or not name or not storable(name):
             raise ConditioningError(f"{where} has an option named {name!r}: a name must be text")
     if refused := REFUSED & options.keys():
         raise ConditioningError(
@@ -107,15 +108,6 @@ def _is_json(value: Any, depth: int = 0) -> bool:
 
 def _is_number(value: Any, low: float, high: float) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
-
-
-def _is_text(name: str) -> bool:
-    """Whether a file can hold it: half of a surrogate pair is none."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def describe(value: Any) -> str:

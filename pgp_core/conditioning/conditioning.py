@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,21 +12,26 @@ from ..tiling import Tile
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Cross-attention tokens and pooled vector of one prompt (or learned context).
+    """Tokens, pooled vectors and sizes: of one prompt (or learned context), or of each sample of a batch.
 
     Attributes:
-        context: ``(1, tokens, context_dim)``.
-        pooled: ``(1, pooled_dim)``.
-        time_ids: SDXL's six sizes in pixels.
+        context: ``(B, tokens, width)``.
+        pooled: ``(B, width)``.
+        time_ids: ``(B, 6)``, SDXL's sizes in pixels: original height and width, crop from the top and left, target
+            height and width. float32 whatever the UNet's dtype: bfloat16 knows no odd numbers above 256.
     """
 
     context: torch.Tensor
     pooled: torch.Tensor
-    time_ids: tuple[float, float, float, float, float, float]
+    time_ids: torch.Tensor
+
+    @classmethod
+    def of_prompt(cls, context: torch.Tensor, pooled: torch.Tensor, sizes: Sequence[float]) -> Conditioning:
+        """One prompt with its six sizes."""
+        return cls(context, pooled, torch.tensor([sizes], dtype=torch.float32))
 
     def of_tile(self, tile: Tile, factor: int) -> Conditioning:
         """As FaithDiff conditions a tile: where it begins, in latent positions, and its size in pixels."""
-        height, width = self.time_ids[:2]
-        return replace(
-            self, time_ids=(height, width, tile.y, tile.x, float(tile.height * factor), float(tile.width * factor))
-        )
+        own = [tile.y, tile.x, tile.height * factor, tile.width * factor]
+        place = torch.tensor(own, dtype=self.time_ids.dtype, device=self.time_ids.device)
+        return replace(self, time_ids=torch.cat((self.time_ids[:, :2], place.expand(len(self.time_ids), -1)), 1))

@@ -204,7 +204,7 @@ def to_sampling(entries: Sequence[Entry], size: tuple[int, int], source: str = "
         options.get("target_height", height),
         options.get("target_width", width),
     )
-    return Conditioning(context, pooled, tuple(float(i) for i in ids))  # type: ignore[arg-type]
+    return Conditioning.of_prompt(context, pooled, [float(i) for i in ids])
 
 
 def _header(metadata: Mapping[str, str], tensors: Mapping[str, Any], source: str) -> dict[str, Any]:

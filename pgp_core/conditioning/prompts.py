@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from ..files.prefixes import beneath, find_home
 from ..files.scaled_fp8 import name_quantised
 from ..files.weights import open_weights
 from ..files.what_it_is import described
+from ..progress import Say
 from .entries import Entry
 
 _log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ def encode(
     folder: Path,
     texts: Sequence[str],
     device: torch.device | str = "cpu",
-    say: Callable[[str], None] = _log.warning,
+    say: Say = _log.warning,
 ) -> list[list[Entry]]:
     """What SDXL's text encoders make of some texts.
 
@@ -83,7 +84,7 @@ class TextEncoders:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         keep: int = 1024,
-        say: Callable[[str], None] = _log.warning,
+        say: Say = _log.warning,
     ):
         check(folder)
         from transformers import CLIPTextModel, CLIPTextModelWithProjection
@@ -111,7 +112,7 @@ def _encode(
     kind: Any,
     texts: Sequence[str],
     device: Any,
-    say: Callable[[str], object],
+    say: Say,
 ) -> list[Any]:
     encoder = _Encoder(folder, tokenizer_name, encoder_name, kind, device, torch.float32)
     return [encoder(text, say) for text in texts]
@@ -147,7 +148,7 @@ class _Encoder:
         self.device = device
         self.length = min(self.tokenizer.model_max_length, encoder.config.max_position_embeddings)
 
-    def __call__(self, text: str, say: Callable[[str], object]) -> Any:
+    def __call__(self, text: str, say: Say) -> Any:
         whole = len(self.tokenizer(text, verbose=False).input_ids)
         if whole > self.length:
             say(f"the prompt has {whole} tokens, the text encoders take {self.length}: its end is left out")

@@ -85,7 +85,8 @@ def stage_pipeline(
         guidance = "peam" if any(k.startswith("peam.") for k in adapter) else "base"
     spec = nano.guidance_spec(None if guidance == "base" else guidance)
     negative, positive = (
-        Conditioning(contexts["context"][i : i + 1], contexts["pooled"][i : i + 1], nano.TIME_IDS) for i in range(2)
+        Conditioning.of_prompt(contexts["context"][i : i + 1], contexts["pooled"][i : i + 1], nano.TIME_IDS)
+        for i in range(2)
     )
     if s1 is not None:
         # The UNet takes these tensors as they are, and merging changes it in place: the caller's would change too.

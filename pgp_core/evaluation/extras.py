@@ -1,20 +1,16 @@
-"""Libraries that only the evaluation needs, imported when it runs."""
+"""Libraries that only the evaluation needs."""
 
 from __future__ import annotations
 
-import importlib
-from types import ModuleType
+from typing import Any
 
-from ..errors import PGPError
+from ..extras import library
 
 
-def extra(module: str) -> ModuleType:
-    """Import a module of scikit-image or SciPy.
+def extra(module: str) -> Any:
+    """A module of scikit-image or SciPy.
 
     Raises:
         PGPError: naming the command that installs them.
     """
-    try:
-        return importlib.import_module(module)
-    except ImportError as e:
-        raise PGPError(f'the evaluation needs scikit-image and SciPy ({e}): pip install "pgp-diffsr[eval]"') from None
+    return library(module, "the evaluation", "scikit-image and SciPy", "eval")

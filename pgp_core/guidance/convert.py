@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from ..files.atomic import replacing
 from ..files.locks import locked
 from ..files.safetensors_stream import write_streaming
 from ..files.weights import open_weights
+from ..progress import Progress, Say
 from ..unet.inspect import inspect_unet, markers_of, metadata_of
 from ..unet.on_diffusers import check_whole
 from .faithdiff import find_extras, value_path, value_shape
@@ -26,8 +26,8 @@ def convert(
     path: Path,
     folder: Path,
     dtype: torch.dtype = torch.float16,
-    progress: Callable[[int, int], None] | None = None,
-    say: Callable[[str], object] = str,
+    progress: Progress | None = None,
+    say: Say = str,
 ) -> tuple[Path, Path]:
     """Split a FaithDiff file into a UNet and a guidance file, tensor by tensor.
 

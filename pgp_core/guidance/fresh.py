@@ -21,16 +21,12 @@ def fresh_spec(channels: int = 320, plan: PrunePlan | None = None) -> GuidanceSp
 
     Args:
         channels: of the UNet's first level.
-        plan: of the UNet that it will be trained with; its hash is kept.
+        plan: of the UNet that it will be trained with, which the file notes.
     """
     # Level 0 is the one that is built; the others keep full_adapter_xl's proportions.
     widths = (channels, 2 * channels, 4 * channels, 4 * channels)
-    return GuidanceSpec(
-        sites=(Site(channels=channels),),
-        channels=widths,
-        trained=False,
-        plan_sha256=plan.sha256() if plan else None,
-    )
+    spec = GuidanceSpec(sites=(Site(channels=channels),), channels=widths, trained=False)
+    return spec.with_plan(plan) if plan else spec
 
 
 def write_fresh_guidance(

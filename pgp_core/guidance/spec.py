@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..errors import GuidanceError, name_some
 from ..files.json_format import check_format, parse_metadata
+from ..unet.plan import PrunePlan
 
 #: Of the LQ encoder's norms.
 GROUPS = 32
@@ -66,7 +67,9 @@ class GuidanceSpec:
         residual, slope: see :class:`pgp_core.guidance.peam.PEAM`.
         input_range: range of the RGB canvas that the adapter was trained with; the encoder's is (-1, 1).
         trained: False if a part is fresh and changes nothing.
-        plan_sha256: hash of the plan that the UNet had in training, or None.
+        plan_name, plan_sha256, plan_blocks: of the plan that the UNet had in training: its name, its hash, and the
+            numbers of the blocks that stayed, by stack. None where there was none; files from before this release have
+            the hash alone. See :meth:`with_plan`.
         extra: more entries of the metadata, for people; not read back.
     """
 
@@ -82,7 +85,9 @@ class GuidanceSpec:
     slope: float = 0.2
     input_range: tuple[float, float] = (0.0, 1.0)
     trained: bool = True
+    plan_name: str | None = None
     plan_sha256: str | None = None
+    plan_blocks: Mapping[str, tuple[int, ...]] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     #: Parts that this release builds; a file with others is refused, not half-read.
@@ -115,8 +120,18 @@ class GuidanceSpec:
             "null_phase": "own",
             "trained": self.trained,
             "plan_sha256": self.plan_sha256,
+            **self._blocks_json(),
             **self.extra,
         }
+
+    def with_plan(self, plan: PrunePlan) -> GuidanceSpec:
+        """The same, trained with a UNet of this plan."""
+        return replace(self, plan_name=plan.name, plan_sha256=plan.sha256(), plan_blocks=plan.blocks)
+
+    def _blocks_json(self) -> dict[str, Any]:
+        if self.plan_blocks is None:
+            return {}
+        return {"plan_name": self.plan_name, "plan_blocks": {s: list(kept) for s, kept in self.plan_blocks.items()}}
 
     def _adapter_json(self) -> dict[str, Any]:
         return {"channels": list(self.channels), "unshuffle": self.unshuffle, "blocks": self.blocks}
@@ -170,7 +185,9 @@ class GuidanceSpec:
                 slope=float(data.get("slope", 0.01)),  # 0.01 in files from before it was stored
                 input_range=(float(low), float(high)),
                 trained=bool(data["trained"]),
+                plan_name=_name(data.get("plan_name")),
                 plan_sha256=data.get("plan_sha256"),
+                plan_blocks=_blocks(data.get("plan_blocks")),
             )
         except GuidanceError:
             raise
@@ -224,3 +241,13 @@ class GuidanceSpec:
                 )
         if sum(s.fusion == "alignment" for s in self.sites) > 1:
             raise GuidanceError(f"{source}: its guidance has more than one alignment")
+
+
+def _name(data: Any) -> str | None:
+    if data is not None and not isinstance(data, str):
+        raise TypeError(f"plan_name {str(data)[:40]!r}, which should be text")
+    return data
+
+
+def _blocks(data: Any) -> dict[str, tuple[int, ...]] | None:
+    return None if data is None else {str(stack): tuple(int(n) for n in kept) for stack, kept in data.items()}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 
 from ..errors import PGPError, PictureError
+from ..progress import Say
 
 #: What a resampling or a decoder leaves beyond 0 and 1, and nobody needs to be told of.
 _OVERSHOOT = 0.05
@@ -15,7 +14,7 @@ _OVERSHOOT = 0.05
 def checked_pictures(
     image: torch.Tensor,
     who: str,
-    say: Callable[[str], None],
+    say: Say,
     channels: tuple[int, ...] = (1, 3, 4),
     error: type[PGPError] = PictureError,
 ) -> torch.Tensor:

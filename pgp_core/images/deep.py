@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ..errors import PGPError, PictureError
+from ..errors import PictureError
+from ..extras import library
 from .ifd import Tag, laid_out
 from .picture import Picture
 
@@ -19,10 +20,7 @@ Levels = npt.NDArray[Any]
 
 
 def _vips() -> Any:
-    try:
-        import pyvips
-    except (ImportError, OSError):
-        raise PGPError('pictures of 16 bits need pyvips: pip install "pgp-diffsr[cli]"') from None
+    pyvips = library("pyvips", "a picture of 16 bits", "pyvips", "cli")
     # It would give a file's former picture where another has taken its name.
     pyvips.cache_set_max(0)
     return pyvips

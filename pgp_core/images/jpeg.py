@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from . import xmp
+from .beside import Found
 
 EXIF, XMP, EXTENDED = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
 ICC, PHOTOSHOP, MULTIPLE = b"ICC_PROFILE\0", b"Photoshop 3.0\0", b"MPF\0"
@@ -20,20 +21,16 @@ _IPTC = 0x0404
 
 @dataclass
 class Jpeg:
-    """Attributes:
-    pixels: the file with nothing but its pixels in it.
-    exif, xmp, icc, iptc, comment: bytes of each.
-    extended: XMP's extension.
-    several: whether further pictures are said to follow.
+    """A file, taken apart.
+
+    Attributes:
+        pixels: the file with nothing but its pixels in it.
+        found: what stood beside them, in bytes.
+        several: whether further pictures are said to follow.
     """
 
     pixels: bytes = b""
-    exif: bytes = b""
-    xmp: bytes = b""
-    extended: bytes = b""
-    icc: bytes = b""
-    iptc: bytes = b""
-    comment: bytes = b""
+    found: Found = field(default_factory=Found)
     several: bool = False
     _profile: dict[int, bytes] = field(default_factory=dict)
     _extension: dict[int, bytes] = field(default_factory=dict)
@@ -46,8 +43,8 @@ def read(data: bytes) -> Jpeg:
         end = following
         if not _keep(jpeg, marker, body):
             kept.append(whole)
-    jpeg.icc = b"".join(jpeg._profile[i] for i in sorted(jpeg._profile))
-    jpeg.extended = b"".join(jpeg._extension[i] for i in sorted(jpeg._extension))
+    jpeg.found.icc = b"".join(jpeg._profile[i] for i in sorted(jpeg._profile))
+    jpeg.found.extended = b"".join(jpeg._extension[i] for i in sorted(jpeg._extension))
     jpeg.pixels = b"".join([*kept, data[end:]])
     return jpeg
 
@@ -71,11 +68,12 @@ def segments(data: bytes) -> Iterator[tuple[int, bytes, bytes, int]]:
 
 def _keep(jpeg: Jpeg, marker: int, body: bytes) -> bool:
     """Whether it is a segment that says nothing of the pixels."""
+    found = jpeg.found
     if marker == _APP1 and body.startswith(EXIF):
         # Large ones go on in the next segment.
-        jpeg.exif += body if not jpeg.exif else body[len(EXIF) :]
+        found.exif += body if not found.exif else body[len(EXIF) :]
     elif marker == _APP1 and body.startswith(XMP):
-        jpeg.xmp = jpeg.xmp or body[len(XMP) :]
+        found.xmp = found.xmp or body[len(XMP) :]
     elif marker == _APP1 and body.startswith(EXTENDED) and len(body) > len(EXTENDED) + 40:
         (offset,) = struct.unpack_from(">I", body, len(EXTENDED) + 36)
         jpeg._extension[offset] = body[len(EXTENDED) + 40 :]
@@ -84,9 +82,9 @@ def _keep(jpeg: Jpeg, marker: int, body: bytes) -> bool:
     elif marker == _APP2 and body.startswith(MULTIPLE):
         jpeg.several = True
     elif marker == _APP13 and body.startswith(PHOTOSHOP):
-        jpeg.iptc = jpeg.iptc or iptc(body[len(PHOTOSHOP) :])
+        found.iptc = found.iptc or iptc(body[len(PHOTOSHOP) :])
     elif marker == _COMMENT:
-        jpeg.comment = jpeg.comment or body
+        found.comment = found.comment or body
     return (_APP1 <= marker <= 0xEF and marker != _APP14) or marker == _COMMENT
 
 

@@ -107,7 +107,7 @@ def _unpacked(body: bytes, lost: list[str]) -> bytes:
 
 def _jpeg(path: Path, file: BinaryIO) -> Picture:
     parts = jpeg.read(file.read())
-    found = Found(parts.exif, parts.xmp, parts.extended, parts.icc, parts.iptc, parts.comment)
+    found = parts.found
     with shallow.opened(io.BytesIO(parts.pixels), ("JPEG",)) as image:
         image.load()
         found.dpi = image.info.get("dpi")

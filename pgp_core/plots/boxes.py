@@ -6,7 +6,7 @@ from typing import Any
 
 from ..redundancy.report import MEASURES, MODULES, Report
 from .numbers import TITLES, check_measure, log_range, measured_on, over_all, tick
-from .page import FAINT, INK, SMALL, TITLE, WIDTH, Page, Pixels, alone, library
+from .page import FAINT, INK, SMALL, TITLE, WIDTH, Page, Pixels, alone, matplotlib
 
 _FILL = "#9ecae1"
 _TOP, _BOTTOM, _LEFT, _GAP = 112, 86, 86, 92
@@ -95,7 +95,7 @@ def _panel(page: Page, axes: Any, report: Report, measure: str) -> None:
 
 def finish_axis(page: Page, axes: Any) -> None:
     """Few, short numbers on the value axis, with faint lines across."""
-    ticker = library("matplotlib.ticker")
+    ticker = matplotlib("ticker")
     if axes.get_yscale() == "log":
         axes.yaxis.set_major_locator(ticker.LogLocator(numticks=6))
     else:

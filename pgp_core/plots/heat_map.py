@@ -13,7 +13,7 @@ from ..redundancy.report import Report
 from ..unet.plan import PrunePlan
 from ..unet.topology import TOPOLOGIES, stack_order
 from .numbers import TITLES, check_measure, log_range, measured_on, over_all, short
-from .page import INK, PAPER, SMALL, TEXT, TITLE, WIDTH, Page, Pixels, alone, library
+from .page import INK, PAPER, SMALL, TEXT, TITLE, WIDTH, Page, Pixels, alone, matplotlib
 
 _MAP = "cividis"
 _ROW, _TOP, _BOTTOM, _LEFT, _RIGHT = 54, 142, 116, 138, 134
@@ -83,7 +83,7 @@ def heat_map(
     page.label_ticks(axes)
     page.text(24, _TOP - 6, "block", SMALL, va="bottom")
     norm = _norm(values)
-    colours = library("matplotlib").colormaps[_MAP]
+    colours = matplotlib().colormaps[_MAP]
     for cell in cells:
         _draw(page, axes, cell, colours, norm, framed=plan is not None, numbers=columns <= 12)
     _colour_bar(page, colours, norm, _LEFT + pitch * columns + 26, min(values))
@@ -134,7 +134,7 @@ def _row_name(stack: str) -> str:
 
 def _norm(values: list[float]) -> Any:
     """Colour scale: from 0 where it is linear, so that a dark cell is a block that does little."""
-    colors = library("matplotlib.colors")
+    colors = matplotlib("colors")
     log = log_range(values, decades=4)
     if log:
         return colors.LogNorm(*log, clip=True)
@@ -142,7 +142,7 @@ def _norm(values: list[float]) -> Any:
 
 
 def _draw(page: Page, axes: Any, cell: _Cell, colours: Any, norm: Any, framed: bool, numbers: bool) -> None:
-    patches = library("matplotlib.patches")
+    patches = matplotlib("patches")
     x, y = cell.column, cell.row
     if cell.value is None:
         look = {"facecolor": PAPER, "edgecolor": "#777777", "linewidth": 1.4, "linestyle": (0, (3, 3))}
@@ -166,7 +166,7 @@ def _draw(page: Page, axes: Any, cell: _Cell, colours: Any, norm: Any, framed: b
 
 
 def _cross_out(axes: Any, x: float, y: float, ink: str) -> None:
-    lines = library("matplotlib.collections").LineCollection
+    lines = matplotlib("collections").LineCollection
     left, right, top, bottom = x - 0.45, x + 0.45, y - 0.43, y + 0.43
     stripes = []
     for i in range(1, 8):
@@ -208,7 +208,7 @@ def _legend(page: Page, planned: bool, absent: bool) -> None:
     axes = page.axes(0, h - 100, w, 92)
     axes.set(xlim=(0, w / 70), ylim=(92 / 50, 0))
     axes.set_axis_off()
-    colours, norm = library("matplotlib").colormaps["Greys"], library("matplotlib.colors").Normalize(0, 1)
+    colours, norm = matplotlib().colormaps["Greys"], matplotlib("colors").Normalize(0, 1)
     entries: list[tuple[float | None, bool, str]] = []
     if planned:
         entries += [(0.15, False, "stays"), (0.15, True, "removed by the plan")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..redundancy.report import MODULES, Report
 from .boxes import finish_axis
 from .numbers import TITLES, check_measure, log_range, measured_on, per_timestep
-from .page import INK, PAPER, SMALL, TITLE, WIDTH, Page, Pixels, alone, library
+from .page import INK, PAPER, SMALL, TITLE, WIDTH, Page, Pixels, alone, matplotlib
 
 #: Colour (Okabe and Ito's), marker and dashes; any one of the three tells modules apart.
 _LINES = [
@@ -77,8 +77,8 @@ def over_time(report: Report, measure: str = "phi_cos", width: int = WIDTH, heig
     if len(times) <= 6:
         axes.set_xticks(times)
     else:
-        axes.xaxis.set_major_locator(library("matplotlib.ticker").MaxNLocator(nbins=7, integer=True))
-    axes.xaxis.set_major_formatter(library("matplotlib.ticker").FuncFormatter(lambda t, _: f"{t:.0f}"))
+        axes.xaxis.set_major_locator(matplotlib("ticker").MaxNLocator(nbins=7, integer=True))
+    axes.xaxis.set_major_formatter(matplotlib("ticker").FuncFormatter(lambda t, _: f"{t:.0f}"))
     page.label_ticks(axes)
     axes.set_xlabel("timestep (sampling runs from left to right)", fontproperties=page.type(), color=INK, labelpad=6)
     legend = page.figure.legend(

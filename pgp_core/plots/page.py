@@ -6,7 +6,6 @@ drawn is laid out for a page 1024 pixels wide, with text that can still be read 
 
 from __future__ import annotations
 
-import importlib
 import threading
 from collections.abc import Callable
 from functools import wraps
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import PGPError
+from ..extras import library
 
 WIDTH = 1024
 DPI = 100
@@ -32,19 +32,14 @@ R = TypeVar("R")
 Pixels = npt.NDArray[np.uint8]
 
 
-def library(module: str) -> Any:
-    """A module of matplotlib.
+def matplotlib(module: str = "") -> Any:
+    """A module of matplotlib, or its package.
 
     Raises:
         PGPError: naming the command that installs it.
     """
-    try:
-        return importlib.import_module(module)
-    except ImportError as e:
-        raise PGPError(
-            f'plots need matplotlib ({e}): pip install "pgp-diffsr[plot]", '
-            "or in ComfyUI's Python: python -m pip install matplotlib"
-        ) from None
+    name = f"matplotlib.{module}" if module else "matplotlib"
+    return library(name, "a plot", "matplotlib", "plot", ", or in ComfyUI's Python: python -m pip install matplotlib")
 
 
 def alone(draw: Callable[P, R]) -> Callable[P, R]:
@@ -89,15 +84,15 @@ class Page:
         self.size = width / scale, height / scale
         # The hundredth of a pixel keeps matplotlib, which cuts, from losing a whole one to rounding.
         inches = (width + 0.01) / dpi, (height + 0.01) / dpi
-        self.figure = library("matplotlib.figure").Figure(
+        self.figure = matplotlib("figure").Figure(
             figsize=inches, dpi=dpi, facecolor=PAPER, edgecolor=PAPER, frameon=True, layout="none"
         )
-        library("matplotlib.backends.backend_agg").FigureCanvasAgg(self.figure)
-        self._face = Path(library("matplotlib").get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+        matplotlib("backends.backend_agg").FigureCanvasAgg(self.figure)
+        self._face = Path(matplotlib().get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
 
     def type(self, size: float = TEXT) -> Any:
         """Font properties: the face that matplotlib brings along."""
-        return library("matplotlib.font_manager").FontProperties(fname=str(self._face), size=size)
+        return matplotlib("font_manager").FontProperties(fname=str(self._face), size=size)
 
     def axes(self, left: float, top: float, width: float, height: float) -> Any:
         """Axes at a place in layout pixels, measured from the page's upper left corner."""

@@ -11,7 +11,7 @@ import torch
 
 from ..errors import PictureError
 from ..guidance.phase import phase_only
-from .page import SMALL, TITLE, WIDTH, Page, Pixels, alone, library
+from .page import SMALL, TITLE, WIDTH, Page, Pixels, alone, matplotlib
 
 _EDGE, _GAP, _HEAD, _CAPTION = 20, 12, 56, 30
 #: Beyond this ratio of its sides a map is drawn with bars above or beside it.
@@ -117,7 +117,7 @@ def _colours(features: torch.Tensor) -> tuple[npt.NDArray[np.float32], bool]:
     # Halved, or the difference of the largest numbers would overflow.
     reach = high / 2 - low / 2
     share = np.where(finite, (values / 2 - low / 2) / (reach if reach > 0 else 1.0), 0.0)
-    colours = library("matplotlib").colormaps["cividis"](np.clip(share, 0, 1))[..., :3]
+    colours = matplotlib().colormaps["cividis"](np.clip(share, 0, 1))[..., :3]
     return np.where(finite[..., None], colours, 1.0).astype(np.float32), bool(finite.all())
 
 

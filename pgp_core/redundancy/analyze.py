@@ -13,6 +13,7 @@ from .. import __version__
 from ..batch.failures import give_back_memory, lacks_memory, one_picture
 from ..errors import Cancelled, PGPError, ReportError
 from ..files.weights import WeightsFile
+from ..progress import Progress
 from ..sampling.options import SampleOptions
 from ..unet.inspect import inspect_unet
 from ..unet.shape import UNetShape
@@ -113,7 +114,7 @@ def analyze(
     name: str,
     canvases: Iterable[tuple[str, Callable[[], torch.Tensor]]],
     options: SampleOptions,
-    progress: Callable[[str, int, int], Any] | None = None,
+    progress: Callable[[str, int, int], bool | None] | None = None,
     failed: Callable[[str, PGPError], Any] | None = None,
 ) -> Report:
     """Sample pictures with a pipeline and measure its UNet.
@@ -124,7 +125,7 @@ def analyze(
         name: of the model, for the report.
         canvases: names of pictures, and what gives each one's canvas ``(1, 3, H, W)`` in [0, 1].
         options: how to sample; the same seed for every picture.
-        progress: called with the picture's name, steps done and in all.
+        progress: called with the picture's name, steps done and in all; returns False to cancel.
         failed: called with the name of a picture that cannot be sampled, and why. The report is that of the others;
             its ``measured`` lists the names under ``failed``.
 
@@ -148,7 +149,7 @@ def analyze(
             recorder.forget()
             try:
                 with one_picture(picture), recorder.whole():
-                    pipeline.restore(canvas(), options, _report(progress, picture))
+                    pipeline.restore(canvas(), options, _of_picture(progress, picture))
             except (KeyboardInterrupt, Cancelled):
                 if not recorder.calls:
                     raise
@@ -171,5 +172,5 @@ def analyze(
     return make_report(recorder, shape, measured, {"name": name, "fingerprint": fingerprint(weights)}, partial)
 
 
-def _report(progress: Callable[[str, int, int], Any] | None, picture: str) -> Callable[[int, int], Any] | None:
+def _of_picture(progress: Callable[[str, int, int], bool | None] | None, picture: str) -> Progress | None:
     return None if progress is None else lambda done, total: progress(picture, done, total)

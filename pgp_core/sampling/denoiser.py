@@ -132,7 +132,7 @@ class Denoiser:
         context = torch.cat([p.context.repeat(n, tokens // p.context.shape[1], 1) for p in prompts])
         pooled = torch.cat([p.pooled.expand(n, -1) for p in prompts])
         # Sizes stay in float32: bfloat16 knows no odd numbers above 256.
-        ids = torch.tensor([p.time_ids for p in prompts], device=x.device, dtype=torch.float32)
+        ids = torch.cat([p.time_ids for p in prompts]).to(x.device, torch.float32)
         with self._guided(float(t[0]), tile, phase, x.device):
             out: torch.Tensor = self.unet(
                 latent,

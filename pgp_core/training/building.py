@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -264,7 +264,7 @@ def _guidance(
     with open_weights(path) as file:
         spec, tensors = read_guidance(file)
     sdxl_loading.check_fits(spec, info.shape, path.name)
-    return replace(spec, plan_sha256=info.plan.sha256()), lambda: tensors
+    return spec.with_plan(info.plan), lambda: tensors
 
 
 def _prompts(config: RunConfig, files: Given, device: torch.device, say: Say) -> Captions | SavedPrompts:

@@ -16,7 +16,8 @@ from __future__ import annotations
 import torch
 
 from .. import schedule
-from .subject import Batch, Condition, Subject
+from ..conditioning.conditioning import Conditioning
+from .subject import Batch, Subject
 
 #: The least that a sample's gradient is divided by.
 _LEAST = 1e-6
@@ -73,8 +74,8 @@ class CSD(torch.nn.Module):
     def _predict(self, x: torch.Tensor, t: torch.Tensor, batch: Batch, positive: bool) -> torch.Tensor:
         """The score model's output in float32, computed in its own dtype."""
         dtype = next(self.score.unet.parameters()).dtype
-        told = self.score.condition(batch, torch.full((len(x),), positive, device=x.device))
+        told = self.score.conditioning(batch, torch.full((len(x),), positive, device=x.device))
         # Sizes stay in float32: bfloat16 knows no odd numbers above 256.
-        told = Condition(told.context.to(dtype), told.pooled.to(dtype), told.time_ids)
+        told = Conditioning(told.context.to(dtype), told.pooled.to(dtype), told.time_ids)
         out: torch.Tensor = self.score(x.to(dtype), t, batch.lq.to(dtype), told)
         return out.float()

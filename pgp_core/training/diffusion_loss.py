@@ -52,8 +52,8 @@ class DiffusionLoss:
         noise, t = noise.to(device), self._timesteps(n, generator).to(device)
         goal = schedule.target(subject.prediction, x0, noise, t)
         base = torch.rand(n, generator=generator) >= self.drop_base if self.drop_base else None
-        condition = subject.condition(batch, positive.to(device))
-        out = subject(schedule.add_noise(x0, noise, t), t, batch.lq, condition, base)
+        conditioning = subject.conditioning(batch, positive.to(device))
+        out = subject(schedule.add_noise(x0, noise, t), t, batch.lq, conditioning, base)
         error = (out - goal).abs().pow(self.power)
         if self.latent_std and subject.prediction == "v_prediction":
             a = schedule.alphas_cumprod().to(device)[t].view(-1, 1, 1, 1)

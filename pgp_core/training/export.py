@@ -16,7 +16,7 @@ from ..files.text import read_text
 from ..guidance.module import KEY_PREFIX, METADATA_KEY
 from ..restorers.nano import model as nano
 from ..unet import lora
-from ..unet.plan import PRESET_DIR, load_plan
+from ..unet.plan import load_plan
 from ..unet.topology import KeyMap, stacks_of
 from .config import named_paths
 from .journal import read_rows
@@ -44,7 +44,7 @@ def export_nano(folder: Path, out: Path = nano.FOLDER, cfg: float = 1.0) -> dict
     plan = load_plan(stage_config("finish", folder).model.plan)
     unet = {k[5:]: v for k, v in weights.items() if k.startswith("unet.")}
     names = KeyMap.of(unet)
-    if stacks_of(unet) != {s: e.keep for s, e in plan.stacks.items()}:
+    if stacks_of(unet) != plan.blocks:
         raise PGPError(f"{path} has other blocks than plan {plan.name}: train it with the plan of nano-finish.toml")
     write_safetensors(
         out / nano.UNET_FILE,
@@ -63,7 +63,7 @@ def export_nano(folder: Path, out: Path = nano.FOLDER, cfg: float = 1.0) -> dict
         },
     )
     guidance = {k[9:]: v for k, v in weights.items() if k.startswith("guidance.")}
-    spec = nano.guidance_spec(plan_sha256=sha256(PRESET_DIR / f"{plan.name}.json"))
+    spec = nano.guidance_spec().with_plan(plan)
     write_safetensors(
         out / nano.GUIDANCE_FILE,
         {KEY_PREFIX + k: v.half() for k, v in guidance.items()},

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from ..conditioning.conditioning import Conditioning
 from ..unet.on_diffusers import build_unet
 from .building import Parts
 from .config import RunConfig
 from .distillation import loss_config
 from .precision import Float32GroupNorm, autocast
-from .subject import Condition, Subject
+from .subject import Subject
 
 #: Parameters of SDXL's frozen parts: VAE, and both text encoders (123,060,480 and 694,659,840).
 VAE, TEXT_ENCODERS = 83_653_863, 817_720_320
@@ -138,10 +139,10 @@ def _call(subject: Any, config: RunConfig, parts: Parts) -> None:
     n, side, shape = config.data.batch, config.data.patch, parts.shape
     factor, tokens = (4, 8) if config.model.kind == "nano" else (8, 77)
     x = torch.empty(n, shape.latent_channels, side // factor, side // factor)
-    condition = Condition(
+    conditioning = Conditioning(
         torch.empty(n, tokens, shape.context_dim), torch.empty(n, shape.pooled_dim), torch.empty(n, 6)
     )
-    subject(x, torch.empty(n), torch.empty(n, 3, side, side), condition)
+    subject(x, torch.empty(n), torch.empty(n, 3, side, side), conditioning)
 
 
 def _tensors(values: Any) -> Iterator[torch.Tensor]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 
 from ..codecs import pixel as pixel_codec
+from ..conditioning.conditioning import Conditioning
 from ..guidance.module import Guidance
 from ..restorers.nano import model as nano
 from ..unet.shape import UNetShape
-from .subject import Batch, Condition, Subject
+from .subject import Batch, Subject
 
 
 class Contexts(torch.nn.Module):
@@ -60,8 +61,8 @@ class NanoSubject(Subject):
         """The residual latent."""
         return z_hq - z_lq
 
-    def condition(self, batch: Batch, positive: torch.Tensor) -> Condition:
+    def conditioning(self, batch: Batch, positive: torch.Tensor) -> Conditioning:
         """The learned contexts; sizes are constant."""
         context, pooled = self.contexts(positive)
         ids = torch.tensor(nano.TIME_IDS, device=context.device).expand(len(positive), -1)
-        return Condition(context, pooled, ids)
+        return Conditioning(context, pooled, ids)

@@ -40,8 +40,8 @@ class S1Loss(torch.nn.Module):
         positive = torch.ones(n, dtype=torch.bool)
         if c.null_prompt and not inner.negatives:
             positive = torch.rand(n, generator=generator) >= c.null_prompt
-        condition = inner.condition(batch, positive.to(z_lq.device))
-        z = z_lq - subject(z_lq, t, batch.lq, condition)
+        conditioning = inner.conditioning(batch, positive.to(z_lq.device))
+        z = z_lq - subject(z_lq, t, batch.lq, conditioning)
         terms = self._pixel_terms(z, batch, inner)
         if self.csd is not None:
             terms["csd"] = self.csd(z_lq, z, batch, generator)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from functools import lru_cache
 from typing import Any
 
-from ..errors import PGPError
+from ..extras import library
 
 
 @lru_cache(maxsize=1)
@@ -16,9 +15,6 @@ def opencv() -> Any:
     Raises:
         PGPError: naming the command that installs it.
     """
-    try:
-        cv2 = importlib.import_module("cv2")
-    except ImportError as e:
-        raise PGPError(f'the second-order degradation needs OpenCV ({e}): pip install "pgp-diffsr[train]"') from None
+    cv2 = library("cv2", "the second-order degradation", "OpenCV", "train")
     cv2.setNumThreads(0)
     return cv2

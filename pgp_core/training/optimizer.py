@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..errors import TrainingError
+from ..extras import library
 from .config import Optimizer
 
 
@@ -35,13 +36,8 @@ def build_optimizer(module: torch.nn.Module, config: Optimizer) -> torch.optim.O
 
 
 def _adamw8bit(groups: list[dict[str, Any]], settings: dict[str, Any]) -> torch.optim.Optimizer:
-    try:
-        from bitsandbytes.optim import AdamW8bit
-    except ImportError:
-        raise TrainingError(
-            'optimizer.kind is "adamw8bit", which needs bitsandbytes; run: pip install "pgp-diffsr[adam8bit]"'
-        ) from None
-    optimizer: torch.optim.Optimizer = AdamW8bit(groups, **settings)
+    found = library("bitsandbytes.optim", 'optimizer.kind "adamw8bit"', "bitsandbytes", "adam8bit", error=TrainingError)
+    optimizer: torch.optim.Optimizer = found.AdamW8bit(groups, **settings)
     return optimizer
 
 

@@ -47,7 +47,7 @@ def write_results(subject: Subject, config: RunConfig, parts: Parts) -> list[Pat
     if "unet" in train:
         written.append(_write_unet(folder / UNET, unet, parts, dtype))
     if train & {"lq_adapter", "peam", "lq_encoder", "alignment"} and parts.spec is not None:
-        spec = replace(parts.spec, trained=True, plan_sha256=parts.plan.sha256())
+        spec = replace(parts.spec, trained=True).with_plan(parts.plan)
         guidance = {KEY_PREFIX + k[9:]: v.to(dtype) for k, v in weights.items() if k.startswith("guidance.")}
         title = {"modelspec.title": f"{folder.name} guidance"}
         write_safetensors(folder / GUIDANCE, guidance, {METADATA_KEY: json.dumps(spec.to_json()), **title})

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ..errors import Cancelled, CheckpointError, TrainingError
+from ..extras import library
 from ..files.atomic import replacing
 from ..files.boundary import first_line
 from ..visible import visible
@@ -332,13 +333,8 @@ class Runner:
             self.subject.train(training)
 
     def _board(self) -> Any:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise TrainingError(
-                'run.tensorboard needs tensorboard; run: pip install "pgp-diffsr[tensorboard]"'
-            ) from None
-        return SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.step + 1)
+        found = library("torch.utils.tensorboard", "run.tensorboard", "tensorboard", "tensorboard", error=TrainingError)
+        return found.SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.step + 1)
 
     def _bar(self, shown: bool) -> Any:
         from tqdm import tqdm

@@ -8,10 +8,11 @@ import torch
 
 from ..codecs.vae import VAE
 from ..conditioning import entries as conditioning
+from ..conditioning.conditioning import Conditioning
 from ..guidance.module import Guidance
 from ..restorers.sdxl.family import S1_TIMESTEP
 from ..restorers.sdxl.loading import Prompt
-from .subject import Batch, Condition, Subject
+from .subject import Batch, Subject
 
 #: ``prompts(captions, positive)``: contexts ``(B, tokens, width)`` and pooled vectors ``(B, width)``, on the CPU.
 Prompts = Callable[[Sequence[str], Sequence[bool]], tuple[torch.Tensor, torch.Tensor]]
@@ -87,11 +88,11 @@ class SDXLSubject(Subject):
         """HQ's whole latent, as in the paper."""
         return z_hq
 
-    def condition(self, batch: Batch, positive: torch.Tensor) -> Condition:
+    def conditioning(self, batch: Batch, positive: torch.Tensor) -> Conditioning:
         """Prompts, and SDXL's sizes in pixels: the picture's, the crop's corner, the crop's own."""
         assert self.prompts is not None
         context, pooled = self.prompts(batch.captions, positive.tolist())
         device = batch.lq.device
         target = torch.tensor(batch.hq.shape[-2:], device=device).expand(len(batch), -1)
         ids = torch.cat((batch.original.to(device), batch.corner.to(device), target), 1).float()
-        return Condition(context.to(device), pooled.to(device), ids)
+        return Conditioning(context.to(device), pooled.to(device), ids)

@@ -32,15 +32,15 @@ def restore(subject: Subject, batch: Batch, one_step: bool, latent_std: float = 
     """Restored crops, ``(B, 3, H, W)`` float32 on the CPU, in [0, 1]."""
     batch = batch.to(subject.device)
     z_lq = subject.encode(batch.lq)
-    condition = subject.condition(batch, torch.ones(len(batch), dtype=torch.bool, device=z_lq.device))
+    conditioning = subject.conditioning(batch, torch.ones(len(batch), dtype=torch.bool, device=z_lq.device))
     if one_step:
         t = torch.full((len(batch),), subject.s1_timestep, device=z_lq.device)
-        return _clean(subject.decode(z_lq - subject(z_lq, t, batch.lq, condition)))
+        return _clean(subject.decode(z_lq - subject(z_lq, t, batch.lq, conditioning)))
     # What the LQ itself is in the space where noise is added: its latent, or, for a residual, nothing.
     own = subject.denoised(z_lq, z_lq)
 
     def denoiser(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        return subject(x, t, batch.lq, condition)
+        return subject(x, t, batch.lq, conditioning)
 
     start = "lr" if bool(own.any()) else "noise"
     options = SampleOptions(steps=STEPS, cfg=1.0, start=start)

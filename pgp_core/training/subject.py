@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ..conditioning.conditioning import Conditioning
 from ..guidance.module import Guidance
 from ..guidance.on_diffusers import guided
 
@@ -74,21 +75,6 @@ class Batch:
         )
 
 
-@dataclass(frozen=True)
-class Condition:
-    """What the UNet is told beside latent and timestep.
-
-    Attributes:
-        context: ``(B, tokens, width)``.
-        pooled: ``(B, width)``.
-        time_ids: ``(B, 6)``: original height and width, crop's top and left, target height and width.
-    """
-
-    context: torch.Tensor
-    pooled: torch.Tensor
-    time_ids: torch.Tensor
-
-
 class Subject(torch.nn.Module):
     """A restorer in training: diffusers' UNet, guidance, and the way between pictures and latents.
 
@@ -96,7 +82,7 @@ class Subject(torch.nn.Module):
         unet: diffusers' ``UNet2DConditionModel``, full or pruned.
         guidance: None where the picture comes in through the latent alone.
         prediction: what the UNet outputs, see :func:`pgp_core.schedule.target`.
-        negatives: whether the negative condition's target is the LQ canvas (nano), not HQ (a dropped prompt).
+        negatives: whether the negative conditioning's target is the LQ canvas (nano), not HQ (a dropped prompt).
         s1_timestep: at which one step is made.
     """
 
@@ -119,7 +105,7 @@ class Subject(torch.nn.Module):
         """What diffusion adds noise to: HQ's latent, or the residual ``z_hq - z_lq`` (nano); gradients pass."""
 
     @abstractmethod
-    def condition(self, batch: Batch, positive: torch.Tensor) -> Condition:
+    def conditioning(self, batch: Batch, positive: torch.Tensor) -> Conditioning:
         """Each sample's caption where ``positive``, ``(B,)`` booleans, is True, else the negative prompt."""
 
     def forward(
@@ -127,7 +113,7 @@ class Subject(torch.nn.Module):
         x: torch.Tensor,
         t: torch.Tensor,
         lq: torch.Tensor,
-        condition: Condition,
+        conditioning: Conditioning,
         base: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """The UNet's output in float32.
@@ -139,10 +125,10 @@ class Subject(torch.nn.Module):
             base: ``(B,)`` booleans, which samples have the LQ added at ``conv_in``, where the guidance does that; all
                 of them by default.
         """
-        added = {"text_embeds": condition.pooled, "time_ids": condition.time_ids}
+        added = {"text_embeds": conditioning.pooled, "time_ids": conditioning.time_ids}
         with self._guided(lq, base):
             out: torch.Tensor = self.unet(
-                x, t, encoder_hidden_states=condition.context, added_cond_kwargs=added, return_dict=False
+                x, t, encoder_hidden_states=conditioning.context, added_cond_kwargs=added, return_dict=False
             )[0]
         return out.float()
 

@@ -238,9 +238,7 @@ def _own_plan(file: WeightsFile, stacks: Mapping[str, tuple[int, ...]], shape: U
         raise CheckpointError(f"{file.name} is pruned from {stated.topology}, which this release does not know: update")
     if stated.topology != topology.name:
         raise CheckpointError(f"{file.name} is {topology.name}, but the plan in its metadata is for {stated.topology}")
-    if {s: e.keep for s, e in stated.stacks.items()} != {
-        s: e.keep for s, e in plan.stacks.items() if s in stated.stacks
-    }:
+    if stated.blocks != {s: kept for s, kept in plan.blocks.items() if s in stated.stacks}:
         raise CheckpointError(f"{file.name} has other blocks than the plan in its metadata says: it is incomplete")
     return replace(plan, name=stated.name, provenance=stated.provenance)
 

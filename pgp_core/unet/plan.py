@@ -49,6 +49,11 @@ class PrunePlan:
         return entry is None or block in entry.keep
 
     @property
+    def blocks(self) -> dict[str, tuple[int, ...]]:
+        """Numbers of the blocks that stay, for each stack that the plan mentions."""
+        return {stack: entry.keep for stack, entry in self.stacks.items()}
+
+    @property
     def removed(self) -> int:
         """How many blocks the plan takes away."""
         return sum(s.depth - len(s.keep) for s in self.stacks.values())

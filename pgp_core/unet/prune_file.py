@@ -24,7 +24,7 @@ from .topology import split_block
 StrPath = str | os.PathLike[str]
 
 
-def prune_file(source: StrPath, plan: PrunePlan, target: StrPath, progress: Progress | None = None) -> UNetInfo:
+def prune_file(source: StrPath, plan: PrunePlan | None, target: StrPath, progress: Progress | None = None) -> UNetInfo:
     """Write the UNet of a file without the blocks that a plan removes.
 
     The result has LDM keys without prefix, the blocks' original numbers, each tensor's own dtype, and metadata that
@@ -32,6 +32,7 @@ def prune_file(source: StrPath, plan: PrunePlan, target: StrPath, progress: Prog
 
     Args:
         source: a UNet or a whole checkpoint, in either naming; it may be pruned already.
+        plan: None to keep all that the file has.
         target: ends in .safetensors.
         progress: called with bytes done and in all.
 
@@ -77,8 +78,8 @@ def renumber_file(source: StrPath, target: StrPath, progress: Progress | None = 
                 "format": "pgp-diffsr/renumbered",
                 "version": 1,
                 "topology": info.plan.topology,
-                "depths": {s: len(e.keep) for s, e in info.plan.stacks.items()},
-                "numbers": {s: list(e.keep) for s, e in info.plan.stacks.items()},
+                "depths": {s: len(kept) for s, kept in info.plan.blocks.items()},
+                "numbers": {s: list(kept) for s, kept in info.plan.blocks.items()},
             }
         )
         _write(file, info, {renamed(k): k for k in info.keys}, target, metadata, progress)

@@ -87,7 +87,7 @@ def by_peft(x: torch.Tensor) -> torch.Tensor:
 def called(unet: Any, x: torch.Tensor, timestep: int, prompt: Conditioning) -> torch.Tensor:
     """diffusers' UNet, with nothing around it."""
     n = len(x)
-    added = {"text_embeds": prompt.pooled.expand(n, -1), "time_ids": torch.tensor([prompt.time_ids]).repeat(n, 1)}
+    added = {"text_embeds": prompt.pooled.expand(n, -1), "time_ids": prompt.time_ids.repeat(n, 1)}
     result: torch.Tensor = unet(
         x,
         torch.full((n,), float(timestep)),

@@ -60,7 +60,7 @@ def test_the_command_line_gives_sdxl_the_sizes_that_core_does(kind: str, checks:
     core = checks.tensors("conditioning_for_the_command_line")[kind]
     saved = conditioning.load(checks.folder / f"conditioning {kind}.safetensors")
     prompt = conditioning.to_sampling(saved.entries, (64, 64))
-    ids = get_timestep_embedding(torch.tensor(prompt.time_ids), 256, flip_sin_to_cos=True, downscale_freq_shift=0)
+    ids = get_timestep_embedding(prompt.time_ids[0], 256, flip_sin_to_cos=True, downscale_freq_shift=0)
     ours = torch.cat([prompt.pooled, ids.reshape(1, -1)], 1)
     assert ours.shape == core.shape
     # Sines of up to 1100 radians in float32.

@@ -87,6 +87,33 @@ def test_a_plan_on_a_model_saved_and_loaded_again(server: Server) -> None:
         server.run(prompt | {"load": {"class_type": "PGPDiffSRLoadModel", "inputs": {**load, "plan": "pgp-nano"}}})
 
 
+def test_guidance_of_another_plan_is_said_on_the_node_that_brings_them_together(server: Server) -> None:
+    folder = server.folder / "output" / "pgp_plans"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tighter.json").write_text(PrunePlan("tighter", "pgp-nano", TIGHTER).dumps(), encoding="utf-8")
+    guide = {
+        "model_patch": ["nano", 1],
+        "image": ["gray", 0],
+        "strength": 1.0,
+        "start_percent": 0.0,
+        "end_percent": 1.0,
+    }
+    plan = {"class_type": "PGPDiffSRLoadPlan", "inputs": {"plan_name": "tighter.json"}}
+    texts = {}
+    for name, first in (("before", "plan"), ("behind", "guide")):
+        links: dict[str, list[Any]] = {"plan": ["nano", 0], "guide": ["nano", 0]}
+        links["guide" if first == "plan" else "plan"] = [first, 0]
+        prompt = _sampled(["guide" if first == "plan" else "plan", 0], name) | {
+            "file": plan,
+            "plan": {"class_type": "PGPDiffSRApplyPlan", "inputs": {"model": links["plan"], "plan": ["file", 0]}},
+            "guide": {"class_type": "PGPDiffSRApply", "inputs": {"model": links["guide"], **guide}},
+        }
+        texts[name] = {k: v.get("text", [""])[0] for k, v in server.run(prompt)["outputs"].items() if k in links}
+    said = "it was trained with plan pgp-nano, the model has other blocks"
+    assert said in texts["before"]["guide"] and said not in texts["before"]["plan"]
+    assert said in texts["behind"]["plan"] and "guide" not in texts["behind"], "its own plan is no news"
+
+
 def test_presets_of_another_family_are_refused(server: Server) -> None:
     prompt = _sampled(["apply", 0], "refused") | {
         "plan": {"class_type": "PGPDiffSRPlanPreset", "inputs": {"name": "pgp-sdxl"}},

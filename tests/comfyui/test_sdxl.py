@@ -95,7 +95,7 @@ def agree(
 
 def _conditioning(seed: int) -> Conditioning:
     g = torch.Generator().manual_seed(seed)
-    return Conditioning(torch.randn(1, 7, 32, generator=g), torch.randn(1, 32, generator=g), SIZES)
+    return Conditioning.of_prompt(torch.randn(1, 7, 32, generator=g), torch.randn(1, 32, generator=g), SIZES)
 
 
 @torch.inference_mode()

@@ -53,7 +53,7 @@ def _unet(runs: Path, run: str) -> tuple[torch.nn.Module, UNetShape]:
 
 def _conditioning() -> Conditioning:
     g = torch.Generator().manual_seed(1)
-    return Conditioning(torch.randn(1, 7, 32, generator=g), torch.randn(1, 32, generator=g), SIZES)
+    return Conditioning.of_prompt(torch.randn(1, 7, 32, generator=g), torch.randn(1, 32, generator=g), SIZES)
 
 
 def test_a_healing_lora_goes_through_core_s_loader(

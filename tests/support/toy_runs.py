@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import time
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from pgp_core.errors import TrainingError
@@ -71,6 +73,31 @@ def state_of(runner: Runner) -> dict[str, torch.Tensor]:
     moments = {f"optimizer.{i}.{k}": v for i, s in runner.optimizer.state_dict()["state"].items() for k, v in s.items()}
     assert runner.ema is not None
     return dict(runner.subject.state_dict()) | {f"ema.{k}": v for k, v in runner.ema.shadow.items()} | moments
+
+
+def killed_after(steps: int) -> Any:
+    """Batches whose source breaks, as a killed process does."""
+
+    def source(numbers: range) -> Iterator[Batch]:
+        for n in numbers:
+            if n >= steps:
+                raise KeyboardInterrupt
+            yield batch_of(n)
+
+    return source
+
+
+def broken_off(folder: Path, steps: int, **changes: Any) -> Runner:
+    """A run that was killed after so many micro-batches."""
+    run = toy_runner(folder, **changes)
+    with pytest.raises(KeyboardInterrupt):
+        run.run(killed_after(steps), progress=False)
+    return run
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    """The log."""
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
 #: Processes that begin with everything imported, and nothing run.

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import comfy.utils
 import torch
 
 from ....pgp_core.errors import GuidanceError
 from ....pgp_core.images.canvas import same_proportions
+from ....pgp_core.progress import Say
 
 
-def canvas(pictures: torch.Tensor, height: int, width: int, position: int, say: Callable[[str], None]) -> torch.Tensor:
+def canvas(pictures: torch.Tensor, height: int, width: int, position: int, say: Say) -> torch.Tensor:
     """LQ pictures on the canvas of a latent.
 
     What is larger by less than a latent position is cropped in the middle, as core's VAE Encode crops it; what is

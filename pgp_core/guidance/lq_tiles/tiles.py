@@ -30,6 +30,7 @@ from typing import Any, TypeVar
 import torch
 import torch.nn.functional as F
 
+from ...progress import Say
 from ...tiling import Fitting, Tile, out_of_memory
 from ..lq_adapter import LQAdapter
 from .canvas import Area, Canvas, CanvasStages
@@ -71,7 +72,7 @@ class LQTiles:
         rest: torch.device | str | None = None,
         tile: int = ENCODER_TILE,
         adapter_tile: int = ADAPTER_TILE,
-        say: Callable[[str], None] = _log.warning,
+        say: Say = _log.warning,
         free: Callable[[], None] = lambda: None,
         done: Callable[[], None] = lambda: None,
     ):

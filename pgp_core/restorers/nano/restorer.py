@@ -113,7 +113,7 @@ class NanoRestorer:
         contexts, _ = read_safetensors(files.folder / files.contexts)
         try:
             positive, negative = (
-                Conditioning(contexts[f"{k}.context"].float(), contexts[f"{k}.pooled"].float(), nano.TIME_IDS)
+                Conditioning.of_prompt(contexts[f"{k}.context"].float(), contexts[f"{k}.pooled"].float(), nano.TIME_IDS)
                 for k in ("positive", "negative")
             )
         except KeyError as e:

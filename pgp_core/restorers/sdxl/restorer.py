@@ -13,6 +13,7 @@ from ...conditioning.conditioning import Conditioning
 from ...errors import PGPError, WrongUsage
 from ...files.weights import open_weights
 from ...guidance import faithdiff
+from ...guidance.fits import other_plan
 from ...guidance.lq_tiles import LQTiles
 from ...guidance.module import Guidance
 from ...images.canvas import pad
@@ -96,6 +97,8 @@ class SDXLRestorer:
         guidance = None
         if source := given.guidance or _own_guidance(given.model, say):
             guidance = loading.read_guidance(source, shape, device, dtype, say)
+            if note := other_plan(guidance.spec, found.info.plan.blocks):
+                say(f"{source.name}: {note}")
         else:
             say("no --guidance: the picture comes in through its latent alone")
         recipe = decide(recipe_for(once, guidance is not None), {"cfg": given.cfg})

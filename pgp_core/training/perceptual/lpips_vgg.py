@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from ...errors import CheckpointError, PGPError, name_some
+from ...errors import CheckpointError, name_some
+from ...extras import library
 from ...files.boundary import first_line
 from ...files.torch_file import load_torch_file
 
@@ -37,18 +38,14 @@ class LPIPS(torch.nn.Module):
 
     def __init__(self, vgg: str = ""):
         super().__init__()
-        try:
-            # torchvision warns of the library's older spelling.
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                import lpips
-
-                # On the meta device, and so without drawing weights that are replaced anyway.
-                with torch.device("meta"):
-                    network: Any = lpips.LPIPS(net="vgg", pretrained=False, pnet_rand=True, verbose=False)
-                network.scaling_layer = lpips.ScalingLayer()
-        except ImportError as e:
-            raise PGPError(f'the measure lpips needs its library ({e}): pip install "pgp-diffsr[train]"') from None
+        # torchvision warns of the library's older spelling.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            lpips = library("lpips", "the measure lpips", "its library", "train")
+            # On the meta device, and so without drawing weights that are replaced anyway.
+            with torch.device("meta"):
+                network: Any = lpips.LPIPS(net="vgg", pretrained=False, pnet_rand=True, verbose=False)
+            network.scaling_layer = lpips.ScalingLayer()
         heads = torch.load(
             Path(lpips.__file__).parent / "weights" / "v0.1" / "vgg.pth", map_location="cpu", weights_only=True
         )

@@ -115,7 +115,7 @@ def _arguments(rng: random.Random, folder: Path, safe: Path) -> list[str]:
         fits = command in _FITS and rng.randrange(3)
         result.append(str(safe / _FITS[command]) if fits else _value(rng, kind, folder, safe))
     for option, kind in options.items():
-        needed = option in ("-o", "--method", "--images", "--folder", "--renumber")
+        needed = option in ("-o", "--method", "--images", "--folder")
         if rng.randrange(10) < (9 if needed else 3):
             result.append(option)
             if kind is not None and rng.randrange(20):
