@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from comfy_api.latest import io
@@ -12,6 +13,7 @@ from ..pgp_core.images import canvas
 from ..pgp_core.images.color_fix import METHODS
 from ..pgp_core.images.wrap import WRAPS
 from ..pgp_core.number import MAX_SEED, number
+from ..pgp_core.restorers.nano.model import S1_FILE
 from ..pgp_core.schedule import TRAIN_STEPS
 from . import comfy_backbone
 from .expansion import Sources
@@ -201,6 +203,6 @@ def _check_model(model: io.Model.Type, model_patch: io.ModelPatch.Type | None, s
         )
     if steps == 1 and comfy_backbone.lacks_s1(model):
         raise PGPError(
-            "PGP-DiffSR Upscale: nano takes one step with its S1 LoRA only: load pgp-nano-s1.safetensors onto the "
-            "MODEL, or connect nothing, or take more steps"
+            f"PGP-DiffSR Upscale: nano takes one step with its S1 LoRA only: load {Path(S1_FILE).name} onto the MODEL, "
+            "or connect nothing, or take more steps"
         )

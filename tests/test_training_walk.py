@@ -16,6 +16,7 @@ from PIL import Image
 from pgp_core.cli import main
 from pgp_core.files.checkpoints import read_safetensors
 from pgp_core.restorers.given import Given
+from pgp_core.restorers.sdxl.family import ONCE
 from pgp_core.restorers.sdxl.restorer import SDXLRestorer
 from pgp_core.training.building import inspect
 from pgp_core.training.config import load_config
@@ -71,7 +72,7 @@ def test_one_step_is_what_training_saw(made: Path) -> None:
     load_lora(subject.unet, weights, "lora")  # type: ignore[arg-type]
     lq = torch.rand(2, 3, 64, 48, generator=torch.Generator().manual_seed(0))
     size = torch.tensor([[64, 48]] * 2)
-    trained = restore(subject, Batch(lq, lq, ("a cat", "a cat"), size, torch.zeros(2, 2)), one_step=True)
+    trained = restore(subject, Batch(lq, lq, ("a cat", "a cat"), size, torch.zeros(2, 2)), ONCE)
     files = Given(
         runs / "finetune" / "unet.safetensors",
         made / "sdxl",

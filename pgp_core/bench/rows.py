@@ -12,14 +12,14 @@ import torch
 from ..errors import PGPError
 from ..guidance.module import Guidance, GuidanceSpec
 from ..guidance.on_diffusers import guided
+from ..restorers.finding import family_of_unet
+from ..restorers.nano.family import NANO
+from ..restorers.sdxl.family import SDXL
 from ..unet.on_diffusers import build_unet
 from ..unet.plan import PrunePlan, load_plan
 from ..unet.prune import prune_state_dict
 from ..unet.shape import UNetShape
 from .weights import fill
-
-#: Pixels of the LQ canvas per latent position: SDXL's VAE, and nano's pixel unshuffle.
-CANVAS_SCALE = {"sdxl": 8, "pgp-nano": 4}
 
 
 @dataclass(frozen=True)
@@ -31,25 +31,35 @@ class Row:
     guidance: GuidanceSpec | None = None
 
 
+def _of_sdxl() -> tuple[GuidanceSpec, GuidanceSpec, str]:
+    from ..guidance.faithdiff import guidance_spec
+
+    return guidance_spec(), GuidanceSpec(), "pgp-sdxl"
+
+
+def _of_nano() -> tuple[GuidanceSpec, GuidanceSpec, str]:
+    from ..restorers.nano import model as nano
+
+    both = nano.guidance_spec()
+    return nano.guidance_spec(None), GuidanceSpec(**{**both.__dict__, "sites": (nano.PEAM_SITE,)}), NANO.name
+
+
+#: What is compared of a topology: the base's guidance, PEAM's, and the name of the fine plan.
+COMPARED = {SDXL.name: _of_sdxl, NANO.name: _of_nano}
+
+
 def rows_of(shape: UNetShape) -> tuple[Row, ...]:
-    """full, faithdiff, coarse, fine, fine+peam of a UNet family.
+    """full, faithdiff, coarse, fine, fine+peam of a UNet.
 
     For nano ``faithdiff`` is its base, which takes the LQ in at the same place, by addition.
 
     Raises:
         PGPError: if there is no such comparison for the shape.
     """
-    family = shape.topology.name
-    if family == "sdxl":
-        base, fine, peam = _faithdiff(), "pgp-sdxl", GuidanceSpec()
-    elif family == "pgp-nano":
-        from ..restorers.nano import model as nano
-
-        both = nano.guidance_spec()
-        base, fine = nano.guidance_spec(None), "pgp-nano"
-        peam = GuidanceSpec(**{**both.__dict__, "sites": (nano.PEAM_SITE,)})
-    else:
-        raise PGPError(f"there is nothing to compare for {family}; sdxl and pgp-nano are known")
+    topology = shape.topology.name
+    if topology not in COMPARED:
+        raise PGPError(f"there is nothing to compare for {topology}; {' and '.join(COMPARED)} are known")
+    base, peam, fine = COMPARED[topology]()
     return (
         Row("full"),
         Row("faithdiff", guidance=base),
@@ -57,12 +67,6 @@ def rows_of(shape: UNetShape) -> tuple[Row, ...]:
         Row("fine", load_plan(fine)),
         Row("fine+peam", load_plan(fine), peam),
     )
-
-
-def _faithdiff() -> GuidanceSpec:
-    from ..guidance.faithdiff import guidance_spec
-
-    return guidance_spec()
 
 
 @dataclass
@@ -142,7 +146,7 @@ class Net:
         self.unet_params = self.params = sum(p.numel() for p in self.unet.parameters())
         self._hooks = ExitStack()
         if row.guidance:
-            side = latent * CANVAS_SCALE[shape.topology.name]
+            side = latent * family_of_unet(shape.topology.name).factor
             self.guide = StepGuidance.make(row.guidance, (side, side), x.device, x.dtype)
             self._hooks.enter_context(guided(self.unet, self.guide.guidance, self.guide.features))
             self.params += self.guide.params
@@ -173,7 +177,7 @@ def make_inputs(
     def randn(*size: int) -> torch.Tensor:
         return torch.randn(size, generator=noise).to(device, dtype)
 
-    side = float(latent * CANVAS_SCALE[shape.topology.name])
+    side = float(latent * family_of_unet(shape.topology.name).factor)
     ids = torch.tensor([[side, side, 0.0, 0.0, side, side]], device=device, dtype=dtype).repeat(batch, 1)
     return {
         "sample": randn(batch, shape.latent_channels, latent, latent),

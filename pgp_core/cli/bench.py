@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from ..restorers.nano.family import NANO
+from ..restorers.sdxl.family import SDXL
 from . import bench_data
 from .device import choose_device
 from .numbers import whole
@@ -14,6 +16,10 @@ if TYPE_CHECKING:
     from ..bench import BenchFigures
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+
+
+#: UNets whose rows are known, see :data:`pgp_core.bench.rows.COMPARED`.
+SHAPES = (SDXL.name, NANO.name)
 
 
 def add_to(commands: Any) -> None:
@@ -44,7 +50,7 @@ def add_to(commands: Any) -> None:
     unet.add_argument("--batch", type=whole("a batch", 1, 64), default=1, metavar="N", help="pictures in a call (1)")
     unet.add_argument("--cfg", action="store_true", help="a step with CFG: every picture twice in a call")
     unet.add_argument("--compile", action="store_true", help="through torch.compile")
-    unet.add_argument("--shape", choices=("sdxl", "pgp-nano"), default="sdxl", help="which UNet (sdxl)")
+    unet.add_argument("--shape", choices=SHAPES, default=SHAPES[0], help=f"which UNet ({SHAPES[0]})")
     unet.add_argument("--json", action="store_true", help="one JSON object on stdout")
     unet.set_defaults(run=_unet)
     bench_data.add_to(actions)
@@ -56,7 +62,7 @@ def _unet(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ..bench import BenchOptions, bench_unet
-    from ..unet.shape import NANO_SHAPE, SDXL_SHAPE
+    from ..unet.shape import SHAPES as KNOWN
     from .output import say
 
     dtype = args.dtype or ("bf16" if torch.device(device).type == "cuda" else "fp32")
@@ -70,7 +76,7 @@ def _unet(args: argparse.Namespace) -> int:
         cfg=args.cfg,
         repeats=args.repeats,
         compiled=args.compile,
-        shape={"sdxl": SDXL_SHAPE, "pgp-nano": NANO_SHAPE}[args.shape],
+        shape=KNOWN[args.shape],
     )
     with tqdm(desc="bench", unit="call", disable=None, leave=False) as bar:
 

@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import GuidanceError, name_some
 from ..files.json_format import check_format, parse_metadata
 from ..unet.plan import PrunePlan
+from ..unet.topology import SDXL
 
 #: Of the LQ encoder's norms.
 GROUPS = 32
@@ -73,7 +74,7 @@ class GuidanceSpec:
         extra: more entries of the metadata, for people; not read back.
     """
 
-    base: str = "sdxl"
+    base: str = SDXL.name
     sites: tuple[Site, ...] = (Site(),)
     channels: tuple[int, ...] = (320, 640, 1280, 1280)
     unshuffle: int = 16

@@ -48,6 +48,7 @@ class Family:
         prefers_one_step: what it does where nobody says.
         guided: whether guidance of these parts (see :data:`pgp_core.guidance.spec.PARTS`; none for no guidance) makes a
             restorer of this family of its UNet.
+        factor: pixels of a canvas per latent position.
         residual: its latent is the residual to the LQ's own, which is added to what is sampled.
         core: names of ComfyUI's model classes that are of it where nothing else is known.
         canvas: what its canvases are called where one is chosen by name; families whose frame is the same share it.
@@ -71,6 +72,7 @@ class Family:
     bundled: bool = False
     prefers_one_step: bool = False
     guided: Callable[[frozenset[str]], bool] = lambda _: True
+    factor: int = 8
     residual: bool = False
     core: tuple[str, ...] = ()
     canvas: str = ""

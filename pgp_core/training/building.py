@@ -70,7 +70,7 @@ def inspect(config: RunConfig, say: Say) -> Parts:
     Raises:
         PGPError: if one is missing, damaged, or does not fit.
     """
-    return _nano(config) if config.model.kind == "nano" else _sdxl(config, say)
+    return _sdxl(config, say) if config.model.of.full_size else _nano(config)
 
 
 def empty(parts: Parts, config: RunConfig) -> Subject:
@@ -79,7 +79,7 @@ def empty(parts: Parts, config: RunConfig) -> Subject:
         unet = build_unet(parts.shape, parts.plan)
         guidance = Guidance(parts.spec) if parts.spec else None
         subject: Subject
-        if config.model.kind == "nano":
+        if not config.model.of.full_size:
             assert guidance is not None
             subject = NanoSubject(unet, guidance, parts.shape, parts.prediction)
         else:
@@ -120,7 +120,7 @@ def select(subject: Subject, config: RunConfig, start: bool = True, say: Say | N
 
 def _add_lora(subject: Subject, config: RunConfig, start: bool, say: Say | None) -> None:
     unet: Any = subject.unet
-    s1, nano_s1 = config.s1, config.model.kind == "nano" and config.s1 is not None
+    s1, nano_s1 = config.s1, not config.model.of.full_size and config.s1 is not None
     first = first_lora(config) if start else None
     second = s1 is not None and s1.second_lora
     if first is not None and second:
@@ -142,7 +142,7 @@ def first_lora(config: RunConfig) -> lora.LoRA | None:
     name = config.s1.first_lora if config.s1 is not None else ""
     if not name:
         return None
-    path = beside(config, name, WEIGHTS if config.model.kind == "nano" else "lora.safetensors")
+    path = beside(config, name, "lora.safetensors" if config.model.of.full_size else WEIGHTS)
     if not path.is_file():
         raise TrainingError(f"{path} is not there: run what makes it first, or give another s1.first_lora")
     return load(path)[0]

@@ -17,6 +17,7 @@ from typing import Any
 from ..errors import ConfigError
 from ..files.boundary import first_line
 from ..files.text import read_text
+from .kinds import KINDS, Kind
 from .tables import FromCommandLine, limits, read_table
 
 if sys.version_info >= (3, 11):
@@ -85,7 +86,7 @@ class Model:
         conditioning, negative_conditioning: saved CONDITIONING in place of captions and of the negative prompt.
     """
 
-    kind: str = field(metadata=limits(one_of=("nano", "sdxl")))
+    kind: str = field(metadata=limits(one_of=tuple(KINDS)))
     base: str = ""
     plan: str = ""
     guidance: str = "fresh"
@@ -98,6 +99,11 @@ class Model:
     negative_prompt: str = ""
     conditioning: Path | None = None
     negative_conditioning: Path | None = None
+
+    @property
+    def of(self) -> Kind:
+        """What its kind means."""
+        return KINDS[self.kind]
 
 
 @dataclass(frozen=True)
@@ -338,7 +344,7 @@ def _plain(value: Any) -> Any:
 def _check(config: RunConfig, table: dict[str, Any]) -> None:
     """What no single key can say."""
     source, model, data = config.source, config.model, config.data
-    nano = model.kind == "nano"
+    nano = not model.of.full_size
     if "s1" in table and "loss" in table:
         raise ConfigError(f"{source}: [loss] is fine-tuning's and [s1] distillation's: a run is one of them")
     if data.kind == "folder" and data.folder is None:
@@ -362,7 +368,7 @@ def _check(config: RunConfig, table: dict[str, Any]) -> None:
         raise ConfigError(f"{source}: model.base is missing: it must be a file with an SDXL-shaped UNet")
     elif "contexts" in model.train:
         raise ConfigError(f'{source}: model.train has "contexts", which only nano has')
-    grid = 8 if nano else 16
+    grid = model.of.grid
     if data.patch % grid:
         raise ConfigError(f"{source}: data.patch must be a multiple of {grid}, not {data.patch}")
     if config.optimizer.schedule == "cosine" and config.optimizer.warmup >= config.run.steps > 1:

@@ -15,6 +15,7 @@ from ..files.checkpoints import read_safetensors, sha256, write_safetensors
 from ..files.text import read_text
 from ..guidance.module import KEY_PREFIX, METADATA_KEY
 from ..restorers.nano import model as nano
+from ..restorers.nano.family import NANO
 from ..unet import lora
 from ..unet.plan import load_plan
 from ..unet.topology import KeyMap, stacks_of
@@ -152,7 +153,7 @@ def import_nano(folder: Path, source: Path = nano.FOLDER) -> Path:
 def _modelspec(title: str, description: str) -> dict[str, str]:
     return {
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": "pgp-nano",
+        "modelspec.architecture": NANO.name,
         "modelspec.title": title,
         "modelspec.description": description,
         "modelspec.license": "Apache-2.0",

@@ -32,7 +32,7 @@ def memory(config: RunConfig, parts: Parts, subject: Subject, precision: str, on
     everything = sum(p.numel() for p in subject.parameters())
     trained = sum(p.numel() for p in subject.parameters() if p.requires_grad)
     averaged = config.ema.enabled and (config.ema.device == "same" or not on_gpu)
-    full = config.model.kind == "sdxl"
+    full = config.model.of.full_size
     encoders = full and config.model.conditioning is None
     terms = {
         "weights": 4 * everything,
@@ -137,7 +137,7 @@ def _fake(subject: torch.nn.Module) -> None:
 def _call(subject: Any, config: RunConfig, parts: Parts) -> None:
     """One forward pass of a micro-batch."""
     n, side, shape = config.data.batch, config.data.patch, parts.shape
-    factor, tokens = (4, 8) if config.model.kind == "nano" else (8, 77)
+    factor, tokens = config.model.of.factor, config.model.of.tokens
     x = torch.empty(n, shape.latent_channels, side // factor, side // factor)
     conditioning = Conditioning(
         torch.empty(n, tokens, shape.context_dim), torch.empty(n, shape.pooled_dim), torch.empty(n, 6)

@@ -39,7 +39,7 @@ def preview(config: RunConfig, say: Say) -> dict[str, Any]:
         say(f"{path} is not there yet")
     parts = _assumed(config, say) if missing else inspect(config, say)
     on_gpu = config.run.device == "auto" and torch.cuda.is_available()
-    full = config.model.kind == "sdxl"
+    full = config.model.of.full_size
     # A full-size run is meant for a card, wherever it is looked at.
     device = torch.device("cuda" if on_gpu else "cpu")
     precision = fastest(device) if config.run.precision == "auto" else config.run.precision
@@ -78,7 +78,7 @@ def preview(config: RunConfig, say: Say) -> dict[str, Any]:
 def _missing(config: RunConfig) -> list[Path]:
     """Files of a full-size model that are not there."""
     model = config.model
-    if model.kind == "nano":
+    if not model.of.full_size:
         return []
     base = resolve(config, model.base) if model.base else None
     guidance = None if model.guidance in OWN_GUIDANCE else resolve(config, model.guidance)
@@ -90,7 +90,7 @@ def _missing_for_s1(config: RunConfig) -> list[Path]:
     """Files beside the model that a distillation needs and that are not there."""
     if config.s1 is None:
         return []
-    full, s1, settings = config.model.kind == "sdxl", config.s1, loss_config(config).resolved()
+    full, s1, settings = config.model.of.full_size, config.s1, loss_config(config).resolved()
     wanted: list[Path | None] = []
     if s1.first_lora:
         wanted.append(beside(config, s1.first_lora, LORA if full else WEIGHTS))

@@ -14,7 +14,6 @@ from ..errors import TrainingError
 from ..files.atomic import replacing
 from ..files.locks import locked
 from ..progress import Say
-from ..restorers.nano import model as nano
 from .building import Parts, inspect, select
 from .config import RunConfig, named_paths
 from .diffusion_loss import DiffusionLoss
@@ -24,7 +23,7 @@ from .processes import as_one, make_accelerator
 from .results import write_results
 from .runner import FIGURES, Loss, Runner
 from .sources import Source, make_source
-from .strips import strip
+from .strips import sample_recipe, strip
 from .subject import Subject
 
 #: What may differ between a checkpoint and the run that takes it up: it changes no weight.
@@ -81,7 +80,7 @@ def _train(
         config,
         accelerator,
         signature(config, parts, precision, accelerator.num_processes),
-        strip(first, config.s1 is not None, _latent_std(config)),
+        strip(first, sample_recipe(config), _latent_std(config)),
         precision,
     )
     if runner.resume() and accelerator.is_main_process:
@@ -137,7 +136,7 @@ def signature(config: RunConfig, parts: Parts, precision: str, processes: int) -
 
 
 def _latent_std(config: RunConfig) -> float:
-    return nano.RESIDUAL_STD if config.model.kind == "nano" else 0.0
+    return config.model.of.latent_std
 
 
 def _finish(subject: Subject, config: RunConfig, parts: Parts, source: Source) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class PrunePlan:
 
     Attributes:
         name: what people call it.
-        topology: the UNet family that it was made for (``sdxl``, ``pgp-nano``).
+        topology: the kind of UNet that it was made for, by its name.
         stacks: diffusers' stack names, in running order.
         provenance: how it came about: method, report hash, thresholds.
     """

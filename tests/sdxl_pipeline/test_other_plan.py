@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pgp_core.restorers.sdxl.pipeline import SDXLPipeline
 from safetensors.torch import load_file, save_file
 from sdxl_scene import Everything, peam_file
 
 from pgp_core.files.weights import open_weights
 from pgp_core.guidance.spec import METADATA_KEY, GuidanceSpec
-from pgp_core.restorers.sdxl.loading import Files
+from pgp_core.restorers.sdxl.loading import Given
+from pgp_core.restorers.sdxl.restorer import SDXLRestorer
 from pgp_core.unet.plan import load_plan
 
 PAPER = load_plan("pgp-sdxl")
@@ -26,6 +26,6 @@ def test_the_command_line_s_pipeline_says_it_once(tmp_path: Path, files: Everyth
     said: list[str] = []
     for plan, times in ((None, 1), (PAPER, 0)):
         said.clear()
-        chosen = Files(model=files.faithdiff, sdxl=files.sdxl, guidance=path, plan=plan, prompt="a house")
-        SDXLPipeline.load(chosen, say=said.append)
+        chosen = Given(model=files.faithdiff, base=files.sdxl, guidance=path, plan=plan, prompt="a house")
+        SDXLRestorer.load(chosen, say=said.append)
         assert sum(line.startswith("g.safetensors: it was trained with plan pgp-sdxl,") for line in said) == times

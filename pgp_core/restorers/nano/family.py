@@ -55,6 +55,7 @@ NANO = Family(
     load=_load,
     missing=_missing,
     bundled=True,
+    factor=4,
     residual=True,
     prefers_one_step=True,
 )
