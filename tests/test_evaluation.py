@@ -326,6 +326,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch, pictures: dict[str, Image.Image], tm
         return Fake(pictures, lambda _, options, change: 9 if one_step else 3 + options.seed)
 
     monkeypatch.setattr(report.NanoRestorer, "load", load)
+    monkeypatch.setattr(mechanism, "ablated", Fake.changed)
     monkeypatch.setattr("pgp_core.evaluation.cases.photographs", lambda: pictures)
     return folder
 

@@ -183,7 +183,7 @@ def test_stages_chain_from_pictures_to_files(tmp_path: Path) -> None:
     assert [entry["stage"] for entry in log] == list(recipe.STAGES)
     assert str(tmp_path) not in (out / "figures.json").read_text(), "where it was run is nobody's business"
     pipeline = NanoRestorer.load(one_step=True, folder=out)
-    assert pipeline.recipe.cfg == 1.5
+    assert NanoRestorer.load(one_step=False, folder=out).recipe.cfg == 1.5
     assert pipeline.restore(smooth(1, 32, 32)).isfinite().all()
     # A stage that was trained with another plan would get metadata that its weights contradict.
     finish = tmp_path / "run" / "finish" / "model.safetensors"

@@ -48,7 +48,7 @@ def _run(args: argparse.Namespace) -> int:
     from ..redundancy.analyze import analyze
     from ..restorers.recipe import decide
 
-    if wrong := model_options.wrong_usage(args):
+    if wrong := model_options.wrong_usage(args, one_step=False):
         args.wrong_usage(wrong)
     if args.output.suffix.lower() != ".json":
         raise ReportError(f"a report ends in .json; {args.output} does not")

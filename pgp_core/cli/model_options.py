@@ -95,24 +95,26 @@ def given(args: argparse.Namespace, one_step: bool | None) -> Given:
     )
 
 
-def wrong_usage(args: argparse.Namespace) -> str | None:
+def wrong_usage(args: argparse.Namespace, one_step: bool | None) -> str | None:
     """What does not go together, as far as no file need be looked at; or None."""
     from ..restorers.finding import bundled, is_bundled
     from ..restorers.given import Given
 
-    plain = Given(model=args.model, base=args.base)
-    if not is_bundled(plain):
-        return None
-    family = bundled()
     known = {**vars(args), **{field: getattr(args, option) for field, option in _OPTION_OF.items()}}
-    named = {k: v for k, v in known.items() if k in Given.__dataclass_fields__ and v is not None}
-    if foreign := family.foreign(Given(**{k: v for k, v in named.items() if k not in ("one_step", "cfg")})):
-        option = _OPTION_OF.get(foreign, foreign).replace("_", "-")
-        return f"--{option} means nothing to {family.title}: give --model or --base too"
-    assert family.steps is not None
-    if args.start == "lr" and family.steps.start != "lr":
+    fields = [name for name in Given.__dataclass_fields__ if name != "one_step" and known[name] is not None]
+    named = Given(**{name: known[name] for name in fields}, one_step=one_step)
+    if not is_bundled(named):
+        return named.contradiction()
+    family = bundled()
+    if foreign := family.foreign(named):
+        return f"{_option(foreign)} means nothing to {family.title}: give --model or --base too"
+    if args.start == "lr" and family.recipe(False).start != "lr":
         return f"--start lr means nothing to {family.title}: give --model or --base too"
     return None
+
+
+def _option(field: str) -> str:
+    return "--" + _OPTION_OF.get(field, field).replace("_", "-")
 
 
 def find(given: Given) -> Found:
@@ -127,8 +129,7 @@ def find(given: Given) -> Found:
 
     found = find(given)
     if foreign := found.family.foreign(given):
-        option = _OPTION_OF.get(foreign, foreign).replace("_", "-")
-        raise WrongUsage(f"--{option} means nothing to {found.what}: leave it out")
+        raise WrongUsage(f"{_option(foreign)} means nothing to {found.what}: leave it out")
     if wrong := found.family.wrong(given):
         raise WrongUsage(wrong)
     return found

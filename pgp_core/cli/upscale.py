@@ -127,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
     """Upscale all inputs; a picture that fails is named and the rest goes on."""
     from ..images.finding import look_for
 
-    if wrong := model_options.wrong_usage(args):
+    if wrong := model_options.wrong_usage(args, _one_step(args)):
         args.wrong_usage(wrong)
     size, own = _size(args), _own_options(args)
     found = look_for(args.inputs)

@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from ..progress import Progress, tell
+from ..restorers.nano.restorer import NanoRestorer
 from ..restorers.recipe import decide
 from ..restorers.restorer import Restorer
 from ..sampling.options import SampleOptions
@@ -34,12 +35,12 @@ VARIANTS = {
 
 
 def mechanism_table(
-    one_step: Restorer,
-    multi_step: Restorer,
+    one_step: NanoRestorer,
+    multi_step: NanoRestorer,
     seeds: Sequence[int] = (0, 1, 2),
     progress: Progress | None = None,
     pictures: Mapping[str, Image.Image] | None = None,
-    change: Callable[..., Restorer] = ablated,
+    change: Callable[..., Restorer] | None = None,
 ) -> dict[str, Any]:
     """Restore every photograph with every variant, in one step and in 20 steps from noise; the latter also
     without the additive site, so that the LQ comes in through PEAM alone.
@@ -52,7 +53,7 @@ def mechanism_table(
         seeds: of the start noise in 20 steps; one step draws none and so has no spread.
         progress: called after each picture.
         pictures: at least two, of one size; scikit-image's photographs by default.
-        change: takes parts of a restorer away, see :func:`.ablation.ablated`.
+        change: takes parts of a restorer away, by default :func:`.ablation.ablated`.
 
     Returns:
         JSON data: ``modes`` maps ``one_step``, ``multi_step`` and ``peam_alone`` to variants; each has ``label``,
@@ -67,7 +68,7 @@ def mechanism_table(
     todo = cases(pictures)
     sampled = [decide(multi_step.recipe, {"steps": STEPS}).options(seed=s) for s in seeds]
     label = f"{STEPS} steps from noise"
-    modes: dict[str, tuple[str, Restorer, Sequence[SampleOptions | None], bool]] = {
+    modes: dict[str, tuple[str, NanoRestorer, Sequence[SampleOptions | None], bool]] = {
         "one_step": ("one step", one_step, [None], True),
         "multi_step": (label, multi_step, sampled, True),
         "peam_alone": (f"{label}, the LQ through PEAM alone", multi_step, sampled, False),
@@ -80,7 +81,7 @@ def mechanism_table(
             scores: Scores = {case.name: {m: [] for m in METRICS} for case in todo}
             for i, case in enumerate(todo):
                 taken = _change(variant, todo[(i + 1) % len(todo)].canvas) | ({} if base else {"base": False})
-                changed = change(restorer, **taken) if taken else restorer
+                changed = (change or ablated)(restorer, **taken) if taken else restorer
                 for option in options:
                     picture = picture_of(changed.restore(case.canvas, option))
                     for metric, value in score(floats(picture), floats(case.hq), METRICS).items():

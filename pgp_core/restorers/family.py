@@ -132,6 +132,6 @@ class Found:
 
         from ..errors import WrongUsage
 
-        if wrong := self.family.wrong(self.given):
+        if wrong := self.family.wrong(self.given) or self.given.contradiction():
             raise WrongUsage(wrong)
         return self.family.load(self.given, torch.device(device), say)

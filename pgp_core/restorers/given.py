@@ -62,6 +62,18 @@ class Given:
         two = (self.conditioning, self.negative_conditioning)
         yield from (path for path in (*one, *two, *self.loras) if path is not None)
 
+    def contradiction(self) -> str | None:
+        """What does not go together whatever the family, in the words of the command line, or None."""
+        for kind in ("", "negative_"):
+            if getattr(self, f"{kind}prompt") is not None and getattr(self, f"{kind}conditioning") is not None:
+                dashed = kind.replace("_", "-")
+                return f"--{dashed}prompt and --{dashed}conditioning both say the same thing: give one of them"
+        if self.semantic_lora is not None and not self.one_step:
+            return "--semantic-lora is for --one-step"
+        if self.semantic_lora is None and (self.pixel is not None or self.semantic is not None):
+            return "--pixel and --semantic weigh two LoRAs: give the second with --semantic-lora"
+        return None
+
     def check_files(self) -> None:
         """Whether they are there.
 

@@ -90,7 +90,7 @@ def test_a_vae_s_own_file_in_its_folder_keeps_its_scale(files: Everything, tmp_p
 @pytest.mark.parametrize("name", ["unet", "vae", "text_encoder"])
 def test_no_message_sends_the_user_to_what_another_refuses(name: str, files: Everything, tmp_path: Path) -> None:
     """A component for the whole: the folder that is named is one that works."""
-    with pytest.raises(PGPError, match=f"give {files.sdxl} as --sdxl"):
+    with pytest.raises(PGPError, match=f"give {files.sdxl} as --base"):
         SDXLRestorer.load(Given(base=files.sdxl / name, **files.saved), say=str)
     with pytest.raises(PGPError, match=r"holds .*, no VAE: give SDXL's VAE") as error:
         SDXLRestorer.load(Given(model=files.faithdiff, vae=files.faithdiff, base=files.sdxl, **files.saved), say=str)

@@ -83,7 +83,7 @@ def _case(name: str, files: Everything, tmp: Path, s1: dict[str, Path]) -> tuple
     if name == "missing file":
         return Given(**{**good, "model": tmp / "no.safetensors"}), PGPError, "nothing is downloaded"
     if name == "component as whole folder":
-        return Given(base=files.sdxl / "unet", guidance=files.faithdiff), PGPError, f"give {files.sdxl} as --sdxl"
+        return Given(base=files.sdxl / "unet", guidance=files.faithdiff), PGPError, f"give {files.sdxl} as --base"
     if name == "no vae":
         return Given(model=files.faithdiff, **files.saved), CheckpointError, "--vae"
     if name == "vae without vae":

@@ -86,7 +86,6 @@ def test_one_step_on_the_command_line(
         ["--dtype=fp16"],
         ["--prompt=a house"],
         ["--start=lr", "--steps=2"],
-        ["--model=m", "--one-step"],
         ["--model=m", "--prompt=a", "--conditioning=c"],
         ["--model=m", "--negative-prompt=a", "--negative-conditioning=c"],
         ["--model=m", "--dtype=int8"],
@@ -103,6 +102,14 @@ def test_what_does_not_go_together_is_wrong_usage(
         main(["upscale", str(photo), "-o", str(photo.parent / "out"), *options])
     assert stop.value.code == 2
     assert not (photo.parent / "out").exists()
+
+
+def test_one_step_without_its_lora_is_wrong_usage(files: Everything, photo: Path, capsys: Any) -> None:
+    """Which only the file can say: others take one step by themselves."""
+    with pytest.raises(SystemExit) as stop:
+        main(["upscale", str(photo), "-o", str(photo.parent / "out"), "--model", str(files.faithdiff), "--one-step"])
+    assert stop.value.code == 2
+    assert "--lora" in capsys.readouterr().err
 
 
 def test_a_missing_extra_is_named(

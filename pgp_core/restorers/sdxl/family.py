@@ -45,17 +45,9 @@ def recipe_for(one_step: bool, guided: bool) -> Recipe:
 
 def what_is_wrong(given: Given) -> str | None:
     """What does not go together, in the words of the command line, or None."""
-    for kind in ("", "negative_"):
-        if getattr(given, f"{kind}prompt") is not None and getattr(given, f"{kind}conditioning") is not None:
-            dashed = kind.replace("_", "-")
-            return f"--{dashed}prompt and --{dashed}conditioning both say the same thing: give one of them"
     if given.one_step and not given.loras:
         return "--one-step of a full-size model needs its S1 LoRA: give --lora too"
-    if given.semantic_lora is not None and not given.one_step:
-        return "--semantic-lora is for --one-step"
-    if given.semantic_lora is None and (given.pixel is not None or given.semantic is not None):
-        return "--pixel and --semantic weigh two LoRAs: give the second with --semantic-lora"
-    return None
+    return given.contradiction()
 
 
 def _missing(given: Given) -> tuple[str, ...]:
