@@ -104,7 +104,9 @@ def test_what_does_not_go_together_is_wrong_usage(
     assert not (photo.parent / "out").exists()
 
 
-def test_one_step_without_its_lora_is_wrong_usage(files: Everything, photo: Path, capsys: Any) -> None:
+def test_one_step_without_its_lora_is_wrong_usage(
+    files: Everything, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Which only the file can say: others take one step by themselves."""
     with pytest.raises(SystemExit) as stop:
         main(["upscale", str(photo), "-o", str(photo.parent / "out"), "--model", str(files.faithdiff), "--one-step"])

@@ -47,7 +47,7 @@ NANO = Family(
     frame=Frame(multiple=16, border=32),
     steps=Recipe(steps=20, cfg=1.0, start="noise"),
     once=Recipe(steps=1, cfg=1.0, rule=RESIDUAL, timestep=S1_TIMESTEP),
-    takes=frozenset({"dtype"}),
+    takes=frozenset(),
     licence="Apache-2.0",
     published="bundled",
     topologies=("pgp-nano",),
