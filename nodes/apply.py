@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from . import comfy_backbone
-from .inputs import strength as strength_input
+from .inputs import strength_input
 
 
 class PGPDiffSRApply(io.ComfyNode):

@@ -13,7 +13,7 @@ from ..pgp_core.images.checked import checked_pictures
 from ..pgp_core.images.color_fix import METHODS, color_fix
 from ..pgp_core.images.wrap import MARGIN, Wrap
 from ..pgp_core.number import number
-from .inputs import wrap as wrap_input
+from .inputs import wrap_input
 
 log = logging.getLogger(__name__)
 

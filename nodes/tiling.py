@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..pgp_core.tiling import BLENDS, PHASES
 from . import comfy_backbone
-from .inputs import wrap as wrap_input
+from .inputs import wrap_input
 
 
 class PGPDiffSRTiling(io.ComfyNode):
