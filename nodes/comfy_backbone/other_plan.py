@@ -9,15 +9,14 @@ from comfy.model_patcher import ModelPatcher
 from ...pgp_core.errors import PGPError
 from ...pgp_core.guidance.fits import other_plan
 from .blocks import running
-from .guidance import GuidancePatch
+from .guidance import guidance_in
 
 log = logging.getLogger(__name__)
 
 
 def other_plan_note(model: ModelPatcher) -> str:
     """What to say of a MODEL's guidance and plan, which is logged too; empty where nothing is."""
-    patches = model.model_options.get("transformer_options", {}).get("patches", {}).get("input_block_patch", [])
-    patch = next((p for p in patches if isinstance(p, GuidancePatch)), None)
+    patch = guidance_in(model.model_options.get("transformer_options", {}))
     if patch is None:
         return ""
     try:
