@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from . import comfy_backbone
+from .inputs import strength_input
 
 
 class PGPDiffSRApply(io.ComfyNode):
@@ -29,14 +30,7 @@ class PGPDiffSRApply(io.ComfyNode):
                     tooltip="The low-quality picture, already enlarged to the size of the result. One for the whole "
                     "batch, or one per latent.",
                 ),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="How much of the guidance to take: 1 as trained, 0 none. Less is freer and less faithful.",
-                ),
+                strength_input(),
                 io.Float.Input(
                     "start_percent",
                     default=0.0,

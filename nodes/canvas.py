@@ -8,8 +8,9 @@ from comfy_api.latest import io
 
 from ..pgp_core.images import canvas
 from ..pgp_core.images.checked import checked_pictures
-from ..pgp_core.images.wrap import WRAPS, Wrap
+from ..pgp_core.images.wrap import Wrap
 from ..pgp_core.restorers.finding import CANVASES
+from .inputs import scale_input, wrap_input
 
 log = logging.getLogger(__name__)
 
@@ -39,14 +40,7 @@ class PGPDiffSRCanvas(io.ComfyNode):
                     default="scale",
                     tooltip="What the size of the result is given by; the other side follows in proportion.",
                 ),
-                io.Float.Input(
-                    "scale",
-                    default=4.0,
-                    min=canvas.MIN_SCALE,
-                    max=canvas.MAX_SCALE,
-                    step=0.01,
-                    tooltip="Result over input; read with by = scale. Halves of a pixel are rounded up.",
-                ),
+                scale_input("Result over input; read with by = scale. Halves of a pixel are rounded up."),
                 io.Int.Input(
                     "pixels",
                     default=2048,
@@ -60,13 +54,9 @@ class PGPDiffSRCanvas(io.ComfyNode):
                     tooltip="Which model the canvas is for: nano needs multiples of 16 pixels and a "
                     "frame of 32, SDXL multiples of 32.",
                 ),
-                io.Combo.Input(
-                    "wrap",
-                    options=list(WRAPS),
-                    default="none",
-                    optional=True,
-                    tooltip="The picture is a texture that repeats along these axes: the frame is then taken from the "
-                    "opposite side. Set it in PGP-DiffSR Tiling and Colour Fix too.",
+                wrap_input(
+                    "The picture is a texture that repeats along these axes: the frame is then taken from the "
+                    "opposite side. Set it in PGP-DiffSR Tiling and Colour Fix too."
                 ),
             ],
             outputs=[

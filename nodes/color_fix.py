@@ -11,8 +11,9 @@ from ..pgp_core.errors import PGPError
 from ..pgp_core.images.canvas import MAX_SIDE, enlarge, same_proportions, uncanvas
 from ..pgp_core.images.checked import checked_pictures
 from ..pgp_core.images.color_fix import METHODS, color_fix
-from ..pgp_core.images.wrap import MARGIN, WRAPS, Wrap
+from ..pgp_core.images.wrap import MARGIN, Wrap
 from ..pgp_core.number import number
+from .inputs import wrap_input
 
 log = logging.getLogger(__name__)
 
@@ -58,13 +59,9 @@ class PGPDiffSRColorFix(io.ComfyNode):
                     max=MAX_SIDE,
                     tooltip="Crop the middle to this height, from PGP-DiffSR Canvas; 0 does not crop.",
                 ),
-                io.Combo.Input(
-                    "wrap",
-                    options=list(WRAPS),
-                    default="none",
-                    optional=True,
-                    tooltip="As in PGP-DiffSR Canvas, whose output is then the reference: the margins along these axes "
-                    "are cut off.",
+                wrap_input(
+                    "As in PGP-DiffSR Canvas, whose output is then the reference: the margins along these axes "
+                    "are cut off."
                 ),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The picture with its colours put right.")],

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..pgp_core.images.wrap import WRAPS
 from ..pgp_core.tiling import BLENDS, PHASES
 from . import comfy_backbone
+from .inputs import wrap_input
 
 
 class PGPDiffSRTiling(io.ComfyNode):
@@ -71,13 +71,9 @@ class PGPDiffSRTiling(io.ComfyNode):
                     tooltip="How many pictures of a batch are sampled at a time; 0 is all of them. With few, memory "
                     "does not grow with the number of frames of a video.",
                 ),
-                io.Combo.Input(
-                    "wrap",
-                    options=list(WRAPS),
-                    default="none",
-                    optional=True,
-                    tooltip="The picture is a texture that repeats along these axes, from PGP-DiffSR Canvas with the "
-                    "same wrap: at every step, what lies beyond one border is what the model makes of the other.",
+                wrap_input(
+                    "The picture is a texture that repeats along these axes, from PGP-DiffSR Canvas with the "
+                    "same wrap: at every step, what lies beyond one border is what the model makes of the other."
                 ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The tiled model, for a sampler.")],

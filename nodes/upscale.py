@@ -11,12 +11,12 @@ from comfy_execution.graph_utils import GraphBuilder
 from ..pgp_core.errors import PGPError
 from ..pgp_core.images import canvas
 from ..pgp_core.images.color_fix import METHODS
-from ..pgp_core.images.wrap import WRAPS
 from ..pgp_core.number import MAX_SEED, number
 from ..pgp_core.restorers.nano.model import S1_FILE
 from ..pgp_core.schedule import TRAIN_STEPS
 from . import comfy_backbone
 from .expansion import Sources
+from .inputs import scale_input, strength_input, wrap_input
 from .upscale_graph import Parts, Settings, restored
 
 
@@ -41,14 +41,7 @@ class PGPDiffSRUpscale(io.ComfyNode):
                     "image",
                     tooltip="The low-quality picture, or a batch, such as a video's frames. An alpha channel is kept.",
                 ),
-                io.Float.Input(
-                    "scale",
-                    default=4.0,
-                    min=canvas.MIN_SCALE,
-                    max=canvas.MAX_SCALE,
-                    step=0.01,
-                    tooltip="Result over input. Halves of a pixel are rounded up.",
-                ),
+                scale_input("Result over input. Halves of a pixel are rounded up."),
                 io.Int.Input(
                     "steps",
                     default=1,
@@ -66,15 +59,7 @@ class PGPDiffSRUpscale(io.ComfyNode):
                     tooltip="Classifier-free guidance. 0 is the model's own: 1 for nano and in one step, 5 for "
                     "full-size models.",
                 ),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="How much of the guidance to take: 1 as trained, 0 none. Less is freer and less faithful. "
-                    "Not read for a model without model_patch.",
-                ),
+                strength_input("Not read for a model without model_patch."),
                 io.Int.Input(
                     "seed",
                     default=0,
@@ -114,13 +99,7 @@ class PGPDiffSRUpscale(io.ComfyNode):
                 io.Vae.Input("vae", optional=True, tooltip="That model's VAE."),
                 io.Conditioning.Input("positive", optional=True, tooltip="For that model: what the picture shows."),
                 io.Conditioning.Input("negative", optional=True, tooltip="For that model; not needed where CFG is 1."),
-                io.Combo.Input(
-                    "wrap",
-                    options=list(WRAPS),
-                    default="none",
-                    optional=True,
-                    tooltip="The picture is a texture that repeats along these axes, and so does the result.",
-                ),
+                wrap_input("The picture is a texture that repeats along these axes, and so does the result."),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The result, of exactly the size asked for.")],
         )

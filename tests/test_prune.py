@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from pgp_core.errors import PlanError
+from pgp_core.errors import CheckpointError, PlanError
 from pgp_core.unet.blocks import stacks_in
 from pgp_core.unet.plan import PrunePlan, StackPlan, load_plan
 from pgp_core.unet.prune import prune_module, prune_state_dict
@@ -135,6 +135,24 @@ def test_blocks_that_are_left_are_found_by_their_own_numbers(make_unet: Callable
         for gone in set(range(entry.depth)) - set(entry.keep):
             with pytest.raises(IndexError, match=f"block {gone} was removed"):
                 left[stack][gone]
+
+
+def test_stacks_are_found_beside_a_lora(make_unet: Callable[..., torch.nn.Module]) -> None:
+    unet = make_unet()
+    found = stacks_in(unet)
+    unet.get_submodule("conv_in").add_module("lora_A", torch.nn.Identity())
+    assert stacks_in(unet) == found
+
+
+def test_a_network_without_stacks_has_none_and_a_foreign_one_is_named() -> None:
+    assert stacks_in(torch.nn.Sequential(torch.nn.Linear(2, 2))) == {}
+    foreign = torch.nn.Module()
+    foreign.add_module("down_blocks", torch.nn.Module())
+    foreign.add_module("other", torch.nn.Module())
+    foreign.get_submodule("other").add_module("transformer_blocks", torch.nn.ModuleList())
+    foreign.get_submodule("down_blocks").add_module("0", torch.nn.Identity())
+    with pytest.raises(CheckpointError, match=r"other\.transformer_blocks"):
+        stacks_in(foreign)
 
 
 def test_weights_of_a_pruned_unet_load_into_one_pruned_when_built(

@@ -15,7 +15,7 @@ from pgp_core.guidance.module import Guidance, GuidanceSpec, Site
 from pgp_core.restorers.nano.restorer import NanoRestorer
 from pgp_core.sampling.denoiser import Denoiser
 from pgp_core.sampling.options import SampleOptions
-from pgp_core.tiling import Tiling
+from pgp_core.tiling import PHASES, Tiling
 
 IDS = (512.0, 512.0, 0.0, 0.0, 512.0, 512.0)
 POSITIVE, NEGATIVE = (Conditioning.of_prompt(torch.full((1, 3, 2), v), torch.full((1, 2), v), IDS) for v in (0.4, -0.3))
@@ -160,9 +160,10 @@ def test_memory_that_runs_out_halves_the_tiles_once_and_for_all(monkeypatch: pyt
 
 
 @torch.no_grad()
-def test_nothing_of_a_run_waits_for_the_garbage_collector() -> None:
+@pytest.mark.parametrize("phase", PHASES)
+def test_nothing_of_a_run_waits_for_the_garbage_collector(phase: str) -> None:
     """Latent and features are as large as the canvas."""
-    model, x = denoiser((40, 96), Tiling(128, 64))
+    model, x = denoiser((40, 96), Tiling(128, 64, phase=phase))
     model(x, torch.full((1,), 501.0))
     held = [weakref.ref(model), weakref.ref(x), *(weakref.ref(f) for f in model.features)]
     gc.disable()

@@ -5,7 +5,7 @@ MODEL: ``model``), ``comfy.model_patcher`` and ``comfy.model_management`` (who o
 ``input_block_patch``, the ``OUTER_SAMPLE`` and ``APPLY_MODEL`` wrappers and the ``ON_PRE_RUN`` callback (where guidance
 acts: ``guidance``; ``adaptive``), the ``CALC_COND_BATCH`` wrapper, ``comfy.samplers.get_area_and_mult`` and the windows
 of ``comfy.context_windows`` (``places``), the ``model_function_wrapper``, ``CFGGuider.conds`` and the switches of
-``comfy.ops`` (``tiling``), object patches on transformer blocks (``pruning``), the ``DIFFUSION_MODEL`` wrapper
+``comfy.ops`` (``tiling``), object patches on transformer blocks (``blocks``), the ``DIFFUSION_MODEL`` wrapper
 (``recording``), ``ModelPatcher.add_patches`` and ``comfy.lora`` (``missing_blocks``),
 ``ModelPatcher.model_state_dict_for_saving`` (``saving``), ``comfy.utils.load_torch_file`` (``files``), ``comfy.sd.VAE``
 (nano's codec: ``nano``), ``comfy.samplers.KSAMPLER`` (``one_step``), ``folder_paths`` (``folders``, ``models``,

@@ -18,6 +18,7 @@ from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
 
 from ...pgp_core.unet.core_loading import loads_in_core
+from .topology import info_in
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,8 @@ class _KeyMap(dict[Any, Any]):
 def _with_missing_names(core: Callable[..., Any], model: BaseModel, *args: Any, **kwargs: Any) -> Any:
     """Core's ``model_lora_keys_unet``, which knows removed blocks by diffusers' names only, by LDM's too."""
     found = core(model, *args, **kwargs)
-    if not hasattr(model, "_pgp_diffsr_pruned"):
+    info = info_in(model)
+    if info is None or not info.plan.removed:
         return found
     out = _KeyMap(found)
     out.lacks = missing(model)

@@ -153,7 +153,6 @@ def load_unet(path: str, options: dict[str, Any] | None = None, disable_dynamic:
     cls = ModelPatcher if disable_dynamic else CoreModelPatcher
     patcher = cls(model, load_device=load_device, offload_device=offload)
     if info.plan.removed:
-        vars(model)["_pgp_diffsr_pruned"] = True
         patcher = reporting(patcher)
         watch(patcher)
     if not patcher.is_dynamic():

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import logging
-from typing import Any
+from typing import Any, cast
 
 import torch
-from comfy.model_patcher import ModelPatcher
+from comfy.model_patcher import ModelPatcher, ModelPatcherDynamic
 from comfy.samplers import KSAMPLER, CFGGuider
 
 from ...pgp_core.errors import PGPError
@@ -155,7 +155,7 @@ def _on_other_model(
     other = copy.copy(guider)
     # Conditioning with hooks has moved the guider to a patcher that is not dynamic.
     if model.is_dynamic() and not guider.model_patcher.is_dynamic():
-        model = model.get_non_dynamic_delegate()
+        model = cast(ModelPatcherDynamic, model).get_non_dynamic_delegate()
     other.model_patcher, other.model_options = model, model.model_options
     found: list[torch.Tensor] = []
 

@@ -152,12 +152,10 @@ def _has_nano_s1(model: ModelPatcher) -> bool:
 
 
 def _is_mid_grey(guider: CFGGuider) -> bool:
-    from .guidance import GuidancePatch
+    from .guidance import guidance_in
 
-    options = guider.model_options.get("transformer_options", {})
-    patches = options.get("patches", {}).get("input_block_patch", [])
-    pictures = [p.lq for p in patches if isinstance(p, GuidancePatch)]
-    return bool(pictures) and all(bool((lq == 0.5).all()) for lq in pictures) and _grey_is_zero(guider)
+    guidance = guidance_in(guider.model_options.get("transformer_options", {}))
+    return guidance is not None and bool((guidance.lq == 0.5).all()) and _grey_is_zero(guider)
 
 
 def _grey_is_zero(guider: Any) -> bool:

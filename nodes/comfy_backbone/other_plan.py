@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+
+from comfy.model_patcher import ModelPatcher
 
 from ...pgp_core.errors import PGPError
 from ...pgp_core.guidance.fits import other_plan
-from .guidance import GuidancePatch
-from .pruning import blocks_of, skipped_blocks
+from .blocks import running
+from .guidance import guidance_in
 
 log = logging.getLogger(__name__)
 
 
-def other_plan_note(model: Any) -> str:
+def other_plan_note(model: ModelPatcher) -> str:
     """What to say of a MODEL's guidance and plan, which is logged too; empty where nothing is."""
-    patches = model.model_options.get("transformer_options", {}).get("patches", {}).get("input_block_patch", [])
-    patch = next((p for p in patches if isinstance(p, GuidancePatch)), None)
+    patch = guidance_in(model.model_options.get("transformer_options", {}))
     if patch is None:
         return ""
     try:
-        stacks, gone = blocks_of(model), skipped_blocks(model)
+        runs = running(model)
     except PGPError:
         # Another pack's network, of which nothing is known.
         return ""
-    runs = {s: tuple(n for n in numbers if (s, n) not in gone) for s, numbers in stacks.items()}
     note = other_plan(patch.patcher.model.spec, runs)
     if note is None:
         return ""

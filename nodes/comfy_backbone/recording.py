@@ -18,10 +18,10 @@ from ...pgp_core.redundancy.recorder import Recorder
 from ...pgp_core.redundancy.report import Report, load_report
 from ...pgp_core.unet.inspect import inspect_unet
 from ...pgp_core.unet.shape import UNetShape
+from .blocks import blocks_of, running, skipped_blocks
 from .folders import REPORTS, REPORTS_EXTENSION, files
 from .guidance import KEY
 from .model import shapes_of
-from .pruning import blocks_of, skipped_blocks
 from .saving import new_file, numbered, relative_to_output
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class Recording:
 
     def _begin(self, model: ModelPatcher) -> None:
         unet, skipped = model.model.diffusion_model, frozenset(skipped_blocks(model))
-        blocks = {(s, n) for s, numbers in blocks_of(model).items() for n in numbers} - skipped
+        blocks = {(s, n) for s, numbers in running(model).items() for n in numbers}
         if self.recorder is None:
             self.unet, self.recorder = unet, Recorder(unet, ldm=True, skipped=skipped)
         elif self.unet is not unet or set(self.recorder.blocks) != blocks:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from comfy.model_patcher import ModelPatcher
@@ -11,31 +10,31 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from ...pgp_core.errors import PGPError
 from ...pgp_core.unet.topology import KeyMap
 from . import left_behind
+from .blocks import Block, depths_of, left_out
+from .topology import names_of
 
 KEY = "pgp_diffsr.removed"
 
 
-def watch(patcher: ModelPatcher, skipped: Callable[[ModelPatcher], set[tuple[str, int]]] | None = None) -> None:
+def watch(patcher: ModelPatcher) -> None:
     """Let a MODEL with removed blocks look at its patches when a run begins.
 
     Args:
         patcher: changed in place.
-        skipped: of a MODEL, ``(stack, number)`` of the blocks that are there and passed over.
     """
 
     def run(executor: WrapperExecutor, *args: Any, **kwargs: Any) -> Any:
         guider = executor.class_obj
         model = guider.model_patcher
-        _check(guider.model_options, _pruned_away(model) | (skipped(model) if skipped else set()), _stacks(model))
+        _check(guider.model_options, left_out(model), depths_of(model), names_of(model))
         return executor(*args, **kwargs)
 
     patcher.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
     patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, run)
 
 
-def _check(model_options: dict[str, Any], removed: set[tuple[str, int]], depths: dict[str, int]) -> None:
+def _check(model_options: dict[str, Any], removed: set[Block], depths: dict[str, int], names: KeyMap) -> None:
     """Raises PGPError where a function outside the model reads what a patch for a removed block would store."""
-    names = KeyMap()
     gone: set[tuple[Any, ...]] = set()
     for stack, number in removed:
         gone.add((*_place(names.to_ldm(stack)), number))
@@ -61,24 +60,3 @@ def _place(stack: str) -> tuple[str, int]:
     kind, number, *_ = stack.split(".")
     kind = kind.removesuffix("_blocks").removesuffix("_block")
     return (kind, 0) if kind == "middle" else (kind, int(number))
-
-
-def _pruned_away(model: ModelPatcher) -> set[tuple[str, int]]:
-    """Blocks that a file of this pack does not have."""
-    info = getattr(model.model.model_config, "info", None)
-    if info is None:
-        return set()
-    return {(s, n) for s, entry in info.plan.stacks.items() for n in range(entry.depth) if n not in entry.keep}
-
-
-def _stacks(model: ModelPatcher) -> dict[str, int]:
-    """How many blocks each stack has in the whole model."""
-    info = getattr(model.model.model_config, "info", None)
-    if info is not None:
-        return {s: entry.depth for s, entry in info.plan.stacks.items()}
-    depths: dict[str, int] = {}
-    names = KeyMap()
-    for name, module in model.model.diffusion_model.named_modules():
-        if name.endswith(".transformer_blocks"):
-            depths[names.to_diffusers(name.removesuffix(".transformer_blocks"))] = len(list(module.children()))
-    return depths

@@ -24,9 +24,11 @@ from ...pgp_core.files.weights import WeightsFile, open_weights
 from ...pgp_core.unet.core_loading import CoreLoading, loads_in_core
 from ...pgp_core.unet.inspect import MODEL_KEY, UNetInfo, inspect_unet, markers_of, metadata_of
 from ...pgp_core.unet.plan import PrunePlan, StackPlan
-from ...pgp_core.unet.topology import KeyMap, split_block
+from ...pgp_core.unet.prune import prune_state_dict
+from .blocks import skipped_blocks
 from .predictions import SAMPLING, prediction_of
-from .pruning import ATTACHMENT, skipped_blocks
+from .pruning import ATTACHMENT
+from .topology import info_of
 from .workflow_metadata import workflow_metadata
 
 #: Types of weights that a file of ours can have.
@@ -74,13 +76,7 @@ def save_unet(model: ModelPatcher, filename_prefix: str, prompt: Any = None, ext
     mm.load_models_gpu([model])
     weights = model.model_state_dict_for_saving(model.model.diffusion_model, "diffusion_model.")
     info = _info(model, weights)
-    gone, names = skipped_blocks(model), KeyMap()
-
-    def stays(key: str) -> bool:
-        block = split_block(key)
-        return block is None or (names.to_diffusers(block[0]), block[1]) not in gone
-
-    kept = {k: v for k, v in weights.items() if stays(k)}
+    gone = skipped_blocks(model)
     last = model.get_attachment(ATTACHMENT) if gone else info.plan
     plan = PrunePlan(
         last.name,
@@ -89,7 +85,7 @@ def save_unet(model: ModelPatcher, filename_prefix: str, prompt: Any = None, ext
         last.provenance,
     )
     info = replace(info, plan=plan)
-    kept |= {name: torch.zeros(0) for name in markers_of(info)}
+    kept = prune_state_dict(weights, plan) | {name: torch.zeros(0) for name in markers_of(info)}
 
     path = numbered(filename_prefix, ".safetensors", CheckpointError)
     metadata = metadata_of(info, path.stem.rstrip("_"))
@@ -126,7 +122,7 @@ def new_file(path: Path, error: type[PGPError]) -> Iterator[None]:
 def _info(model: ModelPatcher, weights: dict[str, Any]) -> UNetInfo:
     """What the MODEL is, as its file would say."""
     prediction, zero_snr = prediction_of(model)
-    own = getattr(model.model.model_config, "info", None)
+    own = info_of(model)
     # Another sampling, set on the MODEL, has no start gain.
     latent_std = own.latent_std if own and SAMPLING not in model.object_patches else 0.0
     about = {"prediction": prediction, "latent_std": latent_std, "zero_snr": zero_snr}

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ..errors import Cancelled
+from ..unet.blocks import numbers_in, stacks_in
 from ..unet.topology import KeyMap
 from .maps import MOST, FeatureMap, shrunk
 from .measures import channels_last, phi_cos, psi_kl
@@ -37,15 +38,12 @@ class Recorder:
             return unet.get_submodule(names.to_ldm(name) if ldm else name)
 
         self.features = {short: find(name) for short, name in MODULES.items()}
-        self.blocks: dict[Block, torch.nn.Module] = {}
-        for name, stack in unet.named_modules():
-            if not name.endswith(".transformer_blocks"):
-                continue
-            plain = name.removesuffix(".transformer_blocks")
-            plain = names.to_diffusers(plain) if ldm else plain
-            for number, block in stack._modules.items():
-                if block is not None and (plain, int(number)) not in skipped:
-                    self.blocks[plain, int(number)] = block
+        self.blocks: dict[Block, torch.nn.Module] = {
+            (stack, number): block
+            for stack, blocks in stacks_in(unet).items()
+            for number, block in zip(numbers_in(blocks), blocks, strict=True)
+            if (stack, number) not in skipped
+        }
         self.modules: dict[str, _Running] = {short: {} for short in MODULES}
         self.inside: dict[Block, _Running] = {block: {} for block in self.blocks}
         #: How many UNet calls, and how many numbers that were not finite and were left out.

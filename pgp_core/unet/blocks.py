@@ -35,8 +35,8 @@ def stacks_in(unet: torch.nn.Module) -> dict[str, torch.nn.ModuleList]:
     lists = {name: m for name, m in modules.items() if name.endswith(_STACK) and isinstance(m, torch.nn.ModuleList)}
     if not lists:
         return {}
-    # As their weights begin.
-    beginnings = [f"{name}." for name in modules]
+    # As their weights begin. Names that LoRAs bring along say nothing of the UNet.
+    beginnings = [f"{name}." for name in modules if ".lora_" not in name]
     names = KeyMap.of(beginnings) if scheme_of(beginnings) == "ldm" else None
     found: dict[str, torch.nn.ModuleList] = {}
     for name, blocks in lists.items():

@@ -1,4 +1,4 @@
-class Arguments:
+class _Arguments:
     disable_metadata: bool
 
-args: Arguments
+args: _Arguments

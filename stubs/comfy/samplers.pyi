@@ -6,10 +6,10 @@ import torch
 from .model_base import BaseModel
 from .model_patcher import ModelPatcher
 
-class cond_obj(NamedTuple):
+class _CondObj(NamedTuple):
     area: tuple[int, ...]
 
-def get_area_and_mult(conds: dict[str, Any], x_in: torch.Tensor, timestep_in: torch.Tensor) -> cond_obj: ...
+def get_area_and_mult(conds: dict[str, Any], x_in: torch.Tensor, timestep_in: torch.Tensor) -> _CondObj: ...
 
 class Sampler: ...
 

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from .apply import KEY, apply_guidance, is_guided
 from .loading import describe_guidance, load_guidance
-from .patch import GuidancePatch
+from .patch import GuidancePatch, guidance_in
 
-__all__ = ["KEY", "GuidancePatch", "apply_guidance", "describe_guidance", "is_guided", "load_guidance"]
+__all__ = ["KEY", "GuidancePatch", "apply_guidance", "describe_guidance", "guidance_in", "is_guided", "load_guidance"]

@@ -15,7 +15,7 @@ from ....pgp_core.images.checked import checked_pictures
 from ....pgp_core.number import number
 from ....pgp_core.unet.topology import KeyMap
 from .. import places, records
-from .patch import GuidancePatch
+from .patch import GuidancePatch, guidance_in
 
 log = logging.getLogger(__name__)
 
@@ -75,8 +75,7 @@ def apply_guidance(
 
 def is_guided(model: ModelPatcher) -> bool:
     """Whether Apply PGP-DiffSR has been at a MODEL."""
-    patches = model.model_options.get("transformer_options", {}).get("patches", {}).get("input_block_patch", [])
-    return any(isinstance(p, GuidancePatch) for p in patches)
+    return guidance_in(model.model_options.get("transformer_options", {})) is not None
 
 
 def _channels_after(model: ModelPatcher, block: int) -> int | None:

@@ -281,6 +281,12 @@ class GuidancePatch:
         return [pictures[n] for n in numbers]
 
 
+def guidance_in(options: dict[str, Any]) -> GuidancePatch | None:
+    """The guidance among a MODEL's, or a call's, ``transformer_options``; there is one at most."""
+    patches = options.get("patches", {}).get("input_block_patch", [])
+    return next((p for p in patches if isinstance(p, GuidancePatch)), None)
+
+
 def _cut(called: tuple[int, int], sampled: tuple[int, int]) -> GuidanceError:
     return GuidanceError(
         f"Apply PGP-DiffSR: the model is called for {called[1]} x {called[0]} latent positions where {sampled[1]} x "

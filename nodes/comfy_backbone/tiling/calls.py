@@ -18,7 +18,7 @@ from ....pgp_core.tiling import Fitting, Tile, automatic, blended, out_of_memory
 from ....pgp_core.tiling.fitting import LEAST
 from .. import left_behind
 from ..current_tile import calling
-from ..guidance import GuidancePatch
+from ..guidance import GuidancePatch, guidance_in
 from ..places import current_call
 from . import micro_conditioning
 from .cropping import cropped
@@ -163,7 +163,7 @@ class _Call:
         owner = getattr(apply_model, "__self__", None)
         self.base = owner if isinstance(owner, BaseModel) else run.base
         self._options = args["c"].get("transformer_options", {})
-        self._guidance = _guidance_in(self._options)
+        self._guidance = guidance_in(self._options)
         self._phase: CanvasPhase | None = None
         self._patches: list[Any] = []
         self._remembers = False
@@ -322,11 +322,6 @@ def _check_wrap(
             f"PGP-DiffSR Tiling: wrap is {wrap.name}, but the picture does not repeat so; set wrap to the same in "
             "PGP-DiffSR Canvas, and connect its canvas"
         )
-
-
-def _guidance_in(options: dict[str, Any]) -> GuidancePatch | None:
-    patches = options.get("patches", {}).get("input_block_patch", [])
-    return next((p for p in patches if isinstance(p, GuidancePatch)), None)
 
 
 def _guessed(x: torch.Tensor, overlap: int, base: BaseModel | None) -> int | None:

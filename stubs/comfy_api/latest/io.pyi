@@ -2,24 +2,23 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from enum import Enum
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypedDict
 
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.samplers import KSAMPLER
 from comfy.sd import VAE
+from typing_extensions import Unpack
+
+class _Shown(TypedDict, total=False):
+    display_name: str
+    optional: bool
+    tooltip: str
+    lazy: bool
+    advanced: bool
 
 class Input:
-    def __init__(
-        self,
-        id: str,
-        display_name: str | None = ...,
-        optional: bool = ...,
-        tooltip: str | None = ...,
-        lazy: bool | None = ...,
-        *,
-        advanced: bool | None = ...,
-    ) -> None: ...
+    def __init__(self, id: str, **shown: Unpack[_Shown]) -> None: ...
 
 class Output:
     def __init__(self, id: str | None = ..., display_name: str | None = ..., tooltip: str | None = ...) -> None: ...
@@ -35,34 +34,20 @@ def Custom(io_type: str) -> type[ComfyTypeIO]: ...
 
 class Boolean(ComfyTypeIO):
     class Input(_Input):
-        def __init__(
-            self,
-            id: str,
-            display_name: str | None = ...,
-            optional: bool = ...,
-            tooltip: str | None = ...,
-            lazy: bool | None = ...,
-            default: bool | None = ...,
-            *,
-            advanced: bool | None = ...,
-        ) -> None: ...
+        def __init__(self, id: str, *, default: bool = ..., **shown: Unpack[_Shown]) -> None: ...
 
 class Int(ComfyTypeIO):
     class Input(_Input):
         def __init__(
             self,
             id: str,
-            display_name: str | None = ...,
-            optional: bool = ...,
-            tooltip: str | None = ...,
-            lazy: bool | None = ...,
-            default: int | None = ...,
-            min: int | None = ...,
-            max: int | None = ...,
-            step: int | None = ...,
-            control_after_generate: bool | None = ...,
             *,
-            advanced: bool | None = ...,
+            default: int = ...,
+            min: int = ...,
+            max: int = ...,
+            step: int = ...,
+            control_after_generate: bool = ...,
+            **shown: Unpack[_Shown],
         ) -> None: ...
 
 class Float(ComfyTypeIO):
@@ -70,48 +55,21 @@ class Float(ComfyTypeIO):
         def __init__(
             self,
             id: str,
-            display_name: str | None = ...,
-            optional: bool = ...,
-            tooltip: str | None = ...,
-            lazy: bool | None = ...,
-            default: float | None = ...,
-            min: float | None = ...,
-            max: float | None = ...,
-            step: float | None = ...,
             *,
-            advanced: bool | None = ...,
+            default: float = ...,
+            min: float = ...,
+            max: float = ...,
+            step: float = ...,
+            **shown: Unpack[_Shown],
         ) -> None: ...
 
 class String(ComfyTypeIO):
     class Input(_Input):
-        def __init__(
-            self,
-            id: str,
-            display_name: str | None = ...,
-            optional: bool = ...,
-            tooltip: str | None = ...,
-            lazy: bool | None = ...,
-            multiline: bool = ...,
-            placeholder: str | None = ...,
-            default: str | None = ...,
-            *,
-            advanced: bool | None = ...,
-        ) -> None: ...
+        def __init__(self, id: str, *, default: str = ..., multiline: bool = ..., **shown: Unpack[_Shown]) -> None: ...
 
 class Combo(ComfyTypeIO):
     class Input(_Input):
-        def __init__(
-            self,
-            id: str,
-            options: Sequence[str] | None = ...,
-            display_name: str | None = ...,
-            optional: bool = ...,
-            tooltip: str | None = ...,
-            lazy: bool | None = ...,
-            default: str | None = ...,
-            *,
-            advanced: bool | None = ...,
-        ) -> None: ...
+        def __init__(self, id: str, *, options: Sequence[str], default: str = ..., **shown: Unpack[_Shown]) -> None: ...
 
 class Image(ComfyTypeIO):
     Type: TypeAlias = torch.Tensor
@@ -171,13 +129,13 @@ class Schema:
         enable_expand: bool = ...,
     ) -> None: ...
 
-class UIOutput(ABC):
+class _UIOutput(ABC):
     def as_dict(self) -> dict[str, Any]: ...
 
 class NodeOutput:
     args: tuple[Any, ...]
     def __init__(
-        self, *args: Any, ui: UIOutput | dict[str, Any] | None = ..., expand: dict[str, Any] | None = ...
+        self, *args: Any, ui: _UIOutput | dict[str, Any] | None = ..., expand: dict[str, Any] | None = ...
     ) -> None: ...
 
 class ComfyNode(ABC):

@@ -16,7 +16,7 @@ from pgp_pack.nodes.comfy_backbone import tile_model
 from pgp_pack.pgp_core.unet.plan import StackPlan
 
 from . import one_step, scene
-from .tiling.setting import error
+from .raised import raised
 
 BLOCK = 32
 
@@ -143,8 +143,8 @@ def check_quantised(_out: Path) -> Any:
     other = scene.Nano()
     for weight in other.model.model.diffusion_model.parameters():
         weight.data.mul_(1.5)
-    results["report of it on nano"] = error(lambda: comfy_backbone.check_report(reports[0], nano.model))
-    results["report of nano on it"] = error(lambda: comfy_backbone.check_report(reports[1], model))
-    results["report of it on another"] = error(lambda: comfy_backbone.check_report(reports[0], other.model))
-    results["save"] = error(lambda: comfy_backbone.save_unet(model, "quantised/model"))
+    results["report of it on nano"] = raised(lambda: comfy_backbone.check_report(reports[0], nano.model))
+    results["report of nano on it"] = raised(lambda: comfy_backbone.check_report(reports[1], model))
+    results["report of it on another"] = raised(lambda: comfy_backbone.check_report(reports[0], other.model))
+    results["save"] = raised(lambda: comfy_backbone.save_unet(model, "quantised/model"))
     return results
