@@ -19,7 +19,7 @@ _STEMS = tuple(
 _SUFFIXES = (".safetensors", ".bin")
 #: Of any file of weights that a folder may hold alone.
 WEIGHTS = (".safetensors", ".sft", ".bin", ".pt", ".pth", ".ckpt")
-#: Folders that make a folder a pipeline's.
+#: A folder that has one of these folders is a pipeline's.
 _PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "scheduler")
 _SHARD = re.compile(r"(?P<stem>.+?)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.safetensors|\.bin)$")
 

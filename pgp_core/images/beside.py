@@ -1,4 +1,4 @@
-"""What a file says beside its pixels: brought into order, for an upright picture, whatever state it was in."""
+"""Metadata of a file, put in order for an upright picture, whatever state it was in."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _UNKNOWN = 25.4
 
 @dataclass
 class Found:
-    """As it stands in the file.
+    """Metadata as it stands in the file.
 
     Attributes:
         extended: XMP's extension, as JPEG has it.
@@ -71,12 +71,12 @@ def _exif(found: Found) -> exif.Found:
     try:
         return exif.read(found.exif) if found.exif else exif.Found(None)
     except Exception as e:
-        # Should there be a kind of damage that nobody thought of: it is not the picture's.
+        # For damage of a kind that nobody thought of: the picture itself is still good.
         return exif.Found(None, notes=(f"EXIF (damaged: {first_line(e)})",))
 
 
 def _xmp(found: Found) -> str | None:
-    """Its text, with the extension; None if it is no XML in order."""
+    """The text of XMP, with its extension; None if it is not well-formed XML."""
     if len(found.xmp) > _MOST_XMP:
         found.lost.append("XMP (too large)")
         return None

@@ -1,7 +1,7 @@
-"""EXIF: read out of whatever cameras and programs have left of it, and made true of another picture.
+"""EXIF: read from whatever cameras and programs left, and changed to be true of the result.
 
-A block in order keeps every byte, makers' notes with their offsets too, but those that would be wrong of the result. Of
-a damaged one what can be read is laid out anew.
+A block that is in order keeps every byte, makers' notes with their offsets too, except what would be wrong of the
+result. Of a damaged block, what can be read is written anew.
 """
 
 from __future__ import annotations
@@ -27,12 +27,14 @@ _NAMES = {0x8769: "the Exif directory", 0x8825: "GPS", 0xA005: "the interoperabi
 
 @dataclass(frozen=True)
 class Found:
-    """Attributes:
-    exif: the block without thumbnail, for an upright picture; None if nothing of it can be read.
-    orientation: 1 to 8, 1 if it is not said.
-    said: whether it is.
-    dpi: pixels per inch along both axes.
-    notes: what is damaged.
+    """What a block of EXIF holds.
+
+    Attributes:
+        exif: the block without thumbnail, for an upright picture; None if nothing of it can be read.
+        orientation: 1 to 8, 1 where the block does not say.
+        said: whether the block says it.
+        dpi: pixels per inch along both axes.
+        notes: what is damaged.
     """
 
     exif: bytes | None

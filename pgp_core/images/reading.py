@@ -1,7 +1,7 @@
 """Opening pictures: Pillow, and libvips for those with 16 bits, which Pillow cuts down to 8.
 
-PNG, JPEG and TIFF are taken apart first. The libraries decode nothing but pixels, and nothing that is said beside them
-can cost the picture.
+PNG, JPEG and TIFF are taken apart first. The libraries decode nothing but pixels, and damaged metadata never
+costs the picture.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def open_picture(path: Path) -> Picture:
 
 @contextmanager
 def _better_names(path: Path) -> Iterator[None]:
-    """For what libraries raise that is no damage."""
+    """Errors of ours for what libraries raise where nothing is damaged."""
     try:
         yield
     except UnidentifiedImageError as e:
