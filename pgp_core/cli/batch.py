@@ -16,7 +16,7 @@ from .output import emit, plain, say
 
 if TYPE_CHECKING:
     from ..batch.jobs import Job, Jobs
-    from ..images.finding import Found
+    from ..images.finding import FoundPictures
 
 
 def paths(**named: Path) -> dict[str, Any]:
@@ -47,7 +47,7 @@ class Batch:
         overwrite: results that are there are made again.
     """
 
-    def __init__(self, found: Found, jobs: Jobs, json: bool, debug: bool, overwrite: bool = False):
+    def __init__(self, found: FoundPictures, jobs: Jobs, json: bool, debug: bool, overwrite: bool = False):
         self.found, self.jobs, self.json, self.debug, self.overwrite = found, jobs, json, debug, overwrite
         self.done, self.failed = 0, 0
 
@@ -148,9 +148,7 @@ class Batch:
         if sure:
             say(f"not enlarged again, being results themselves: {_names(sure)}")
         for path in jobs.maybe_results:
-            say(
-                f"{path} is named like a result of the picture beside it, and so not enlarged: rename it if it is none"
-            )
+            say(f"{path} is named like a result of the picture beside it, and so not enlarged: rename it if it is none")
 
     def _summary(self) -> str:
         text = f"{self.done} of {self.found.total} pictures done"

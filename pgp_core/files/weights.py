@@ -15,7 +15,7 @@ from safetensors import safe_open
 
 from ..errors import CheckpointError, name_some
 from .boundary import first_line
-from .diffusers_folder import Found, find_weights
+from .diffusers_folder import FoundWeights, find_weights
 from .finite import is_finite, not_finite
 from .kinds import LENGTH, is_safetensors, is_torch, refuse_others
 from .prefixes import without_wrappers
@@ -116,7 +116,7 @@ def open_weights(path: str | os.PathLike[str], part: str = "unet") -> Iterator[W
         yield together([stack.enter_context(_open_file(p)) for p in found.files], found)
 
 
-def together(files: Sequence[WeightsFile], found: Found) -> WeightsFile:
+def together(files: Sequence[WeightsFile], found: FoundWeights) -> WeightsFile:
     """The open files of one model as one, as :func:`open_weights` gives it.
 
     Raises:

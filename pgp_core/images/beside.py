@@ -19,7 +19,7 @@ _UNKNOWN = 25.4
 
 
 @dataclass
-class Found:
+class RawMetadata:
     """Metadata as it stands in the file.
 
     Attributes:
@@ -43,7 +43,7 @@ class Found:
     lost: list[str] = field(default_factory=list)
 
 
-def settled(found: Found) -> tuple[Metadata, int]:
+def settled(found: RawMetadata) -> tuple[Metadata, int]:
     """What can be kept, and how the pixels are to be turned; what cannot is added to ``found.lost``.
 
     The profile is left as it is: see :func:`with_profile`.
@@ -67,15 +67,15 @@ def settled(found: Found) -> tuple[Metadata, int]:
     return metadata, 1 if found.turned else orientation
 
 
-def _exif(found: Found) -> exif.Found:
+def _exif(found: RawMetadata) -> exif.Exif:
     try:
-        return exif.read(found.exif) if found.exif else exif.Found(None)
+        return exif.read(found.exif) if found.exif else exif.Exif(None)
     except Exception as e:
         # For damage of a kind that nobody thought of: the picture itself is still good.
-        return exif.Found(None, notes=(f"EXIF (damaged: {first_line(e)})",))
+        return exif.Exif(None, notes=(f"EXIF (damaged: {first_line(e)})",))
 
 
-def _xmp(found: Found) -> str | None:
+def _xmp(found: RawMetadata) -> str | None:
     """The text of XMP, with its extension; None if it is not well-formed XML."""
     if len(found.xmp) > _MOST_XMP:
         found.lost.append("XMP (too large)")

@@ -26,7 +26,7 @@ _NAMES = {0x8769: "the Exif directory", 0x8825: "GPS", 0xA005: "the interoperabi
 
 
 @dataclass(frozen=True)
-class Found:
+class Exif:
     """What a block of EXIF holds.
 
     Attributes:
@@ -44,7 +44,7 @@ class Found:
     notes: tuple[str, ...] = ()
 
 
-def read(block: bytes) -> Found:
+def read(block: bytes) -> Exif:
     """Look through a block of EXIF, with or without its name in front. Never raises."""
     block = block.removeprefix(b"Exif\0\0")
     try:
@@ -53,7 +53,7 @@ def read(block: bytes) -> Found:
         if structure.big:
             raise PictureError("it is of another kind")
     except PictureError as e:
-        return Found(None, notes=(f"EXIF ({e})",))
+        return Exif(None, notes=(f"EXIF ({e})",))
     (orientation,) = structure.numbers(first, _ORIENTATION, (0,), 1)
     tags, wrong = gathered(structure, first)
     if wrong or first.next_at is None:
@@ -64,7 +64,7 @@ def read(block: bytes) -> Found:
     else:
         exif, notes = _upright(block, structure, first), ()
     said = 1 <= orientation <= 8
-    return Found(exif, orientation if said else 1, said, resolution(structure, first), notes)
+    return Exif(exif, orientation if said else 1, said, resolution(structure, first), notes)
 
 
 def resolution(structure: Structure, directory: Directory) -> tuple[float, float] | None:

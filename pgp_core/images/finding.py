@@ -19,7 +19,7 @@ def known_extensions() -> set[str]:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundPictures:
     """What the inputs of a command stand for.
 
     Attributes:
@@ -38,7 +38,7 @@ class Found:
         return len(self.pictures) + len(self.failed)
 
 
-def look_for(inputs: Sequence[Path]) -> Found:
+def look_for(inputs: Sequence[Path]) -> FoundPictures:
     """Takes files as they are, and folders as the pictures in them. Nothing is opened, so nothing can block.
 
     Folders in folders are not looked into. In folders, names that start with a dot are left out: they are hidden, and
@@ -62,7 +62,7 @@ def look_for(inputs: Sequence[Path]) -> Found:
         if not inside:
             failed.append((path, PictureError(f"there is no picture in the folder {path}")))
     lone = len(inputs) == 1 and not (inputs and _is_folder(inputs[0]))
-    return Found(tuple(pictures.values()), tuple(failed), lone)
+    return FoundPictures(tuple(pictures.values()), tuple(failed), lone)
 
 
 def find_pictures(inputs: Sequence[Path]) -> list[Path]:

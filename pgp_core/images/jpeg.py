@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from . import xmp
-from .beside import Found
+from .beside import RawMetadata
 
 EXIF, XMP, EXTENDED = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
 ICC, PHOTOSHOP, MULTIPLE = b"ICC_PROFILE\0", b"Photoshop 3.0\0", b"MPF\0"
@@ -30,7 +30,7 @@ class Jpeg:
     """
 
     pixels: bytes = b""
-    found: Found = field(default_factory=Found)
+    found: RawMetadata = field(default_factory=RawMetadata)
     several: bool = False
     _profile: dict[int, bytes] = field(default_factory=dict)
     _extension: dict[int, bytes] = field(default_factory=dict)

@@ -34,7 +34,7 @@ class FeatureMap:
 
     @classmethod
     def of(cls, small: torch.Tensor) -> FeatureMap:
-        """A map of what :func:`shrunk` returned."""
+        """Of what :func:`shrunk` returned."""
         # CPU first: MPS has no float64, in which the difference of the largest numbers does not overflow.
         values = small.cpu().double()
         low, high = float(values.min()), float(values.max())
