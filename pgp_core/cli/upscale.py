@@ -170,9 +170,7 @@ def _one_step(args: argparse.Namespace) -> bool | None:
     return True if args.one_step else None if args.steps is None else False
 
 
-def _worker(
-    model: Found, args: argparse.Namespace, size: Size, own: dict[str, Any]
-) -> Callable[[Job], dict[str, Any]]:
+def _worker(model: Found, args: argparse.Namespace, size: Size, own: dict[str, Any]) -> Callable[[Job], dict[str, Any]]:
     """Load the model; what is returned makes one picture and says what it did."""
     from ..restorers.recipe import decide
 
