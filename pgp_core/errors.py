@@ -17,8 +17,8 @@ class PGPError(ValueError):
 
     The message is one line for the person who gave the input; the command line prints it without a
     traceback, ComfyUI shows it on the node. Line breaks and control characters, which names from a file may
-    hold, become spaces, and a message that is far too long is cut in its middle. Paths lose what says whose machine
-    it is: people share messages.
+    hold, become spaces, and a message that is far too long is cut in its middle. Paths are shortened so that they do
+    not say whose machine it is: people share messages.
     """
 
     def __init__(self, message: object = ""):
@@ -65,7 +65,7 @@ class TrainingError(PGPError):
 
 
 class Cancelled(Exception):  # noqa: N818 - like asyncio.CancelledError, no error
-    """Raised out of a run that the caller asked to stop; not an error of the input."""
+    """A run was stopped because the caller asked for it; the input is not at fault."""
 
 
 def name_some(names: object, limit: int = 3) -> str:

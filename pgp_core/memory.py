@@ -1,4 +1,4 @@
-"""Memory that can still be had, and giving it back."""
+"""How much memory is free, and giving back what is not used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 def available(device: torch.device) -> int | None:
-    """Bytes that can still be had on a device; None where nothing says."""
+    """Free bytes on a device; None where the system does not say."""
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0] + unused)
@@ -16,7 +16,7 @@ def available(device: torch.device) -> int | None:
 
 
 def with_swap() -> int | None:
-    """Bytes that processes can still have in all, on disk too; None where nothing says."""
+    """Bytes that processes can still take in all, swap included; None where the system does not say."""
     memory, swap = _said_by_linux("MemAvailable:"), _said_by_linux("SwapFree:")
     return None if memory is None else memory + (swap or 0)
 
@@ -30,7 +30,7 @@ def _said_by_linux(name: str) -> int | None:
 
 
 def free_memory(device: torch.device) -> None:
-    """Give back what nothing uses any more."""
+    """Give back memory that nothing uses any more."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""Numbers that come from outside: of which kind, and in which range."""
+"""Checks of numbers that come from outside: of which kind they are, and in which range."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def number(
     unit: str = "",
     error: type[PGPError] = PGPError,
 ) -> None:
-    """Check a number; NaN and infinity are none, and neither is True.
+    """Check a number. NaN and infinity are refused, and so is True.
 
     A comparison alone does not do: NaN is neither below a limit nor above it, so ``if x < 0`` lets it through.
 

@@ -48,7 +48,7 @@ def target(prediction: str, x0: torch.Tensor, noise: torch.Tensor, t: torch.Tens
 
 
 def denoised(prediction: str, out: torch.Tensor, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-    """The clean latent that a UNet's output speaks of: what :func:`target` makes of ``x0`` and noise, undone.
+    """The clean latent that a UNet's output stands for; the inverse of :func:`target`.
 
     Args:
         out: ``(B, C, H, W)``, what the UNet output for ``x``.
@@ -69,10 +69,10 @@ def denoised(prediction: str, out: torch.Tensor, x: torch.Tensor, t: torch.Tenso
 
 
 def start_gain(sigma: float, latent_std: float) -> float:
-    """By how much start noise is to be larger than ``sigma``.
+    """The factor by which start noise must be larger than ``sigma``.
 
-    A noised latent ``x0 + sigma noise`` has the variance ``sigma**2 + latent_std**2``; started with less, a model
-    takes what is missing for a sign that there is little to be found. Where sigma is less than three times
+    A noised latent ``x0 + sigma noise`` has the variance ``sigma**2 + latent_std**2``. If it starts with less, a
+    model takes the lack for a sign that there is little to find. Where sigma is less than three times
     ``latent_std`` the answer is 1: white noise is no stand-in for so much of a picture's detail.
 
     Args:

@@ -236,7 +236,7 @@ def test_conversion_by_the_command_line(published: Path, tmp_path: Path, capsys:
     row = json.loads(captured.out)
     # Narrow, which core knows no SDXL by.
     assert row["loads_in_core"] is False
-    assert "has not SDXL's widths" in captured.err
+    assert "does not have SDXL's widths" in captured.err
     assert Path(row["unet"]).is_file() and Path(row["guidance"]).is_file()
     assert next(iter(load_file(row["unet"]).values())).dtype == torch.bfloat16
 

@@ -68,7 +68,9 @@ def test_the_bundled_guidance_has_the_bundled_unet_s_plan() -> None:
     assert "plan pgp-nano," in str(other_plan(spec, load_plan("pgp-nano-coarse").blocks))
 
 
-@pytest.mark.parametrize("changes", [{"plan_blocks": [1]}, {"plan_blocks": {"a": 1}}, {"plan_name": {}}])
+@pytest.mark.parametrize(
+    "changes", [{"plan_blocks": [1]}, {"plan_blocks": {"a": 1}}, {"plan_blocks": {"a": [1, 0]}}, {"plan_name": {}}]
+)
 def test_what_is_no_plan_is_refused(changes: dict[str, object]) -> None:
     data = GuidanceSpec().with_plan(PAPER).to_json() | changes
     with pytest.raises(GuidanceError, match="incomplete or wrong"):

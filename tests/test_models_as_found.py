@@ -375,7 +375,7 @@ BYTES = {
     "m.safetensors": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
     "page.safetensors": (b"<!DOCTYPE html><html>", "web page"),
     "config.json": (b"{}", "settings, no weights: give its folder"),
-    "model.safetensors.part": (b"\x10" * 90, "has not ended"),
+    "model.safetensors.part": (b"\x10" * 90, "unfinished download"),
     "m.png": (b"\x89PNG\r\n\x1a\n", "picture"),
 }
 

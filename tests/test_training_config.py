@@ -123,7 +123,7 @@ def test_mistakes_are_named(override: str, words: str, file: Path) -> None:
 
 
 def test_s1_and_loss_exclude_each_other(file: Path) -> None:
-    with pytest.raises(ConfigError, match="a run is one of them"):
+    with pytest.raises(ConfigError, match="a run has one of them"):
         load_config(file, ["s1.stage=1", "loss.kind=l2", "model.train=['lora']"])
 
 

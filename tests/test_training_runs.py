@@ -147,7 +147,7 @@ def test_what_is_trained_is_what_is_asked_for(
 
 def test_parts_that_are_not_there(tmp_path: Path, sdxl: Path) -> None:
     settings = config(tmp_path, sdxl, model_train=["alignment"])
-    with pytest.raises(TrainingError, match="'alignment', which this model has not: it has unet, lq_adapter, peam"):
+    with pytest.raises(TrainingError, match="'alignment', which this model does not have: it has unet"):
         empty(inspect(settings, str), settings)
 
 

@@ -1,1 +1,1 @@
-"""Many pictures in one run: what each result is called, what is done already, what a failure of one costs."""
+"""Many pictures in one run: what each result is called, what is done already, and what happens when one fails."""

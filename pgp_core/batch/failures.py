@@ -1,4 +1,4 @@
-"""Whatever is raised while one picture is worked on is that picture's error, in one line."""
+"""Whatever is raised while one picture is worked on becomes that picture's error, in one line."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What a result says of itself: that this program made it, and of which file.
 
-So a result is known again however it is called, is not taken for that of another picture of the same name, and is
+So a result is recognised whatever it is called, is not taken for that of another picture of the same name, and is
 not enlarged once more. It stands in EXIF's ProcessingSoftware, which is there for this.
 """
 
@@ -29,11 +29,11 @@ _ENDS = 1 << 17
 
 @dataclass(frozen=True)
 class Origin:
-    """Of which file a result was made.
+    """Which file a result was made of.
 
     Attributes:
         content: of its size and the bytes at both its ends.
-        path: of its absolute name. Digests both: a result that is passed on does not tell names.
+        path: of its absolute name. Both are digests, so a result that is passed on gives no names away.
     """
 
     content: str
@@ -55,7 +55,7 @@ def origin_of(source: Path) -> Origin:
 
 
 def said_by(result: Path) -> Origin | None:
-    """Of which file ``result`` says that it was made; None if it says nothing, or cannot be read."""
+    """Which file ``result`` says that it was made of; None if it says nothing, or cannot be read."""
     try:
         if not result.is_file():
             return None
@@ -72,7 +72,7 @@ def said_by(result: Path) -> Origin | None:
 
 
 def marked(metadata: Metadata, origin: Origin) -> Metadata:
-    """``metadata`` that says of which file the result was made; as it was where its EXIF has no room for it."""
+    """``metadata`` that says which file the result was made of; unchanged where its EXIF has no room for that."""
     return replace(metadata, exif=_with_entry(metadata.exif, str(origin).encode()))
 
 

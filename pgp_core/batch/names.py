@@ -95,7 +95,7 @@ class Names:
 
     @classmethod
     def of(cls, pictures: Sequence[Path], folder: Path, suffix: str, within: bool) -> Names:
-        """Of the pictures of one folder; ``within`` says whether it is ``folder``."""
+        """The names for the pictures of one folder; ``within`` says whether that is ``folder`` itself."""
         parent = pictures[0].parent
         end = (BESIDE if within else "") + suffix
         return cls(stems(parent, pictures, suffix), os.path.realpath(parent), folder, end, _longest_name(folder))
@@ -109,14 +109,14 @@ class Names:
 
 
 def beside(names: Collection[str]) -> set[str]:
-    """Of a folder's file names, those of results that lie beside their picture, and the picture is there too."""
+    """Those of a folder's file names that belong to results whose picture lies beside them."""
     called = [name for name in names if Path(name).stem.endswith(BESIDE)]
     known = {key(text) for name in names for text in (name, Path(name).stem)} if called else set()
     return {name for name in called if key(Path(name).stem.removesuffix(BESIDE)) in known}
 
 
 def _fitting(body: str, end: str, longest: int) -> str:
-    """``body + end``, the body cut where a file name cannot be as long."""
+    """``body + end``, with the body cut where a file name cannot be as long."""
     if len(os.fsencode(body + end)) <= longest:
         return body + end
     end = f"_{_digest(os.fsencode(body))}{end}"

@@ -20,7 +20,7 @@ def peak_memory(device: torch.device, call: Callable[[], object]) -> int:
 
     On CUDA that is what PyTorch's allocator gave out (``max_memory_allocated``). On a Linux CPU it is the
     process's resident memory, so Python and the libraries themselves are in it (up to 1 GB); the system's
-    peak is reset before the call. Elsewhere the peak of one call cannot be had, and 0 says so.
+    peak is reset before the call. Elsewhere the peak of one call cannot be measured, and the answer is 0.
     """
     gc.collect()
     if device.type == "cuda":
@@ -37,14 +37,14 @@ def peak_memory(device: torch.device, call: Callable[[], object]) -> int:
 
 
 def held_memory(device: torch.device) -> int:
-    """Bytes held now, counted as :func:`peak_memory` counts; 0 where it cannot be had."""
+    """Bytes held now, counted as :func:`peak_memory` counts; 0 where that cannot be measured."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
     return _status("VmRSS") if device.type == "cpu" else 0
 
 
 def available_memory() -> int | None:
-    """Bytes of main memory that can be had without swapping, or None where the system does not say (not Linux)."""
+    """Bytes of main memory that are free without swapping, or None where the system does not say (not Linux)."""
     return _read(Path("/proc/meminfo"), "MemAvailable") or None
 
 

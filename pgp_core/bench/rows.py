@@ -24,7 +24,7 @@ from .weights import fill
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: a plan (None: unpruned), and what guides the UNet (None: nothing)."""
+    """One row of the table: a plan (None: unpruned), and what guides the UNet (None: nothing)."""
 
     name: str
     plan: PrunePlan | None = None

@@ -92,7 +92,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _unforeseen(error: Exception) -> Any:
-    """What nobody caught nearer to where it happened, in one line; as an error of ours, which names no home folder."""
+    """One line for an error that nothing else caught; as an error of ours, which names no home folder."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return PGPError("there is not enough memory: give smaller tiles, a smaller size or another --device")
     if isinstance(error, OSError) and error.strerror:

@@ -1,4 +1,4 @@
-"""A run over many pictures: each is done or named with what was wrong, and all are counted."""
+"""A run over many pictures: each is either done or named with what was wrong, and all are counted."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .output import emit, plain, say
 
 if TYPE_CHECKING:
     from ..batch.jobs import Job, Jobs
-    from ..images.finding import Found
+    from ..images.finding import FoundPictures
 
 
 def paths(**named: Path) -> dict[str, Any]:
-    """Paths for a line of JSON. It says of bytes that are no UTF-8 which they are; as such a name could not be had
-    back from that, it stands under ``…_base64`` too."""
+    """Paths for a line of JSON. Bytes of a name that are not UTF-8 are written as escapes; as the name cannot be
+    restored from those, it is also there as ``…_base64``."""
     row = {name: str(path) for name, path in named.items()}
     for name, text in list(row.items()):
         try:
@@ -47,7 +47,7 @@ class Batch:
         overwrite: results that are there are made again.
     """
 
-    def __init__(self, found: Found, jobs: Jobs, json: bool, debug: bool, overwrite: bool = False):
+    def __init__(self, found: FoundPictures, jobs: Jobs, json: bool, debug: bool, overwrite: bool = False):
         self.found, self.jobs, self.json, self.debug, self.overwrite = found, jobs, json, debug, overwrite
         self.done, self.failed = 0, 0
 
@@ -148,7 +148,7 @@ class Batch:
         if sure:
             say(f"not enlarged again, being results themselves: {_names(sure)}")
         for path in jobs.maybe_results:
-            say(f"{path} is called as a result of the picture beside it, and not enlarged: rename it if it is none")
+            say(f"{path} is named like a result of the picture beside it, and so not enlarged: rename it if it is none")
 
     def _summary(self) -> str:
         text = f"{self.done} of {self.found.total} pictures done"

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Inputs:
-    """Files, and the pictures in folders. What can be no picture is said at once.
+    """The pictures that a command is given: files, and those in folders. What cannot be a picture is named at once.
 
     Args:
         paths: of files and folders.

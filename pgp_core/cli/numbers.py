@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 #: :data:`pgp_core.number.MAX_SEED`, without waiting for PyTorch.
 MAX_SEED = 2**64 - 1
-#: More digits are nobody's number, and Python refuses more than 4300.
+#: No number that people give has more digits, and Python refuses more than 4300.
 _LONGEST = 40
 
 

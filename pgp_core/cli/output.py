@@ -35,8 +35,8 @@ def emit(data: dict[str, Any]) -> None:
 
 
 def _readable(data: Any) -> Any:
-    """Data of which any reader of JSON takes everything: Python's own writer would write NaN, and halves of surrogate
-    pairs for bytes of a name that are no UTF-8. Those become ``\\xff``."""
+    """Data that any reader of JSON accepts: Python's own writer would write NaN, and halves of surrogate pairs for
+    bytes of a name that are not UTF-8. Those become ``\\xff``."""
     if isinstance(data, str):
         return _HALVES.sub(lambda half: visible(half[0]), data)
     if isinstance(data, dict):
@@ -111,7 +111,7 @@ def _forget(stream: TextIO) -> None:
 
 
 def prepare_streams() -> None:
-    """Make streams that are closed harmless, and let no terminal's encoding stop a line.
+    """Make closed streams harmless, and let no terminal's encoding stop a line.
 
     Where descriptor 1 or 2 is closed, the next file that is opened gets its number: what a library prints would land
     in a result.

@@ -23,8 +23,8 @@ from .output import emit, say
 if TYPE_CHECKING:
     from ..batch.jobs import Job, Jobs
     from ..images.canvas import Size
-    from ..images.finding import Found
-    from ..restorers.family import Found as FoundModel
+    from ..images.finding import FoundPictures
+    from ..restorers.family import Found
     from ..restorers.recipe import Recipe
     from ..restorers.restorer import Restorer
     from ..sampling.options import SampleOptions
@@ -148,7 +148,7 @@ def run(args: argparse.Namespace) -> int:
     return batch.run(lambda: _worker(model, args, size, own))
 
 
-def _jobs(args: argparse.Namespace, found: Found, target: Path | None) -> Jobs:
+def _jobs(args: argparse.Namespace, found: FoundPictures, target: Path | None) -> Jobs:
     """What is to be done; the folder is made, and tried, before anything slow begins."""
     from ..batch.jobs import Jobs, one_job, plan_jobs
 
@@ -170,9 +170,7 @@ def _one_step(args: argparse.Namespace) -> bool | None:
     return True if args.one_step else None if args.steps is None else False
 
 
-def _worker(
-    model: FoundModel, args: argparse.Namespace, size: Size, own: dict[str, Any]
-) -> Callable[[Job], dict[str, Any]]:
+def _worker(model: Found, args: argparse.Namespace, size: Size, own: dict[str, Any]) -> Callable[[Job], dict[str, Any]]:
     """Load the model; what is returned makes one picture and says what it did."""
     from ..restorers.recipe import decide
 
@@ -183,7 +181,7 @@ def _worker(
     return lambda job: _upscale(restorer, job, args, size, recipe, options)
 
 
-def _load(model: FoundModel, args: argparse.Namespace) -> Restorer:
+def _load(model: Found, args: argparse.Namespace) -> Restorer:
     return model_options.load(model, choose_device(args.device))
 
 

@@ -1,4 +1,4 @@
-"""SDXL's VAE on diffusers: read from any of the files that hold one, run so that it never overflows."""
+"""SDXL's VAE on diffusers: read from any of the files that hold one, run so that it cannot overflow."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Saved CONDITIONING: what a text encoder made of one prompt, in a file that needs no encoder any more.
 
-One file holds one CONDITIONING, as one link of ComfyUI's graph does: a list of entries ``[context, options]``.
+One file holds one CONDITIONING, what one link of ComfyUI's graph carries: a list of entries ``[context, options]``.
 Contexts and options that are tensors are the file's tensors, ``0.context`` and ``0.options.<name>`` for the first
 entry; everything else stands as JSON in the metadata under ``pgp.conditioning``:
 

@@ -1,4 +1,4 @@
-"""How near a result is to its HQ picture, and whether it is as sharp and as clean.
+"""How close a result is to its HQ picture, and whether it is as sharp and as clean.
 
 Every function takes ``(result, hq)``: RGB arrays ``(H, W, 3)`` in [0, 1] of one size, and crops no border.
 PSNR and SSIM's ingredients are scikit-image's. The rest is written here because no maintained library on

@@ -1,4 +1,4 @@
-"""Where what strangers made is parsed: whatever a parser raises is that file's error."""
+"""Parsing files that strangers made: whatever the parser raises becomes an error about that file."""
 
 from __future__ import annotations
 

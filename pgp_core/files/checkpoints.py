@@ -55,7 +55,7 @@ def write_safetensors(
     try:
         with replacing(path) as temporary:
             save_file(own, temporary, dict(metadata or {}))
-    # Texts that are none (halves of surrogate pairs) are a TypeError or another, by release.
+    # Invalid text (half of a surrogate pair) raises a TypeError or another error, depending on the release.
     except (OSError, SafetensorError, UnicodeError, TypeError, ValueError) as e:
         raise CheckpointError(f"{path} cannot be written: {_why(e)}") from None
 

@@ -19,13 +19,13 @@ _STEMS = tuple(
 _SUFFIXES = (".safetensors", ".bin")
 #: Of any file of weights that a folder may hold alone.
 WEIGHTS = (".safetensors", ".sft", ".bin", ".pt", ".pth", ".ckpt")
-#: Folders that make a folder a pipeline's.
+#: A folder that has one of these folders is a pipeline's.
 _PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "scheduler")
 _SHARD = re.compile(r"(?P<stem>.+?)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.safetensors|\.bin)$")
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundWeights:
     """Files of weights that belong together.
 
     Attributes:
@@ -76,7 +76,7 @@ def config(folder: Path, name: str = "config.json") -> dict[str, Any]:
     return data
 
 
-def find_weights(path: Path, part: str = "unet") -> Found:
+def find_weights(path: Path, part: str = "unet") -> FoundWeights:
     """The files behind a path that a user gave: a file; a component's folder, or a whole pipeline's; an index of
     shards, or one of the shards.
 
@@ -94,17 +94,17 @@ def find_weights(path: Path, part: str = "unet") -> Found:
         if folder != path and not folder.is_dir():
             raise CheckpointError(f"{path} has no folder {part}: give another folder or file")
         files = tuple(weight_files(folder))
-        return Found("/".join(folder.parts[-2:]), files, _scheduler(folder))
+        return FoundWeights("/".join(folder.parts[-2:]), files, _scheduler(folder))
     folder = path.parent
     if path.name == "model_index.json":
         return find_weights(folder, part)
     if path.name.endswith(".json") and ".index." in path.name:
-        return Found(path.name, tuple(_indexed(path)), _scheduler(folder))
+        return FoundWeights(path.name, tuple(_indexed(path)), _scheduler(folder))
     shard = _SHARD.fullmatch(path.name)
     if shard is not None and path.is_file() and int(shard["count"]) > 1:
         note = f"it is one of {int(shard['count'])} files of one model: all are taken"
-        return Found(path.name, tuple(_beside(path, shard)), _scheduler(folder), note)
-    return Found(path.name, (path,), _scheduler(folder))
+        return FoundWeights(path.name, tuple(_beside(path, shard)), _scheduler(folder), note)
+    return FoundWeights(path.name, (path,), _scheduler(folder))
 
 
 def weight_files(folder: Path) -> list[Path]:

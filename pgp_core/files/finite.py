@@ -9,7 +9,7 @@ def is_finite(tensor: torch.Tensor) -> bool:
     """Whether a tensor holds neither NaN nor infinity; True of one without values."""
     if not tensor.numel() or tensor.is_meta or not tensor.is_floating_point():
         return True
-    # PyTorch does not order the types of 8 bits, all of which float16 holds but its infinities stay.
+    # PyTorch cannot compare 8-bit floats. float16 holds all of their values, and keeps infinity and NaN.
     low, high = torch.aminmax(tensor.detach().half() if tensor.itemsize == 1 else tensor.detach())
     return bool(torch.isfinite(low) and torch.isfinite(high))
 

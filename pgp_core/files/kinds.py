@@ -1,4 +1,4 @@
-"""Files that are no weights, told by their names and first bytes."""
+"""Files that hold no weights, recognised by their names and first bytes."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _SUFFIXES = {
     ".yaml": "holds settings, no weights: give the file of weights",
     ".toml": "holds settings, no weights: give the file of weights",
     ".json": "holds settings, no weights: give its folder, or the file of weights",
-    ".part": "is a download that has not ended: get it again",
-    ".crdownload": "is a download that has not ended: get it again",
+    ".part": "is an unfinished download: get it again",
+    ".crdownload": "is an unfinished download: get it again",
 }
 _STARTS = (
     (b"GGUF", "is quantised (GGUF): take the unquantised file, or one in fp8 to save memory"),

@@ -20,7 +20,7 @@ _OURS = re.compile(r"\.pgp-([0-9a-f]{8})-([0-9]{1,10})-([0-9]{1,20})-[0-9a-f]{12
 _OLD = re.compile(r"\.[0-9a-f]{12}\.tmp(\.\w+)?")
 #: What the writer of safetensors calls the file that it puts in the place of ours.
 _LIBRARYS = re.compile(r"\.tmp[A-Za-z0-9]{6}")
-#: Seconds after which a file is nobody's, where it cannot be asked whether its writer lives.
+#: Seconds after which a file counts as abandoned, where nobody can say whether its writer still runs.
 _FORGOTTEN = 3 * 24 * 3600.0
 #: Seconds between two looks at one folder.
 _AGAIN = 600.0

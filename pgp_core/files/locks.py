@@ -10,12 +10,13 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from ..errors import PGPError
+from ..progress import Say
 
 LOCK_SUFFIX = ".pgp-lock"
 #: No file system takes longer names; some bytes are for dot and ending.
@@ -24,9 +25,6 @@ _LONGEST = 200
 _FAR = 1 << 30
 #: Seconds between two tries while waiting.
 _PAUSE = 0.5
-
-#: Told who has what is waited for.
-Waiting = Callable[[str], None]
 
 
 class BusyError(PGPError):
@@ -37,7 +35,7 @@ class BusyError(PGPError):
 def locked(
     path: str | os.PathLike[str],
     advice: str = "wait for it, or choose another name",
-    wait: Waiting | None = None,
+    wait: Say | None = None,
     folder: bool = False,
 ) -> Iterator[None]:
     """Hold what is to be written at ``path``.
@@ -106,7 +104,7 @@ def _make(folder: Path) -> list[Path]:
     return missing
 
 
-def _acquire(file: Path, path: Path, advice: str, wait: Waiting | None) -> int | None:
+def _acquire(file: Path, path: Path, advice: str, wait: Say | None) -> int | None:
     told = False
     while True:
         try:

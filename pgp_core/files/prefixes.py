@@ -1,4 +1,4 @@
-"""What trainers, compilers and checkpoints put before the names of a model's weights. The one place that knows."""
+"""What trainers, compilers and checkpoints put before the names of weights. This is the one place that knows."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ def check_header(path: Path) -> None:
     """Refuse a header in which a name stands twice: of two readers one would take the first, the other the last.
 
     Raises:
-        ValueError: if one does, or the header is larger than any model's. Damaged headers may raise anything; what is
-            right in itself and wrong for the file is the library's to find.
+        ValueError: if one does, or the header is larger than any model's. Damaged headers may raise anything; the
+            library finds what else is wrong.
     """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")

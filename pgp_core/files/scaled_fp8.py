@@ -49,7 +49,7 @@ def name_quantised(names: Iterable[str]) -> str | None:
 
 
 def without_scales(file: WeightsFile) -> WeightsFile:
-    """A file whose fp8 weights with a factor for each layer, or each of its outputs, are what they stand for.
+    """A view of a file in which fp8 weights are already multiplied by their factors: one a layer, or one an output.
 
     They have the type of the file's other weights. Layers that are quantised in another way are left as they are; see
     :func:`name_quantised`.

@@ -15,7 +15,7 @@ from safetensors import safe_open
 
 from ..errors import CheckpointError, name_some
 from .boundary import first_line
-from .diffusers_folder import Found, find_weights
+from .diffusers_folder import FoundWeights, find_weights
 from .finite import is_finite, not_finite
 from .kinds import LENGTH, is_safetensors, is_torch, refuse_others
 from .prefixes import without_wrappers
@@ -103,7 +103,7 @@ def open_weights(path: str | os.PathLike[str], part: str = "unet") -> Iterator[W
     folder of diffusers; an index of shards, or one shard, for all of them.
 
     Files are mapped into memory, not read; of ``torch.save``'s older format, which cannot be mapped, the whole
-    is read. Names are without what wrappers of modules add to them, and fp8 with scales is what it stands for.
+    is read. Names come without what wrappers of modules add to them, fp8 weights multiplied by their scales.
 
     Args:
         part: the component that is taken of a folder that holds a whole pipeline.
@@ -116,7 +116,7 @@ def open_weights(path: str | os.PathLike[str], part: str = "unet") -> Iterator[W
         yield together([stack.enter_context(_open_file(p)) for p in found.files], found)
 
 
-def together(files: Sequence[WeightsFile], found: Found) -> WeightsFile:
+def together(files: Sequence[WeightsFile], found: FoundWeights) -> WeightsFile:
     """The open files of one model as one, as :func:`open_weights` gives it.
 
     Raises:
@@ -206,7 +206,7 @@ def _open_torch(path: Path) -> WeightsFile:
 
 
 def _tensors(data: Any, before: str = "", depth: int = 0) -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors in state dicts that trainers put into each other, named by the way to them."""
+    """The tensors of state dicts that trainers nest in each other, named by the path to them."""
     if not isinstance(data, dict) or depth > _DEEPEST:
         return
     for key, value in data.items():

@@ -1,4 +1,4 @@
-"""What a file most looks like, by the names of its tensors: for the message where it is not what was wanted."""
+"""What a file most looks like, by the names of its tensors, for the message when it is not what was wanted."""
 
 from __future__ import annotations
 

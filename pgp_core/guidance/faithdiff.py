@@ -97,7 +97,7 @@ def value_shape(key: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _is_stacked(key: str) -> bool:
-    """Whether one of the file's tensors holds queries, keys and values above each other."""
+    """Whether one of the file's tensors holds queries, keys and values stacked on each other."""
     return ".attn.in_proj_" in key
 
 

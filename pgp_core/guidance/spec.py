@@ -251,4 +251,10 @@ def _name(data: Any) -> str | None:
 
 
 def _blocks(data: Any) -> dict[str, tuple[int, ...]] | None:
-    return None if data is None else {str(stack): tuple(int(n) for n in kept) for stack, kept in data.items()}
+    if data is None:
+        return None
+    blocks = {str(stack): tuple(int(n) for n in kept) for stack, kept in data.items()}
+    for stack, kept in blocks.items():
+        if list(kept) != sorted(set(kept)) or not all(0 <= n < 1000 for n in kept):
+            raise ValueError(f"plan_blocks: the blocks of {stack[:40]!r} must ascend, from 0")
+    return blocks

@@ -1,4 +1,4 @@
-"""What a file says beside its pixels: brought into order, for an upright picture, whatever state it was in."""
+"""Metadata of a file, put in order for an upright picture, whatever state it was in."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _UNKNOWN = 25.4
 
 
 @dataclass
-class Found:
-    """As it stands in the file.
+class RawMetadata:
+    """Metadata as it stands in the file.
 
     Attributes:
         extended: XMP's extension, as JPEG has it.
@@ -43,7 +43,7 @@ class Found:
     lost: list[str] = field(default_factory=list)
 
 
-def settled(found: Found) -> tuple[Metadata, int]:
+def settled(found: RawMetadata) -> tuple[Metadata, int]:
     """What can be kept, and how the pixels are to be turned; what cannot is added to ``found.lost``.
 
     The profile is left as it is: see :func:`with_profile`.
@@ -67,16 +67,16 @@ def settled(found: Found) -> tuple[Metadata, int]:
     return metadata, 1 if found.turned else orientation
 
 
-def _exif(found: Found) -> exif.Found:
+def _exif(found: RawMetadata) -> exif.Exif:
     try:
-        return exif.read(found.exif) if found.exif else exif.Found(None)
+        return exif.read(found.exif) if found.exif else exif.Exif(None)
     except Exception as e:
-        # Should there be a kind of damage that nobody thought of: it is not the picture's.
-        return exif.Found(None, notes=(f"EXIF (damaged: {first_line(e)})",))
+        # For damage of a kind that nobody thought of: the picture itself is still good.
+        return exif.Exif(None, notes=(f"EXIF (damaged: {first_line(e)})",))
 
 
-def _xmp(found: Found) -> str | None:
-    """Its text, with the extension; None if it is no XML in order."""
+def _xmp(found: RawMetadata) -> str | None:
+    """The text of XMP, with its extension; None if it is not well-formed XML."""
     if len(found.xmp) > _MOST_XMP:
         found.lost.append("XMP (too large)")
         return None

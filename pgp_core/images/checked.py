@@ -1,4 +1,4 @@
-"""Pictures that other software hands over: of which shape, and whether they hold numbers."""
+"""Checks of pictures that other software hands over: their shape, and whether their numbers are finite."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from ..errors import PGPError, PictureError
 from ..progress import Say
 
-#: What a resampling or a decoder leaves beyond 0 and 1, and nobody needs to be told of.
+#: How far beyond 0 and 1 a resampling or a decoder goes, which nobody needs to be told.
 _OVERSHOOT = 0.05
 
 
@@ -34,7 +34,7 @@ def checked_pictures(
         ``(B, H, W, C)`` in [0, 1]; the same tensor where that is so already.
 
     Raises:
-        PGPError: of the class given, if the pictures are none, or hold what is no number.
+        PGPError: of the class given, if these are no pictures, or hold NaN or infinity.
     """
     names = {1: "grey", 3: "RGB", 4: "RGB with alpha"}
     if not isinstance(image, torch.Tensor) or image.ndim != 4 or not image.is_floating_point():

@@ -1,4 +1,4 @@
-"""Colour spaces: profiles that are true of the pixels, and pixels of other spaces brought to sRGB."""
+"""Colour spaces: profiles that fit the pixels, and pixels of other spaces converted to sRGB."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def to_srgb(image: Image.Image, icc: bytes | None, white: Any = None) -> Image.I
 def _of_lab(image: Image.Image, white: npt.NDArray[np.float64]) -> Image.Image:
     """Lab of 8 bits relative to a white (CIE 15, by Bradford's adaptation) to sRGB (IEC 61966-2-1).
 
-    Little CMS would do no good: to it all Lab is D50's.
+    Little CMS is of no use here: it takes all Lab for D50's.
     """
     d65 = _xyz(*_WHITE)
     colours = np.stack([_xyz(*_SRGB[i : i + 2]) for i in (2, 4, 6)], 1)
@@ -120,7 +120,7 @@ def of_chunks(chunks: Mapping[bytes, bytes]) -> tuple[bytes | None, str]:
     try:
         made = profile(where or _SRGB, None if plain else gamma)
     except Exception:
-        # Numbers without any sense meet arithmetic in many ways.
+        # Senseless numbers make arithmetic fail in many ways.
         return None, "the colour space (cHRM, gAMA: no such colours)"
     return made, ""
 

@@ -1,7 +1,7 @@
-"""EXIF: read out of whatever cameras and programs have left of it, and made true of another picture.
+"""EXIF: read from whatever cameras and programs left, and changed to be true of the result.
 
-A block in order keeps every byte, makers' notes with their offsets too, but those that would be wrong of the result. Of
-a damaged one what can be read is laid out anew.
+A block that is in order keeps every byte, makers' notes with their offsets too, except what would be wrong of the
+result. Of a damaged block, what can be read is written anew.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ _NAMES = {0x8769: "the Exif directory", 0x8825: "GPS", 0xA005: "the interoperabi
 
 
 @dataclass(frozen=True)
-class Found:
-    """Attributes:
-    exif: the block without thumbnail, for an upright picture; None if nothing of it can be read.
-    orientation: 1 to 8, 1 if it is not said.
-    said: whether it is.
-    dpi: pixels per inch along both axes.
-    notes: what is damaged.
+class Exif:
+    """What a block of EXIF holds.
+
+    Attributes:
+        exif: the block without thumbnail, for an upright picture; None if nothing of it can be read.
+        orientation: 1 to 8, 1 where the block does not say.
+        said: whether the block says it.
+        dpi: pixels per inch along both axes.
+        notes: what is damaged.
     """
 
     exif: bytes | None
@@ -42,7 +44,7 @@ class Found:
     notes: tuple[str, ...] = ()
 
 
-def read(block: bytes) -> Found:
+def read(block: bytes) -> Exif:
     """Look through a block of EXIF, with or without its name in front. Never raises."""
     block = block.removeprefix(b"Exif\0\0")
     try:
@@ -51,7 +53,7 @@ def read(block: bytes) -> Found:
         if structure.big:
             raise PictureError("it is of another kind")
     except PictureError as e:
-        return Found(None, notes=(f"EXIF ({e})",))
+        return Exif(None, notes=(f"EXIF ({e})",))
     (orientation,) = structure.numbers(first, _ORIENTATION, (0,), 1)
     tags, wrong = gathered(structure, first)
     if wrong or first.next_at is None:
@@ -62,7 +64,7 @@ def read(block: bytes) -> Found:
     else:
         exif, notes = _upright(block, structure, first), ()
     said = 1 <= orientation <= 8
-    return Found(exif, orientation if said else 1, said, resolution(structure, first), notes)
+    return Exif(exif, orientation if said else 1, said, resolution(structure, first), notes)
 
 
 def resolution(structure: Structure, directory: Directory) -> tuple[float, float] | None:

@@ -19,12 +19,12 @@ def known_extensions() -> set[str]:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundPictures:
     """What the inputs of a command stand for.
 
     Attributes:
         pictures: files, each once, in the order of the inputs; those of a folder by name.
-        failed: inputs, and entries of folders, that can be no picture, each with what is wrong.
+        failed: inputs, and entries of folders, that cannot be pictures, each with what is wrong.
         lone: whether one file was named and nothing else.
     """
 
@@ -38,8 +38,8 @@ class Found:
         return len(self.pictures) + len(self.failed)
 
 
-def look_for(inputs: Sequence[Path]) -> Found:
-    """Files as they are, folders as the pictures in them; nothing is opened, so that nothing can block.
+def look_for(inputs: Sequence[Path]) -> FoundPictures:
+    """Takes files as they are, and folders as the pictures in them. Nothing is opened, so nothing can block.
 
     Folders in folders are not looked into. In folders, names that start with a dot are left out: they are hidden, and
     what other systems leave behind (``._a.jpg``) are no pictures.
@@ -62,11 +62,11 @@ def look_for(inputs: Sequence[Path]) -> Found:
         if not inside:
             failed.append((path, PictureError(f"there is no picture in the folder {path}")))
     lone = len(inputs) == 1 and not (inputs and _is_folder(inputs[0]))
-    return Found(tuple(pictures.values()), tuple(failed), lone)
+    return FoundPictures(tuple(pictures.values()), tuple(failed), lone)
 
 
 def find_pictures(inputs: Sequence[Path]) -> list[Path]:
-    """As :func:`look_for`, for whoever wants all or none.
+    """Like :func:`look_for`, for callers that want all or none.
 
     Raises:
         PictureError: if an input can be no picture or a folder holds none.
@@ -96,7 +96,7 @@ def check_file(path: Path) -> None:
 
 
 def place(path: Path) -> tuple[str, str]:
-    """Where a name stands, however the folder was written: the same for the same folder and the same name."""
+    """A key for a path: the same for the same folder and name, however the folder was written."""
     return folder_id(path.parent), path.name
 
 

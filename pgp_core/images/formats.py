@@ -1,4 +1,4 @@
-"""Which formats are read, and what a file is that is none of them.
+"""Which formats are read, and what to say of a file in another.
 
 A file is what its first bytes say, whatever its name. Only the formats listed here are ever opened: Pillow knows more,
 of which some start other programs.
@@ -23,7 +23,7 @@ _PLUGINS = {
     "JXL": ("pillow-jxl-plugin", "pillow_jxl"),
 }
 _CALLED = {"AVIF": "AVIF", "HEIF": "HEIC or another HEIF", "JXL": "JPEG XL"}
-#: It begins with nothing of its own: only names tell it.
+#: It has no signature: only its name shows what it is.
 _BY_NAME = {"TGA": (".tga", ".icb", ".vda", ".vst")}
 #: Endings that Pillow knows only with the package.
 _PLUGINS_ENDINGS = {".avif": "AVIF", ".avifs": "AVIF", ".heic": "HEIF", ".heif": "HEIF", ".hif": "HEIF", ".jxl": "JXL"}
@@ -67,9 +67,11 @@ _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs",
 
 @dataclass(frozen=True)
 class Kind:
-    """Attributes:
-    name: Pillow's of a format that this package takes apart itself or that needs a plugin, else "".
-    formats: that Pillow may open it as.
+    """What a file is by its first bytes.
+
+    Attributes:
+        name: Pillow's name of a format that this package takes apart itself or that needs a plugin, else "".
+        formats: those that Pillow may open it as.
     """
 
     name: str
@@ -85,8 +87,8 @@ def formats() -> tuple[str, ...]:
 def known_endings() -> set[str]:
     """Endings of the formats that are read, lower case, with the dot.
 
-    Formats whose package is missing are among them: who has such files is told which it is. Raws are not: they lie
-    beside the pictures made of them.
+    Formats whose package is missing are among them, so that people with such files are told which one it is. Raws
+    are not: they lie beside the pictures made of them.
     """
     known = {*_ALWAYS, *_PLUGINS, *_BY_NAME}
     pillows = {ending for ending, name in Image.registered_extensions().items() if name in known}

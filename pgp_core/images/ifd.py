@@ -1,4 +1,4 @@
-"""Directories of tags, of TIFF files and of EXIF: read out of what may be damaged, and laid out anew."""
+"""Directories of tags, in TIFF files and EXIF: read from files that may be damaged, and written anew."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..errors import PictureError
 
 #: Bytes of a value by its type.
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8, 129: 1}
-#: Bytes that are turned round between the byte orders: halves of a rational are numbers of their own.
+#: Bytes that change places between the byte orders: a rational is two numbers.
 _UNITS = {kind: 4 if kind in (5, 10) else size for kind, size in SIZES.items()}
 _CODES = {1: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 
@@ -44,11 +44,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Directory:
-    """Attributes:
-    entries: by tag; the first of several.
-    next: where the next directory is said to be, 0 if there is none.
-    next_at: where that is written; None if the directory is cut off before it.
-    wrong: tags whose entries are damaged.
+    """A directory of tags.
+
+    Attributes:
+        entries: by tag; the first of several.
+        next: where the next directory is said to be, 0 if there is none.
+        next_at: where that is written; None if the directory is cut off before it.
+        wrong: tags whose entries are damaged.
     """
 
     entries: Mapping[int, Entry]

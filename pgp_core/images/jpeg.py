@@ -1,4 +1,4 @@
-"""JPEG's segments: the pixels' own, and those that other formats' metadata stand in."""
+"""JPEG's segments: those of the pixels, and those that hold metadata."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from . import xmp
-from .beside import Found
+from .beside import RawMetadata
 
 EXIF, XMP, EXTENDED = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
 ICC, PHOTOSHOP, MULTIPLE = b"ICC_PROFILE\0", b"Photoshop 3.0\0", b"MPF\0"
@@ -30,7 +30,7 @@ class Jpeg:
     """
 
     pixels: bytes = b""
-    found: Found = field(default_factory=Found)
+    found: RawMetadata = field(default_factory=RawMetadata)
     several: bool = False
     _profile: dict[int, bytes] = field(default_factory=dict)
     _extension: dict[int, bytes] = field(default_factory=dict)
@@ -67,7 +67,7 @@ def segments(data: bytes) -> Iterator[tuple[int, bytes, bytes, int]]:
 
 
 def _keep(jpeg: Jpeg, marker: int, body: bytes) -> bool:
-    """Whether it is a segment that says nothing of the pixels."""
+    """Take a segment's metadata, if it is one that says nothing of the pixels; whether it is."""
     found = jpeg.found
     if marker == _APP1 and body.startswith(EXIF):
         # Large ones go on in the next segment.
@@ -120,7 +120,11 @@ def _segment(marker: int, body: bytes) -> bytes:
 
 
 def exif_segment(block: bytes) -> bytes:
-    """Raises: ValueError: if it is too large."""
+    """EXIF in a segment.
+
+    Raises:
+        ValueError: if it is too large.
+    """
     return _segment(_APP1, EXIF + block)
 
 
@@ -138,7 +142,11 @@ def xmp_segments(text: str) -> bytes:
 
 
 def icc_segments(profile: bytes) -> bytes:
-    """Raises: ValueError: if it is too large."""
+    """An ICC profile in as many segments as it takes.
+
+    Raises:
+        ValueError: if it is too large.
+    """
     step = ROOM - len(ICC) - 2
     parts = [profile[i : i + step] for i in range(0, len(profile), step)]
     if len(parts) > 255:
@@ -152,10 +160,18 @@ def iptc_resource(data: bytes) -> bytes:
 
 
 def iptc_segment(data: bytes) -> bytes:
-    """Raises: ValueError: if it is too large."""
+    """IPTC in a segment.
+
+    Raises:
+        ValueError: if it is too large.
+    """
     return _segment(_APP13, PHOTOSHOP + iptc_resource(data))
 
 
 def comment_segment(data: bytes) -> bytes:
-    """Raises: ValueError: if it is too large."""
+    """A comment in a segment.
+
+    Raises:
+        ValueError: if it is too large.
+    """
     return _segment(_COMMENT, data)

@@ -1,4 +1,4 @@
-"""A picture in memory: what the model sees of it, and what is put back together afterwards."""
+"""A picture in memory: what the model gets to see of it, and how the result is put together."""
 
 from __future__ import annotations
 

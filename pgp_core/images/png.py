@@ -1,4 +1,4 @@
-"""PNG's chunks: what Pillow and libvips are given of them, and what is said beside the pixels."""
+"""PNG's chunks: those that Pillow and libvips get to decode, and those that hold metadata."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ _RAW_PROFILE = "Raw profile type "
 
 @dataclass
 class Png:
-    """Attributes:
-    pixels: the file with nothing but its pixels in it.
-    chunks: the other chunks by name, the first of each.
-    text: by keyword.
-    profiles: bytes from ImageMagick's raw profiles, by their names.
-    frames: of an animation.
-    notes: what is left out.
+    """A file, taken apart.
+
+    Attributes:
+        pixels: the file with nothing but its pixels in it.
+        chunks: the other chunks by name, the first of each.
+        text: by keyword.
+        profiles: bytes from ImageMagick's raw profiles, by their names.
+        frames: of an animation.
+        notes: what is left out.
     """
 
     pixels: bytes = b""
@@ -122,7 +124,7 @@ def text_chunk(keyword: str, value: str) -> bytes:
     """A chunk of this text, uncompressed.
 
     Raises:
-        ValueError: if PNG knows no such keyword, or the text has what Unicode has not.
+        ValueError: if PNG knows no such keyword, or the text is not valid Unicode.
     """
     key = keyword.encode("latin-1")
     if not 1 <= len(key) <= 79 or keyword != keyword.strip() or not re.fullmatch(r"[\x20-\x7e\xa1-\xff]+", keyword):

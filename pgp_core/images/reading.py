@@ -1,7 +1,7 @@
 """Opening pictures: Pillow, and libvips for those with 16 bits, which Pillow cuts down to 8.
 
-PNG, JPEG and TIFF are taken apart first. The libraries decode nothing but pixels, and nothing that is said beside them
-can cost the picture.
+PNG, JPEG and TIFF are taken apart first. The libraries decode nothing but pixels, and damaged metadata never
+costs the picture.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from ..errors import PGPError, PictureError
 from ..files.boundary import first_line, parsing
 from . import beside, colour, deep, formats, jpeg, png, shallow, tiff
-from .beside import Found
+from .beside import RawMetadata
 from .ifd import Structure
 from .picture import Picture
 from .turning import upright
@@ -54,7 +54,7 @@ def open_picture(path: Path) -> Picture:
 
 @contextmanager
 def _better_names(path: Path) -> Iterator[None]:
-    """For what libraries raise that is no damage."""
+    """Errors of ours for what libraries raise where nothing is damaged."""
     try:
         yield
     except UnidentifiedImageError as e:
@@ -68,7 +68,7 @@ def _better_names(path: Path) -> Iterator[None]:
 def _png(path: Path, file: BinaryIO) -> Picture:
     parts = png.read(file.read())
     chunks, profiles, text = parts.chunks, parts.profiles, dict(parts.text)
-    found = Found(
+    found = RawMetadata(
         exif=chunks.get(b"eXIf") or profiles.get("exif") or profiles.get("app1", b""),
         xmp=text.pop(png.XMP, "").encode("utf-8", "replace") or profiles.get("xmp", b""),
         icc=_unpacked(chunks.get(b"iCCP", b""), parts.notes),
@@ -142,7 +142,7 @@ def _tiff(path: Path, file: BinaryIO) -> Picture:
         signed = " with a sign" if any(kind not in (1, 4) for kind in page.formats) else ""
         raise PictureError(f"{path} has {page.bits} bits{signed} a channel: convert it to 8 or 16 bits")
     said = tiff.beside(structure, page)
-    found = Found(said.exif or b"", said.xmp, b"", said.icc, said.iptc, dpi=said.dpi, lost=list(said.notes))
+    found = RawMetadata(said.exif or b"", said.xmp, b"", said.icc, said.iptc, dpi=said.dpi, lost=list(said.notes))
     found.orientation = page.orientation if 0x112 in page.directory.entries else None
     if any(kind == 0 for kind in page.extra):
         found.lost.append("a channel that is not said to be alpha")
@@ -173,7 +173,7 @@ def _tiff(path: Path, file: BinaryIO) -> Picture:
             raise e from None
 
 
-def _deep_tiff(path: Path, found: Found, page: tiff.Page, count: int) -> Picture:
+def _deep_tiff(path: Path, found: RawMetadata, page: tiff.Page, count: int) -> Picture:
     pixels, extra = _deep(path, path, page.index, page.colours if page.photometric in (0, 1, 2, 5) else 0)
     for kind, channel in zip(page.extra, extra, strict=False):
         if kind == 0:
@@ -206,7 +206,7 @@ def _other(path: Path, file: BinaryIO, kind: formats.Kind) -> Picture:
         count, info = 1 if image.format == "PSD" else shallow.frames(image), image.info
         image.load()
         packet = info.get("xmp") or b""
-        found = Found(
+        found = RawMetadata(
             exif=_bytes(info.get("exif")),
             xmp=packet.encode("utf-8", "replace") if isinstance(packet, str) else _bytes(packet),
             icc=_bytes(info.get("icc_profile")),
@@ -248,7 +248,7 @@ def _cut_down(image: Any, file: BinaryIO) -> bool:
 
 
 def _picture(
-    found: Found, pixels: Any, alpha: Any, icc: bytes | None, frames: int = 1, which: str = "first"
+    found: RawMetadata, pixels: Any, alpha: Any, icc: bytes | None, frames: int = 1, which: str = "first"
 ) -> Picture:
     metadata, orientation = beside.settled(found)
     metadata = beside.with_profile(metadata, found.icc, icc, pixels.shape[-1] == 1, found.lost)

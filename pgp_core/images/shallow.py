@@ -39,7 +39,7 @@ def frames(file: Any) -> int:
 
 
 def split(image: Image.Image, icc: bytes | None, white: Any = None) -> tuple[Levels, Levels | None, bytes | None]:
-    """Colours as ``(H, W, 1 or 3)``, alpha as ``(H, W)`` or None, and the profile that is true of the colours.
+    """Colours as ``(H, W, 1 or 3)``, alpha as ``(H, W)`` or None, and the profile that fits the colours.
 
     Grey stays grey. Palettes become RGB. CMYK and Lab become sRGB by their profile, or Lab's white.
     """

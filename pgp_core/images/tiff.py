@@ -1,4 +1,4 @@
-"""TIFF's pages and tags: which page is the picture, what it is made of, and what is said beside it."""
+"""TIFF's pages and tags: which page is the picture, how it is stored, and its metadata."""
 
 from __future__ import annotations
 
@@ -35,11 +35,13 @@ _MOST_PAGES, _MOST_ENTRIES, _MOST_INSIDE = 10000, 1000000, 32
 
 @dataclass(frozen=True)
 class Page:
-    """Attributes:
-    index: in the file's chain of pages.
-    bits, formats: of the samples; 1 is a whole number without sign, 2 with one, 3 a fraction.
-    colours: samples that are no extra ones.
-    extra: what the others are: 0 nobody says, 1 alpha that colours are multiplied by, 2 alpha.
+    """One page of a file.
+
+    Attributes:
+        index: in the file's chain of pages.
+        bits, formats: of the samples; 1 is a whole number without sign, 2 with one, 3 a fraction.
+        colours: how many samples are colours.
+        extra: what the others are: 0 nobody says, 1 alpha that colours are multiplied by, 2 alpha.
     """
 
     index: int
@@ -56,7 +58,7 @@ class Page:
 
 
 def pages(structure: Structure) -> list[Page]:
-    """All of them.
+    """All pages.
 
     Raises:
         PictureError: if there is none.

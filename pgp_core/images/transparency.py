@@ -1,4 +1,4 @@
-"""Transparent pictures: no colour that nobody sees comes into view when they are enlarged.
+"""Transparent pictures: hidden colours stay hidden when the picture is enlarged.
 
 A file holds some colour under what is transparent too: black, white, noise. Resampling and the model mix neighbouring
 pixels, so that colour would show as a rim. Here the visible colours are carried under the transparent part first.

@@ -2,7 +2,7 @@
 
 A canvas then has a margin that is taken from the opposite side, and what the model makes of it is, at every step,
 replaced by what it makes of the original: so a border's neighbours are the opposite border's, with any number of
-steps, in tiles and in the VAE. What is not seen any more is what lies further off than the margin.
+steps, in tiles and in the VAE. What lies further off than the margin is not seen.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Wrap:
 
     @property
     def dims(self) -> tuple[int, ...]:
-        """Of tensors ``(..., H, W)``."""
+        """The axes of tensors ``(..., H, W)`` along which the picture repeats."""
         return {"none": (), "x": (-1,), "y": (-2,), "both": (-2, -1)}[self.name]
 
     def around(self, x: torch.Tensor, margin: int) -> torch.Tensor:
@@ -64,7 +64,7 @@ class Wrap:
         return self.around(self.inner(x, margin), margin)
 
 
-#: Of what repeats nowhere.
+#: For what repeats nowhere.
 PLAIN = Wrap()
 
 

@@ -1,6 +1,6 @@
 """Saving pictures as PNG, TIFF, JPEG or WebP, with what their file can hold of the input's metadata.
 
-Pixels come first; then each piece of metadata is put in by itself. What cannot be is left out and named, and never
+Pixels come first; then each piece of metadata is put in by itself. What does not fit is left out and named, and never
 costs the picture.
 """
 

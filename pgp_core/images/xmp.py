@@ -1,6 +1,6 @@
-"""XMP: a text of XML inside pictures, of which a few places say what is no longer so of the result.
+"""XMP: XML text inside pictures, of which a few places are no longer true of the result.
 
-It is never taken apart: those places are replaced where they stand, and everything else stays to the byte.
+It is never parsed and written again: those places are replaced, and every other byte stays.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class _Refused(Exception):  # noqa: N818
 
 
 def checked(packet: bytes) -> str | None:
-    """Its text; None if it is no XML in order."""
+    """A packet's text; None if it is not well-formed XML."""
     encoding = "utf-16" if packet[:2] in (b"\xfe\xff", b"\xff\xfe") else "utf-8-sig"
     try:
         text = packet.decode(encoding).strip("\0").strip()
@@ -34,21 +34,21 @@ def _refuse(*_: object) -> None:
 
 
 def orientation(text: str) -> int | None:
-    """What it says of it, 1 to 8."""
+    """The orientation that a text says, 1 to 8."""
     found = re.search(_place(text, _TIFF, "Orientation"), text)
     value = int(found["value"]) if found and len(found["value"]) == 1 else 0
     return value if 1 <= value <= 8 else None
 
 
 def upright(text: str) -> str:
-    """For an upright picture, without thumbnails."""
+    """The text for an upright picture, without thumbnails."""
     text = re.sub(_place(text, _TIFF, "Orientation"), r"\g<before>1\g<after>", text)
     name = re.escape(_prefix(text, _XAP, "xmp") + "Thumbnails")
     return re.sub(rf"<{name}(?:\s[^>]*)?(?<!/)>.*?</{name}\s*>", "", text, flags=re.S)
 
 
 def sized(text: str, width: int, height: int) -> str:
-    """For a picture of another size."""
+    """The text for a picture of another size."""
     for space, name, value in (
         (_TIFF, "ImageWidth", width),
         (_TIFF, "ImageLength", height),

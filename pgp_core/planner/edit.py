@@ -99,7 +99,7 @@ def edited(
 
 
 def _name(base: str) -> str:
-    """``base-edited``, once however often a plan is edited; names in files may be no plain ones."""
+    """``base-edited``, the ending once however often a plan is edited; a name from a file may not be a plain name."""
     try:
         return check_name(base if base.endswith("-edited") else f"{base}-edited")
     except PlanError:

@@ -1,4 +1,4 @@
-"""How much each block changes its input: what every plan from a report goes by."""
+"""How much each block changes its input, which every plan from a report goes by."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def candidates(base: PrunePlan | None, report: Report) -> tuple[Topology, dict[B
 
 
 def report_sha256(report: Report) -> str:
-    """By what a plan names the report that it was made from."""
+    """The hash by which a plan names the report that it was made from."""
     return hashlib.sha256(report.dumps().encode()).hexdigest()
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from ..errors import ReportError
 from ..redundancy.report import ALL, MEASURES, Report, Series, Stats
 
-#: What people read; the report's keys are Python's.
+#: How the measures are called in plots.
 TITLES = {"phi_cos": "Φ_cos, cosine change", "psi_kl": "Ψ_KL, divergence"}
 
 #: Beyond it, and below its inverse, numbers are drawn as if they were at it (or 0): they would need too much room.

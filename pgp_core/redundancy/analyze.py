@@ -27,7 +27,7 @@ from .report import Block, Report
 
 @dataclass
 class Measured:
-    """On what a report was measured; what is not known stays None."""
+    """What a report was measured on; what is not known stays None."""
 
     pictures: Any = 0
     steps: int | None = None

@@ -1,4 +1,4 @@
-"""Which model a report was measured on: a few numbers of its weights, and whether others have the same."""
+"""Which model a report was measured on: a few of its weights' values, compared with those of another model."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def check_model(report: Report, model: Mapping[str, Any], name: str) -> None:
 
 
 def _equal_share(a: Mapping[str, Any], b: Mapping[str, Any]) -> float | None:
-    """Of the values that both have; None if there are none."""
+    """The share of equal values among those that both have; None if they have none in common."""
     equal = whole = 0
     order = list(_DTYPES)
     for name in a.keys() & b.keys():

@@ -1,4 +1,4 @@
-"""How far two feature maps are apart: the paper's Equations 1 and 2. Zero means equal."""
+"""How far apart two feature maps are: the paper's Equations 1 and 2. Zero means equal."""
 
 from __future__ import annotations
 

@@ -58,8 +58,8 @@ class Recorder:
 
     @contextmanager
     def whole(self) -> Iterator[None]:
-        """Calls of which all count or, where the block raises, none. Of a run that is interrupted or cancelled, those
-        count that were made."""
+        """Either all calls in this block count or, where it raises, none. Of a run that is interrupted or cancelled,
+        the calls made so far count."""
         before = self.calls, self.dropped, {short: dict(maps) for short, maps in self._maps.items()}
         held: list[tuple[_Running, str, str, list[float]]] = []
         self._held = held
@@ -132,7 +132,7 @@ class Recorder:
             maps[step] = shrunk(h.chunk(len(streams))[list(streams).index(0)][0])
 
     def feature_maps(self) -> dict[str, dict[str, FeatureMap]]:
-        """Of each module, its features at the timesteps that were sampled first, where all are finite."""
+        """Each module's features at the timesteps that were sampled first, where all are finite."""
         return {
             short: {step: FeatureMap.of(m) for step, m in maps.items() if bool(torch.isfinite(m).all())}
             for short, maps in self._maps.items()

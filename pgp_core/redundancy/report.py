@@ -83,7 +83,7 @@ class Report:
         totals: ``params`` and ``macs`` of the whole UNet, the same way as :class:`Block`.
         measured: on what: ``pictures`` (names or a number), ``steps``, ``sampler``, ``seed``, ``cfg``,
             ``latent`` (height, width), ``calls``; what is unknown is null.
-        partial: the run ended early; what there is, is right.
+        partial: the run ended early; what it holds is right all the same.
         maps: a name of :data:`MODULES` to timestep to what the features look like there; may be empty.
         modules: a name of :data:`MODULES` to its change between adjacent timesteps, filed under the later one.
         blocks: diffusers' stack name to block number to :class:`Block`; only blocks that ran.
@@ -168,7 +168,7 @@ class Report:
                     for k, maps in _object(data.get("maps", {})).items()
                 },
             )
-        # A stranger's file: whatever is raised is its fault.
+        # A stranger's file: whatever is raised, the file is at fault.
         except Exception as e:
             raise ReportError(f"{source}: the report is incomplete or wrong at {e}") from None
 

@@ -11,8 +11,9 @@ from .grid import STEP
 #: Attention costs the square of the positions. By multiply-accumulates a whole latent of SDXL costs 1.5 times what
 #: tiles of :data:`MOST` cost at this size, and nearly six times as much at 1024 positions (8192 pixels).
 WHOLE = 384
-#: Positions along a side of the largest tile: 1280 pixels of SDXL. Larger ones share less of themselves, but attend to
-#: more. By the same count this is SDXL's cheapest, a tenth above nano's, and 512 costs three times as much.
+#: Positions along a side of the largest tile: 1280 pixels of SDXL. Larger ones overlap less for their size, but
+#: their attention costs more. By the same count this is SDXL's cheapest, a tenth above nano's, and 512 costs three
+#: times as much.
 MOST = 160
 
 

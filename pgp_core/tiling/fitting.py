@@ -52,7 +52,7 @@ class Fitting:
         return min(self._overlap, self.tile // 2 // STEP * STEP)
 
     def tiles(self, height: int, width: int) -> list[Tile]:
-        """Of a latent, at the present size."""
+        """The tiles of a latent, at the present size."""
         if self.tile is None:
             return [Tile(0, 0, height, width, (height, width))]
         return grid(height, width, self.tile, self.overlap)

@@ -23,7 +23,7 @@ from .grid import STEP, Tile, grid
 EASY, MEDIUM, HARD = range(3)
 #: Below this difficulty a tile is easy whatever its rank: a flat picture has no hard part.
 FLAT = 0.05
-#: Noise levels of a model and of a ladder are computed on different ways.
+#: Noise levels of a model and of a ladder are computed in different ways, and so differ by rounding.
 _SAME = 1e-4
 
 
@@ -142,7 +142,7 @@ class Groups:
 
     @property
     def pictures(self) -> int:
-        """For how many pictures tiles are grouped; 1 may be for any number."""
+        """How many pictures tiles are grouped for; 1 serves any number."""
         return max(self.y0.shape[0], self.map.shape[0])
 
     def skip(

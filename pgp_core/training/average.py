@@ -26,7 +26,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, module: torch.nn.Module) -> None:
-        """Move the average towards the module's weights."""
+        """Move the average towards the module's present weights."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         names, live = zip(*self._live(module), strict=True)
@@ -35,7 +35,7 @@ class EMA:
 
     @contextmanager
     def in_place(self, module: torch.nn.Module) -> Iterator[None]:
-        """For the duration of a ``with`` block the module has the averaged weights, and is in eval mode."""
+        """Give the module the averaged weights, and eval mode, for the duration of a ``with`` block."""
         training = module.training
         self._swap(module)
         module.eval()

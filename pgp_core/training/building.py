@@ -12,7 +12,7 @@ import torch
 
 from ..conditioning import prompts
 from ..conditioning.entries import load as load_conditioning
-from ..errors import PGPError, TrainingError
+from ..errors import PGPError, TrainingError, name_some
 from ..files.checkpoints import read_safetensors
 from ..files.weights import open_weights
 from ..guidance.file import read_guidance
@@ -111,7 +111,9 @@ def select(subject: Subject, config: RunConfig, start: bool = True, say: Say | N
         module = found[part]
         if module is None:
             there = ", ".join(k for k, v in found.items() if v is not None)
-            raise TrainingError(f"{config.source}: model.train has {part!r}, which this model has not: it has {there}")
+            raise TrainingError(
+                f"{config.source}: model.train has {part!r}, which this model does not have: it has {there}"
+            )
         module.requires_grad_(True)
     if config.run.checkpointing:
         _check_sites(subject, config)
@@ -156,7 +158,7 @@ def beside(config: RunConfig, name: str, file: str) -> Path:
 
 
 def _check_sites(subject: Subject, config: RunConfig) -> None:
-    """Hooks are gone when a checkpointed layer is computed again, so no site may lie in one."""
+    """No site may lie in a checkpointed layer: hooks are gone when it is computed again."""
     sites = subject.guidance.spec.sites if subject.guidance is not None else ()
     for site in sites:
         if ".resnets." in f"{site.module}." or ".transformer_blocks." in site.module:
@@ -198,8 +200,10 @@ def _load_nano(subject: NanoSubject, path: Path, plan: PrunePlan) -> None:
         raise TrainingError(f"{path} does not fit this run: {str(e).splitlines()[-1].strip()}") from None
     # What may be new is the PEAM and the adapter levels that feed it; all else must be there.
     unknown = [k for k in missing if not k.startswith(("guidance.peam.", "guidance.lq_adapter.body."))]
-    if unknown or unexpected:
-        raise TrainingError(f"{path} does not fit this run: {(unknown + unexpected)[:3]}")
+    if unknown:
+        raise TrainingError(f"{path} does not fit this run: it lacks {name_some(unknown)}")
+    if unexpected:
+        raise TrainingError(f"{path} does not fit this run, which has no {name_some(unexpected)}")
 
 
 # -- SDXL ----------------------------------------------------------------------------------------------------

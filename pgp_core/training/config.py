@@ -251,7 +251,7 @@ class RunConfig:
 
     @property
     def data_seed(self) -> int:
-        """Of pictures and crops."""
+        """The seed of pictures and crops."""
         return self.run.seed if self.data.seed is None else self.data.seed
 
     def to_json(self) -> dict[str, Any]:
@@ -346,7 +346,7 @@ def _check(config: RunConfig, table: dict[str, Any]) -> None:
     source, model, data = config.source, config.model, config.data
     nano = not model.of.full_size
     if "s1" in table and "loss" in table:
-        raise ConfigError(f"{source}: [loss] is fine-tuning's and [s1] distillation's: a run is one of them")
+        raise ConfigError(f"{source}: [loss] is for fine-tuning and [s1] for distillation: a run has one of them")
     if data.kind == "folder" and data.folder is None:
         raise ConfigError(f"{source}: data.folder is missing: it must be a folder with HQ pictures")
     if not model.train:

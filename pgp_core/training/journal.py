@@ -1,4 +1,4 @@
-"""The log of a run: one JSON object a line. After resuming it is the uninterrupted run's."""
+"""The log of a run: one JSON object a line. After resuming it reads as if nothing had interrupted the run."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ..files.atomic import replacing
 class Journal:
     """``log.jsonl``, written at once; rows after ``step`` are cut off first.
 
-    A killed run has written rows that its last checkpoint knows nothing of, the last one perhaps in half: they
-    come again.
+    A killed run has written rows that its last checkpoint knows nothing of, and perhaps half a row: they are
+    written again.
     """
 
     def __init__(self, path: Path, step: int):

@@ -49,7 +49,7 @@ def memory(config: RunConfig, parts: Parts, subject: Subject, precision: str, on
 
 
 def _score_params(config: RunConfig, parts: Parts) -> int:
-    """Of the frozen UNet that CSD asks; it is taken to be the unpruned one."""
+    """Parameters of the frozen UNet that CSD asks, which is taken to be the unpruned one."""
     if config.s1 is None or not loss_config(config).resolved().csd:
         return 0
     with torch.device("meta"):
@@ -112,14 +112,15 @@ class _Saved:
 
 
 class _Float32LayerNorm(torch.nn.LayerNorm):
-    """As CUDA's autocast computes it, and what it keeps."""
+    """Computes, and keeps for the backward pass, what CUDA's autocast does."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x.float())
 
 
 def _fake(subject: torch.nn.Module) -> None:
-    """Its tensors become ones that only say they are on the CPU, its norms compute in float32."""
+    """Let a subject be counted: its tensors become ones without memory that claim to be on the CPU, and its norms
+    compute in float32."""
     for module in subject.modules():
         for name, p in module._parameters.items():
             if p is not None:

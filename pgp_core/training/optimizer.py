@@ -42,7 +42,7 @@ def _adamw8bit(groups: list[dict[str, Any]], settings: dict[str, Any]) -> torch.
 
 
 def learning_rate(config: Optimizer, step: int, steps: int) -> float:
-    """Of step number ``step`` (from 0) of ``steps``.
+    """The learning rate of step number ``step`` (from 0) of ``steps``.
 
     It rises linearly over ``warmup`` steps, then stays, or falls along half a cosine to zero at the end.
     """
@@ -55,11 +55,11 @@ def learning_rate(config: Optimizer, step: int, steps: int) -> float:
 
 
 def take_up(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Give an optimiser the memory of a checkpoint. Its settings stay the configuration's, whatever is written there.
+    """Give an optimiser the states of a checkpoint. Its settings stay those of the configuration.
 
     Raises:
-        ValueError: if a parameter's memory is incomplete or of another shape. A checkpoint that holds anything else may
-            raise anything.
+        ValueError: if a parameter's states are incomplete or of another shape. A checkpoint that holds anything else
+            may raise anything.
     """
     own = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
     optimizer.load_state_dict(dict(state))

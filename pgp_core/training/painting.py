@@ -1,4 +1,4 @@
-"""Synthetic training pictures: dead leaves over textures, strokes, text. Nothing is downloaded.
+"""Paints synthetic training pictures: dead leaves over textures, strokes, text. Nothing is downloaded.
 
 Dead leaves (opaque shapes with power-law radii, each hiding what lies below) share the edge and scale
 statistics of photographs. Here every leaf carries a colour gradient and a texture, some pictures have
@@ -124,8 +124,8 @@ class Painter:
             tile = tile.T
         y0, x0 = int(rng.integers(0, n - height + 1)), int(rng.integers(0, n - width + 1))
         tile = tile[y0 : y0 + height, x0 : x0 + width]
-        # Most surfaces of a photograph are smooth at this scale, and a texture so faint that LQ hides it tells
-        # a model to sample grain on everything flat: it is what it was shown. With texture on four surfaces of
+        # Most surfaces of a photograph are smooth at this scale, and a texture so faint that LQ hides it teaches
+        # a model to sample grain on everything flat. With texture on four surfaces of
         # five flat patches came out 4 levels noisier than HQ's; with two of five, many of them faint, 2.
         amplitude = 4.0 + rng.gamma(1.5, 6.0) if rng.random() < 0.25 else 0.0
         tint = 1 + rng.normal(0, 0.15, 3)

@@ -32,7 +32,7 @@ Loss = Callable[[Any, Batch, torch.Generator], torch.Tensor]
 #: ``batches(numbers)`` yields the micro-batches of these numbers, in this order.
 Batches = Callable[[range], Iterable[Batch]]
 
-#: A gradient that is not finite now and then is left out; one that is so all the time trains nothing.
+#: A gradient that is not finite now and then is skipped; where none ever is, nothing is trained.
 _MOST_SKIPPED = 50
 STATE, LOG, FIGURES = "state.pt", "log.jsonl", "figures.json"
 
@@ -205,7 +205,7 @@ class Runner:
         return row
 
     def _number(self, k: int) -> int:
-        """Of micro-batch k of this process in this step, among those of all steps and processes."""
+        """The number of this process's micro-batch k in this step, counted over all steps and processes."""
         a = self.accelerator
         return (self.step * self.config.data.accumulation + k) * a.num_processes + a.process_index
 

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: whole or not there, read without executing anything."""
+"""Checkpoints of a run: written whole or not at all, read without executing anything."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def load_state(path: Path, signature: Mapping[str, Any]) -> dict[str, Any] | Non
 
 
 def read_step(path: Path) -> int:
-    """Steps in a checkpoint, whichever run's; 0 where there is none that can be read."""
+    """Steps in a checkpoint of any run; 0 where there is none that can be read."""
     try:
         state, _ = load_torch_file(path, device="meta")
         return max(0, int(state["step"]))
@@ -130,7 +130,7 @@ def _reason(e: BaseException) -> str:
     if isinstance(e, OSError) and e.strerror:
         return e.strerror
     if any(word in str(e) for word in ("inline_container", "PytorchStreamWriter")):
-        # Its writer names a line of its own source instead of the system's reason.
+        # PyTorch's writer names a line of its own source instead of the system's reason.
         return "the disk took only a part of it"
     return first_line(e)
 

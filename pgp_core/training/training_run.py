@@ -100,7 +100,7 @@ def _train(
 
 
 def make_training_loss(config: RunConfig, subject: Subject, say: Say = lambda _: None) -> Loss:
-    """Of fine-tuning, or of distillation where there is ``[s1]``."""
+    """The loss of fine-tuning, or of distillation where there is ``[s1]``."""
     if config.s1 is not None:
         return make_loss(config, subject, say)
     c = config.loss

@@ -54,7 +54,7 @@ def loads_in_core(info: UNetInfo, renumbered: bool = False) -> CoreLoading:
         return no(f"it knows no {shape.topology.name}")
     own = (shape.channels[0], shape.context_dim, shape.adm_dim, shape.latent_channels)
     if own != (like.channels[0], like.context_dim, like.adm_dim, like.latent_channels):
-        return no("its UNet has not SDXL's widths")
+        return no("its UNet does not have SDXL's widths")
     if info.prediction not in ("epsilon", "v_prediction") or info.latent_std:
         return no(f"it would sample it as one that predicts epsilon, not {info.prediction}")
     if info.zero_snr and info.prediction != "v_prediction":

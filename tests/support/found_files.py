@@ -12,7 +12,7 @@ import faithdiff_file
 import torch
 from safetensors.torch import save_file
 
-from pgp_core.files.weights import Found, WeightsFile, together
+from pgp_core.files.weights import FoundWeights, WeightsFile, together
 from pgp_core.unet.on_diffusers import build_unet
 from pgp_core.unet.topology import KeyMap
 
@@ -47,7 +47,7 @@ def in_memory(weights: Weights, metadata: dict[str, str] | None = None, **more: 
     floating = {k: v.dtype for k, v in weights.items() if v.dtype.is_floating_point}
     shapes = {k: tuple(v.shape) for k, v in weights.items()}
     file = WeightsFile("found.bin", shapes, frozenset(floating), weights.__getitem__, metadata or {}, dtypes=floating)
-    return together([file], Found("found.bin", (Path("found.bin"),), **more))
+    return together([file], FoundWeights("found.bin", (Path("found.bin"),), **more))
 
 
 def scaled(weights: Weights, style: str, per_output: bool = False) -> Weights:

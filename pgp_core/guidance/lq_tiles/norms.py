@@ -8,7 +8,7 @@ import torch
 
 
 class GatheredError(Exception):
-    """No fault: a piece came to a norm whose statistics are not complete; what it adds to them has been noted."""
+    """Not a fault: a piece came to a norm whose statistics are not complete; what it adds to them has been noted."""
 
 
 class Statistics:
@@ -24,7 +24,7 @@ class Statistics:
 
     @classmethod
     def of(cls, layer: torch.nn.Module) -> Statistics:
-        """Those that a GroupNorm takes, of nothing yet."""
+        """Empty statistics of the kind that a GroupNorm takes."""
         groups = layer.num_groups
         assert isinstance(groups, int)
         return cls(groups)

@@ -3,19 +3,19 @@
 The LQ adapter has convolutions and a pooling only, so tiles with a halo of what its layers see give what the whole
 canvas gives, to rounding. The LQ encoder has GroupNorms and an attention over all positions. FaithDiff's authors take
 each tile for a picture of its own; its norms then stretch a flat tile (22 times the gradient energy on a half flat
-picture), and features differ by 0.17 to 0.21 of their deviation in a narrow encoder of drawn weights. Here a canvas is
-taken through the encoder stage by stage (:mod:`.canvas`): norms have the statistics of the whole canvas, and
+picture), and features differ by 0.17 to 0.21 of their deviation in a narrow encoder with random weights. Here a canvas
+is taken through the encoder stage by stage (:mod:`.canvas`): norms have the statistics of the whole canvas, and
 features are the untiled ones, to rounding.
 
 What that takes: between stages maps rest in RAM, 48 numbers per pixel of the canvas with SDXL's channels, 1.6 GB for
 4096 x 4096 in half precision and 3.2 GB in float32. A norm takes a pass over all tiles that repeats what lies between
 it and the last map that rests, 1.9 times the untiled multiplications in all; overlaps of a quarter take tiles of their
 own as much (1.6 to 2.3 times). On a CPU, 512 x 512 took SDXL's channels 25.7 s and 249 MB in tiles of 256, 25.3 s and
-310 MB in tiles for themselves, 10.6 s and 822 MB untiled; halos weigh less in larger tiles.
+310 MB in tiles that are pictures of their own, 10.6 s and 822 MB untiled; halos weigh less in larger tiles.
 
 The attention is over the whole canvas, up to 16 tiles' pixels (4096 x 4096): there it costs about as many
 multiplications as all else. Keys of more would take more memory than a tile; then positions attend to every second row
-and column, or every fourth, and so on. In an encoder of drawn weights that changed features by 0.05 to 0.07 of their
+and column, or every fourth, and so on. In an encoder with random weights that changed features by 0.05 to 0.07 of their
 deviation, and tiles that hold as many keys by 0.11 to 0.15; where attention was sharpened, both by 0.4 to 0.6.
 """
 

@@ -127,5 +127,5 @@ def _slices(network: torch.nn.Module, weights: dict[str, torch.Tensor]) -> dict[
 
 
 def _unit(features: torch.Tensor) -> torch.Tensor:
-    """Of length 1 along the channels; zeros stay zeros, with a gradient of zero."""
+    """Features scaled to length 1 along the channels; zeros stay zeros, with a gradient of zero."""
     return features / torch.sqrt((features**2).sum(1, keepdim=True) + _EPS)

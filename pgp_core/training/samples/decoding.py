@@ -65,7 +65,7 @@ class Shelf:
         self._last: tuple[Path, Image.Image] | None = None
 
     def picture(self, path: Path) -> Image.Image:
-        """As :func:`read_rgb`."""
+        """A picture as :func:`read_rgb` reads it, perhaps one that was kept."""
         if path in self._kept:
             return self._kept[path]
         if self._last is None or self._last[0] != path:

@@ -46,7 +46,7 @@ class FolderSummary:
     broken: tuple[Path, ...]
 
     def lines(self) -> list[str]:
-        """For people."""
+        """What was found, in lines for people."""
         lines = [f"{self.pictures} pictures in {self.folder}, {self.captions} with a caption"]
         if self.small:
             what = f"smaller than a crop of {self.patch}x{self.patch} pixels"

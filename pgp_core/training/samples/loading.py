@@ -26,10 +26,10 @@ class Summary(Protocol):
         """How many have one."""
 
     def lines(self) -> list[str]:
-        """For people."""
+        """What they are made of, in lines for people."""
 
     def to_json(self) -> dict[str, Any]:
-        """For scripts."""
+        """The same as JSON data, for scripts."""
 
 
 class Samples(Protocol):

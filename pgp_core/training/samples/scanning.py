@@ -18,7 +18,7 @@ from ...images.reading import open_picture
 
 
 @dataclass(frozen=True)
-class Found:
+class Scan:
     """A folder's pictures.
 
     Attributes:
@@ -36,7 +36,7 @@ class Found:
     broken: tuple[Path, ...]
 
 
-def scan(folder: Path, least: int) -> Found:
+def scan(folder: Path, least: int) -> Scan:
     """Look through a folder and the folders in it; names that start with a dot are left out.
 
     Only the pictures' headers are read, and their captions: ``a.txt`` beside ``a.jpg``, UTF-8, one line or more.
@@ -64,7 +64,7 @@ def scan(folder: Path, least: int) -> Found:
             continue
         usable.append(path)
         captions.append(_caption(path.with_suffix(".txt")))
-    found = Found(folder, tuple(usable), tuple(captions), tuple(small), tuple(broken))
+    found = Scan(folder, tuple(usable), tuple(captions), tuple(small), tuple(broken))
     if not usable:
         raise PGPError(_nothing(found, least))
     return found
@@ -75,7 +75,7 @@ def named(paths: tuple[Path, ...], folder: Path) -> str:
     return name_some(path.relative_to(folder) for path in paths)
 
 
-def _nothing(found: Found, least: int) -> str:
+def _nothing(found: Scan, least: int) -> str:
     """Why there is no usable picture."""
     if not found.small and not found.broken:
         return f"there is no picture in the folder {found.folder} or the folders in it"

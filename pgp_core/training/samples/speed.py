@@ -12,7 +12,7 @@ from .loading import Samples
 
 @dataclass(frozen=True)
 class Speed:
-    """Of one process on one core.
+    """How fast one process made samples on one core.
 
     Attributes:
         crops: how many were made.

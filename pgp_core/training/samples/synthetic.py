@@ -1,4 +1,4 @@
-"""Samples from painted pictures."""
+"""Samples from synthetic pictures, which :mod:`pgp_core.training.painting` paints."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class SyntheticSamples(Dataset[Sample]):
         return self.cutter.draw(Image.fromarray(np.ascontiguousarray(picture)), rng, mirror=mirror)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For worker processes: pictures that are mapped from a file are mapped there again, not copied."""
+        """What worker processes get: pictures that are mapped from a file are mapped there again, not copied."""
         return {**self.__dict__, "pictures": mapped(self.pictures)} if mapped(self.pictures) else self.__dict__
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -78,7 +78,7 @@ class SyntheticSummary:
         self.pictures, self.captions = pictures, 0
 
     def lines(self) -> list[str]:
-        """For people."""
+        """What they are made of, in a line for people."""
         return [f"{self.pictures} painted pictures"]
 
     def to_json(self) -> dict[str, Any]:

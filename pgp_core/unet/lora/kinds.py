@@ -24,7 +24,7 @@ class Kind(Protocol):
 
     @property
     def rows(self) -> int:
-        """Of the weight that it is for (output channels)."""
+        """Rows (output channels) of the weight that it is for."""
         ...
 
     @property

@@ -57,7 +57,7 @@ class Layer:
     value: torch.Tensor | None = None
 
     def misfit(self, module: Any) -> str | None:
-        """Why this layer cannot be a module's, or None."""
+        """Why this layer does not fit a module, or None."""
         weight, bias = module.weight, getattr(module, "bias", None)
         shape = tuple(weight.shape)
         if self.kind is not None and (self.kind.rows != shape[0] or self.kind.size != weight.numel()):

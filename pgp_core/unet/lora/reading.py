@@ -1,4 +1,4 @@
-"""From a file's tensors to layers: every key is used, counted as left out, or refused by its name."""
+"""From a file's tensors to layers: every key is either used, counted as left out, or refused by its name."""
 
 from __future__ import annotations
 
@@ -170,4 +170,4 @@ def _refuse_numbers(keys: Mapping[str, Key], weights: Mapping[str, torch.Tensor]
         raise CheckpointError(f"{source}: these tensors hold no floating-point numbers: {name_some(whole)}")
     endless = [k for k in keys if not bool(weights[k].float().isfinite().all())]
     if endless:
-        raise CheckpointError(f"{source} is damaged: not finite are {name_some(endless)}: get it again")
+        raise CheckpointError(f"{source} is damaged: {name_some(endless)} are not finite: get it again")

@@ -1,4 +1,4 @@
-"""How strong a LoRA's layers are where the weights do not say it: metadata of diffusers, configuration of PEFT."""
+"""How strong a LoRA's layers are where the weights do not say so: from diffusers' metadata or PEFT's configuration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...files.json_format import loads
 
 #: diffusers' metadata on a LoRA.
 DIFFUSERS_KEY = "lora_adapter_metadata"
-#: Where these start from, the base model's weights are not those that it is published with.
+#: LoRAs that start in these ways change the base model's own weights too.
 _OTHER_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
@@ -36,7 +36,7 @@ class Settings:
     always: bool = False
 
     def scale(self, module: str, rank: int) -> float:
-        """Of a layer of this rank that has no alpha of its own."""
+        """The scale of a layer of this rank that has no alpha of its own."""
         named = [v for k, v in self.alphas.items() if module == k or module.endswith(f".{k}")]
         alpha = named[0] if named else self.alpha
         if alpha is None:
@@ -45,7 +45,7 @@ class Settings:
 
 
 def from_metadata(metadata: Mapping[str, str], source: str) -> Settings:
-    """From a file's metadata; the weights alone decide where there is none.
+    """Settings from a file's metadata; the weights alone decide where there is none.
 
     Raises:
         CheckpointError: if it is damaged, or the LoRA is for other weights.
@@ -61,7 +61,7 @@ def from_metadata(metadata: Mapping[str, str], source: str) -> Settings:
 
 
 def from_config(config: Mapping[str, Any], source: str) -> Settings:
-    """From PEFT's configuration of an adapter.
+    """Settings from PEFT's configuration of an adapter.
 
     Raises:
         CheckpointError: if it is damaged, or the adapter is of a kind, or for weights, that are not known.

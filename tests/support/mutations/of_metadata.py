@@ -105,6 +105,10 @@ _CHANGES: dict[str, dict[str, Callable[[Any], dict[str, Any]]]] = {
         "slope": lambda _: {"slope": "steep"},
         "trained null": lambda _: {"trained": None},
         "plan hash list": lambda _: {"plan_sha256": [1]},
+        "plan name list": lambda _: {"plan_name": [1]},
+        "plan blocks list": lambda _: {"plan_blocks": [1]},
+        "plan blocks elsewhere": lambda _: {"plan_name": "two\nlines", "plan_blocks": {"two\nlines": [0]}},
+        "plan blocks 10^400": lambda _: {"plan_blocks": {"mid_block.attentions.0": [10**400]}},
         "base list": lambda _: {"base": []},
     },
 }
