@@ -19,7 +19,7 @@ from pgp_core.files.weights import open_weights
 from pgp_core.planner import by_count, coarse, dial
 from pgp_core.redundancy.costs import unet_cost
 from pgp_core.unet.inspect import inspect_unet
-from pgp_core.unet.on_diffusers import load_unet
+from pgp_core.unet.loading import load_unet
 from pgp_core.unet.plan import PrunePlan, StackPlan, load_plan
 from pgp_core.unet.prune import prune_module
 from pgp_core.unet.shape import SDXL_SHAPE

@@ -21,7 +21,7 @@ from ...guidance import file as guidance_file
 from ...guidance.module import Guidance, GuidanceSpec
 from ...progress import Say
 from ...unet.inspect import UNetInfo, inspect_unet
-from ...unet.on_diffusers import load_unet
+from ...unet.loading import load_unet
 from ...unet.shape import UNetShape
 from ...unet.topology import SDXL, KeyMap
 from ..given import Given
