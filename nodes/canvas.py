@@ -6,9 +6,10 @@ import logging
 
 from comfy_api.latest import io
 
+from ..pgp_core.choices import WRAPS
 from ..pgp_core.images import canvas
 from ..pgp_core.images.checked import checked_pictures
-from ..pgp_core.images.wrap import WRAPS, Wrap
+from ..pgp_core.images.wrap import Wrap
 from ..pgp_core.restorers.finding import CANVASES
 
 log = logging.getLogger(__name__)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..pgp_core.images.wrap import WRAPS
-from ..pgp_core.tiling import BLENDS, PHASES
+from ..pgp_core.choices import BLENDS, PHASES, WRAPS
 from . import comfy_backbone
 
 

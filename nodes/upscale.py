@@ -8,10 +8,9 @@ from typing import Any
 from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
 
+from ..pgp_core.choices import COLOR_FIXES, WRAPS
 from ..pgp_core.errors import PGPError
 from ..pgp_core.images import canvas
-from ..pgp_core.images.color_fix import METHODS
-from ..pgp_core.images.wrap import WRAPS
 from ..pgp_core.number import MAX_SEED, number
 from ..pgp_core.restorers.nano.model import S1_FILE
 from ..pgp_core.schedule import TRAIN_STEPS
@@ -94,7 +93,7 @@ class PGPDiffSRUpscale(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "color_fix",
-                    options=list(METHODS),
+                    options=list(COLOR_FIXES),
                     default="wavelet",
                     tooltip="How the result gets the colours of the low-quality picture; none leaves them alone.",
                 ),

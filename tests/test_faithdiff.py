@@ -147,7 +147,7 @@ def test_a_whole_unet_call_is_the_authors(weights: dict[str, torch.Tensor], guid
     }
 
     def call() -> torch.Tensor:
-        return unet(x, torch.tensor([501.0] * 2), encoder_hidden_states=context, added_cond_kwargs=added).sample
+        return unet(x, torch.tensor([501.0] * 2), encoder_hidden_states=context, added_cond_kwargs=added)[0]
 
     plain = call()
     with guided(unet, guidance, guidance.features(lq)):

@@ -77,7 +77,9 @@ def test_one_step_is_diffusers_at_every_noise_level(prediction: str, spacing: st
 
 
 @pytest.mark.parametrize("start", ["noise", "lq", "lr"])
-@pytest.mark.parametrize(("prediction", "zero_snr"), [("epsilon", False), ("v_prediction", False), ("v_prediction", True)])
+@pytest.mark.parametrize(
+    ("prediction", "zero_snr"), [("epsilon", False), ("v_prediction", False), ("v_prediction", True)]
+)
 def test_twenty_steps_are_diffusers(start: str, prediction: str, zero_snr: bool) -> None:
     """A whole run with a stand-in for the UNet, from each start."""
     lq = draw(3, 2, 4, 8, 6)

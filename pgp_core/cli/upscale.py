@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..choices import BLENDS, COLOR_FIXES, PHASES, WRAPS
 from ..errors import PGPError, PictureError
 from ..sampling.rules import STARTS
 from ..visible import visible
@@ -29,12 +30,6 @@ if TYPE_CHECKING:
     from ..restorers.restorer import Restorer
     from ..sampling.options import SampleOptions
 
-#: :data:`pgp_core.images.color_fix.METHODS`, without waiting for PyTorch.
-METHODS = ("wavelet", "adain", "none")
-#: :data:`pgp_core.tiling.BLENDS` and :data:`pgp_core.tiling.PHASES`.
-BLENDS, PHASES = ("cosine", "gaussian"), ("tile", "canvas")
-#: :data:`pgp_core.images.wrap.WRAPS`.
-WRAPS = ("none", "x", "y", "both")
 
 
 def add_to(commands: Any) -> None:
@@ -65,7 +60,7 @@ def add_to(commands: Any) -> None:
         help="noise added to an lq start (0.5)",
     )
     parser.add_argument("--strength", type=finite, default=1.0, metavar="F", help="of the guidance, 0 to 1 (1)")
-    parser.add_argument("--color-fix", choices=METHODS, help="whose colours to keep (wavelet)")
+    parser.add_argument("--color-fix", choices=COLOR_FIXES, help="whose colours to keep (wavelet)")
     parser.add_argument("--format", choices=FORMATS, help="of the results (png, or as OUT ends)")
     parser.add_argument("--quality", type=integer, default=95, metavar="N", help="of JPEG and WebP, 1 to 100 (95)")
     parser.add_argument("--lossless", action="store_true", help="WebP without loss")

@@ -31,8 +31,8 @@ def upscale(
             is restored by itself, with the same seed: what it becomes does not depend on the others.
         size: of the result.
         options, progress: see :meth:`pgp_core.restorers.restorer.Restorer.restore`.
-        fix: one of :data:`pgp_core.images.color_fix.METHODS`; by default the restorer's.
-        wrap: one of :data:`pgp_core.images.wrap.WRAPS`: along which axes the pictures repeat, so that the results do.
+        fix: one of :data:`pgp_core.choices.COLOR_FIXES`; by default the restorer's.
+        wrap: one of :data:`pgp_core.choices.WRAPS`: along which axes the pictures repeat, so that the results do.
 
     Returns:
         ``(B, C, height, width)`` float32 on the CPU, in [0, 1], of exactly the size asked for; alpha is enlarged, and
