@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..choices import DTYPES
 from .numbers import finite
 from .output import say
 
 if TYPE_CHECKING:
-    from ..choices import DTYPES
-from ..restorers.family import Found
+    from ..restorers.family import Found
     from ..restorers.given import Given
     from ..restorers.restorer import Restorer
 

@@ -22,19 +22,63 @@ _SIZE_WIDTH = 256
 class Level(torch.nn.Module):
     """One scale of encoder or decoder, or the middle: resnets, and a transformer stack behind each where there is one.
 
-    A holder only: :class:`UNet` runs what is in it.
+    Args:
+        resnets: at least one.
+        stacks: as many as resnets, fewer, or none.
     """
 
     def __init__(self, resnets: list[Resnet], stacks: list[Stack]):
         super().__init__()
         self.resnets = torch.nn.ModuleList(resnets)
-        if stacks:
-            self.attentions = torch.nn.ModuleList(stacks)
+        self.attentions = torch.nn.ModuleList(stacks)
 
     def step(self, j: int, x: torch.Tensor, time: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         """Resnet ``j`` and the stack behind it."""
         x = self.resnets[j](x, time)
-        return self.attentions[j](x, context) if hasattr(self, "attentions") else x
+        return self.attentions[j](x, context) if j < len(self.attentions) else x
+
+
+class Down(Level):
+    """A level of the encoder: all that it makes on the way, for the decoder."""
+
+    def __init__(self, resnets: list[Resnet], stacks: list[Stack], halved: int | None):
+        super().__init__(resnets, stacks)
+        self.downsamplers = torch.nn.ModuleList([] if halved is None else [Downsampler(halved)])
+
+    def forward(self, x: torch.Tensor, time: torch.Tensor, context: torch.Tensor) -> list[torch.Tensor]:
+        made = []
+        for j in range(len(self.resnets)):
+            x = self.step(j, x, time, context)
+            made.append(x)
+        for downsampler in self.downsamplers:
+            made.append(downsampler(x))
+        return made
+
+
+class Middle(Level):
+    """Where the latent is smallest."""
+
+    def forward(self, x: torch.Tensor, time: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        for j in range(len(self.resnets)):
+            x = self.step(j, x, time, context)
+        return x
+
+
+class Up(Level):
+    """A level of the decoder, which uses up what the encoder made."""
+
+    def __init__(self, resnets: list[Resnet], stacks: list[Stack], doubled: int | None):
+        super().__init__(resnets, stacks)
+        self.upsamplers = torch.nn.ModuleList([] if doubled is None else [Upsampler(doubled)])
+
+    def forward(
+        self, x: torch.Tensor, skips: list[torch.Tensor], time: torch.Tensor, context: torch.Tensor
+    ) -> torch.Tensor:
+        for j in range(len(self.resnets)):
+            x = self.step(j, torch.cat([x, skips.pop()], dim=1), time, context)
+        for upsampler in self.upsamplers:
+            x = upsampler(x, skips[-1].shape[-2:])
+        return x
 
 
 class UNet(torch.nn.Module):
@@ -50,7 +94,7 @@ class UNet(torch.nn.Module):
 
     def __init__(self, shape: UNetShape, plan: PrunePlan | None = None):
         super().__init__()
-        depths, widths, resnets = shape.topology.depths, shape.channels, 2
+        depths, widths, resnets, middle = shape.topology.depths, shape.channels, 2, 2
         if plan is not None:
             plan.check_model({k: tuple(range(d)) for k, d in depths.items()}, shape.topology.name)
         time, last = 4 * widths[0], len(widths) - 1
@@ -67,27 +111,18 @@ class UNet(torch.nn.Module):
         self.down_blocks, self.up_blocks = torch.nn.ModuleList(), torch.nn.ModuleList()
         now, skips = widths[0], [widths[0]]
         for i, width in enumerate(widths):
-            level = Level(
-                [Resnet(now if j == 0 else width, width, time) for j in range(resnets)],
-                [s for j in range(resnets) for s in stack(f"down_blocks.{i}.attentions.{j}", width)],
-            )
-            skips += [width] * resnets
-            if i < last:
-                level.downsamplers = torch.nn.ModuleList([Downsampler(width)])
-                skips.append(width)
-            self.down_blocks.append(level)
+            inside = [Resnet(now if j == 0 else width, width, time) for j in range(resnets)]
+            stacks = [s for j in range(resnets) for s in stack(f"down_blocks.{i}.attentions.{j}", width)]
+            self.down_blocks.append(Down(inside, stacks, width if i < last else None))
+            skips += [width] * (resnets + (i < last))
             now = width
-        self.mid_block = Level([Resnet(now, now, time) for _ in range(2)], stack("mid_block.attentions.0", now))
+        inside = [Resnet(now, now, time) for _ in range(middle)]
+        self.mid_block = Middle(inside, stack("mid_block.attentions.0", now)) if middle else None
         for up, i in enumerate(range(last, -1, -1)):
             width = widths[i]
-            inputs = [(now if j == 0 else width) + skips.pop() for j in range(resnets + 1)]
-            level = Level(
-                [Resnet(n, width, time) for n in inputs],
-                [s for j in range(resnets + 1) for s in stack(f"up_blocks.{up}.attentions.{j}", width)],
-            )
-            if i:
-                level.upsamplers = torch.nn.ModuleList([Upsampler(width)])
-            self.up_blocks.append(level)
+            inside = [Resnet((now if j == 0 else width) + skips.pop(), width, time) for j in range(resnets + 1)]
+            stacks = [s for j in range(resnets + 1) for s in stack(f"up_blocks.{up}.attentions.{j}", width)]
+            self.up_blocks.append(Up(inside, stacks, width if i else None))
             now = width
         self.conv_norm_out = torch.nn.GroupNorm(GROUPS, now)
         self.conv_out = torch.nn.Conv2d(now, shape.latent_channels, 3, padding=1)
@@ -113,22 +148,12 @@ class UNet(torch.nn.Module):
             a tuple of one: ``(B, C, h, w)``.
         """
         time = self._embedded(sample, timestep, added_cond_kwargs)
-        x, context = self.conv_in(sample), encoder_hidden_states
-        skips = [x]
+        context, skips = encoder_hidden_states, [self.conv_in(sample)]
         for level in self.down_blocks:
-            for j in range(len(level.resnets)):
-                x = level.step(j, x, time, context)
-                skips.append(x)
-            for down in getattr(level, "downsamplers", ()):
-                x = down(x)
-                skips.append(x)
-        x = self.mid_block.step(0, x, time, context)
-        x = self.mid_block.resnets[1](x, time)
+            skips += level(skips[-1], time, context)
+        x = skips[-1] if self.mid_block is None else self.mid_block(skips[-1], time, context)
         for level in self.up_blocks:
-            for j in range(len(level.resnets)):
-                x = level.step(j, torch.cat([x, skips.pop()], dim=1), time, context)
-            for up in getattr(level, "upsamplers", ()):
-                x = up(x, skips[-1].shape[-2:])
+            x = level(x, skips, time, context)
         return (self.conv_out(F.silu(self.conv_norm_out(x))),)
 
     def _embedded(
