@@ -103,6 +103,7 @@ def _unforeseen(error: Exception) -> Any:
 
 
 def _extra(command: str, module: str | None) -> str:
-    if command == "upscale" and module == "transformers":
-        return "prompt"
-    return {"train": "train", "eval": "eval"}.get(command, "cli")
+    """The extra that has a module which a command lacks."""
+    if command in ("train", "eval"):
+        return command
+    return {"transformers": "prompt", "matplotlib": "plot"}.get((module or "").partition(".")[0], "cli")
