@@ -14,8 +14,7 @@ from typing import Any
 os.environ["HF_HUB_OFFLINE"] = "1"
 # The tensors here are tiny: more threads only wait for each other, in the processes that tests start as well, and the
 # longer the more runs beside them. Results hold with any number.
-THREADS = int(os.environ.get("PGP_TEST_THREADS", "1"))
-os.environ["OMP_NUM_THREADS"] = str(THREADS)
+os.environ["OMP_NUM_THREADS"] = os.environ.get("PGP_TEST_THREADS", "1")
 # Hypothesis caches into the working directory otherwise.
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", os.path.join(tempfile.gettempdir(), "pgp-hypothesis"))
 
@@ -31,7 +30,7 @@ _REPORT = pytest.StashKey[dict[str, str]]()
 # `python -m pytest` puts the working directory in front, where nodes/ would hide ComfyUI's nodes.py.
 sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != ROOT]
 
-torch.set_num_threads(THREADS)
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 # The same examples in every run.
 settings.register_profile("pgp", derandomize=True, database=None, deadline=None, max_examples=60)
