@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from ..sampling.options import SampleOptions
 
 
-
 def add_to(commands: Any) -> None:
     """Register the command."""
     parser = commands.add_parser("upscale", help="enlarge and restore pictures")
