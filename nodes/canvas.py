@@ -7,7 +7,7 @@ import logging
 from comfy_api.latest import io
 
 from ..pgp_core.choices import WRAPS
-from ..pgp_core.images import canvas
+from ..pgp_core.images import canvas, sizes
 from ..pgp_core.images.checked import checked_pictures
 from ..pgp_core.images.wrap import Wrap
 from ..pgp_core.restorers.finding import CANVASES
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 class PGPDiffSRCanvas(io.ComfyNode):
     """Enlarges a picture to the exact size of the result, with the frame around it that the model needs."""
 
-    #: Widget value to field of :class:`pgp_core.images.canvas.Size`.
+    #: Widget value to field of :class:`pgp_core.images.sizes.Size`.
     BY = {"scale": "scale", "width": "width", "height": "height", "longest side": "longest"}  # noqa: RUF012
 
     @classmethod
@@ -43,8 +43,8 @@ class PGPDiffSRCanvas(io.ComfyNode):
                 io.Float.Input(
                     "scale",
                     default=4.0,
-                    min=canvas.MIN_SCALE,
-                    max=canvas.MAX_SCALE,
+                    min=sizes.MIN_SCALE,
+                    max=sizes.MAX_SCALE,
                     step=0.01,
                     tooltip="Result over input; read with by = scale. Halves of a pixel are rounded up.",
                 ),
@@ -52,7 +52,7 @@ class PGPDiffSRCanvas(io.ComfyNode):
                     "pixels",
                     default=2048,
                     min=1,
-                    max=canvas.MAX_SIDE,
+                    max=sizes.MAX_SIDE,
                     tooltip="Pixels of the side named by 'by', exactly; not read with by = scale.",
                 ),
                 io.Combo.Input(
@@ -86,7 +86,7 @@ class PGPDiffSRCanvas(io.ComfyNode):
         if image.shape[-1] == 1:
             # Core's VAEs take RGB only.
             image = image.expand(-1, -1, -1, 3)
-        size = canvas.Size(scale=scale) if by == "scale" else canvas.Size(**{cls.BY[by]: pixels})
+        size = sizes.Size(scale=scale) if by == "scale" else sizes.Size(**{cls.BY[by]: pixels})
         out, width, height = canvas.canvas(image.movedim(-1, 1), size, CANVASES[model], Wrap(wrap))
         enlarged = canvas.uncanvas(out, width, height, Wrap(wrap))
         return io.NodeOutput(out.movedim(1, -1), width, height, enlarged.movedim(1, -1))

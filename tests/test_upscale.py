@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from perfect import Perfect
 
 from pgp_core.choices import COLOR_FIXES
-from pgp_core.images.canvas import Size
+from pgp_core.images.sizes import Size
 from pgp_core.restorers.nano.restorer import NanoRestorer
 from pgp_core.restorers.upscale import upscale
 from pgp_core.sampling.options import SampleOptions
@@ -73,7 +73,7 @@ import resource, sys, pathlib, numpy as np
 from PIL import Image
 import torch
 torch.set_num_threads(1)
-from pgp_core.images.canvas import Size
+from pgp_core.images.sizes import Size
 from pgp_core.images.reading import open_picture
 from pgp_core.images.writing import save_picture
 from pgp_core.restorers.upscale import upscale

@@ -23,8 +23,8 @@ from .output import emit, say
 
 if TYPE_CHECKING:
     from ..batch.jobs import Job, Jobs
-    from ..images.canvas import Size
     from ..images.finding import Found
+    from ..images.sizes import Size
     from ..restorers.family import Found as FoundModel
     from ..restorers.recipe import Recipe
     from ..restorers.restorer import Restorer
@@ -91,10 +91,10 @@ def add_to(commands: Any) -> None:
 
 
 def _in_range(number: Callable[[str], Any], field: str) -> Callable[[str], Any]:
-    """A type for argparse: a number that :class:`pgp_core.images.canvas.Size` takes, else wrong usage."""
+    """A type for argparse: a number that :class:`pgp_core.images.sizes.Size` takes, else wrong usage."""
 
     def parse(text: str) -> Any:
-        from ..images.canvas import Size
+        from ..images.sizes import Size
 
         value = number(text)
         try:
@@ -232,7 +232,7 @@ def _upscale(
 
 
 def _size(args: argparse.Namespace) -> Size:
-    from ..images.canvas import Size
+    from ..images.sizes import Size
 
     given = {k: getattr(args, k) for k in ("scale", "width", "height", "longest")}
     return Size(**given) if any(v is not None for v in given.values()) else Size(scale=4.0)

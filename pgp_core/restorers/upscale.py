@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from ..errors import PGPError
-from ..images import canvas
+from ..images import canvas, sizes
 from ..images.color_fix import color_fix
 from ..images.wrap import Wrap
 from ..progress import Progress
@@ -18,7 +18,7 @@ from .restorer import Restorer
 def upscale(
     restorer: Restorer,
     pictures: torch.Tensor,
-    size: canvas.Size,
+    size: sizes.Size,
     options: SampleOptions | None = None,
     fix: str | None = None,
     progress: Progress | None = None,
