@@ -14,18 +14,21 @@ from .plan import PrunePlan
 from .shape import UNetShape
 from .topology import KeyMap, scheme_of
 
+#: Makes a UNet of a shape, less what a plan removes.
+Build = Callable[[UNetShape, PrunePlan | None], torch.nn.Module]
+
 
 def load_unet(
     shape: UNetShape,
     plan: PrunePlan | None,
     state_dict: Mapping[str, torch.Tensor],
     source: str = "this file",
-    build: Callable[[UNetShape, PrunePlan | None], torch.nn.Module] = UNet,
+    build: Build = UNet,
 ) -> torch.nn.Module:
     """A UNet with the weights of a file in either scheme, without allocating it twice.
 
     Args:
-        build: our own class, or :func:`pgp_core.unet.on_diffusers.build_unet`, which does the same more slowly.
+        build: our own class, or :func:`pgp_core.unet.on_diffusers.build_unet` for what is to be trained.
 
     Raises:
         CheckpointError: naming the first few missing, foreign or misshapen keys.
