@@ -1,4 +1,4 @@
-"""A redundancy report from pictures, on diffusers' backbone."""
+"""A redundancy report from pictures."""
 
 from __future__ import annotations
 

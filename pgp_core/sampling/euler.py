@@ -1,4 +1,4 @@
-"""Sampling on diffusers' backbone: Euler with classifier-free guidance, and one step."""
+"""Sampling outside ComfyUI: Euler with classifier-free guidance, and one step."""
 
 from __future__ import annotations
 

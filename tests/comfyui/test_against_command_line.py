@@ -1,4 +1,4 @@
-"""Each workflow's picture, over HTTP, against pgp_core's on diffusers: same noise, same sigmas, float32."""
+"""Each workflow's picture, over HTTP, against pgp_core's: same noise, same sigmas, float32."""
 
 from __future__ import annotations
 

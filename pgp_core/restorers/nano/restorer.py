@@ -1,4 +1,4 @@
-"""Nano on diffusers' backbone: load the bundled files, or others of their layout, and restore canvases."""
+"""Nano: load the bundled files, or others of their layout, and restore canvases."""
 
 from __future__ import annotations
 

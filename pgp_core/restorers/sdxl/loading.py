@@ -1,4 +1,4 @@
-"""From files to a full-size model on diffusers: UNet, guidance, VAE, LoRAs and prompts."""
+"""From files to a full-size model: UNet, guidance, VAE, LoRAs and prompts."""
 
 from __future__ import annotations
 
