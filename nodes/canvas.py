@@ -6,7 +6,7 @@ import logging
 
 from comfy_api.latest import io
 
-from ..pgp_core.images import canvas
+from ..pgp_core.images import canvas, sizes
 from ..pgp_core.images.checked import checked_pictures
 from ..pgp_core.images.wrap import Wrap
 from ..pgp_core.restorers.finding import CANVASES
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 class PGPDiffSRCanvas(io.ComfyNode):
     """Enlarges a picture to the exact size of the result, with the frame around it that the model needs."""
 
-    #: Widget value to field of :class:`pgp_core.images.canvas.Size`.
+    #: Widget value to field of :class:`pgp_core.images.sizes.Size`.
     BY = {"scale": "scale", "width": "width", "height": "height", "longest side": "longest"}  # noqa: RUF012
 
     @classmethod
@@ -45,7 +45,7 @@ class PGPDiffSRCanvas(io.ComfyNode):
                     "pixels",
                     default=2048,
                     min=1,
-                    max=canvas.MAX_SIDE,
+                    max=sizes.MAX_SIDE,
                     tooltip="Pixels of the side named by 'by', exactly; not read with by = scale.",
                 ),
                 io.Combo.Input(
@@ -75,7 +75,7 @@ class PGPDiffSRCanvas(io.ComfyNode):
         if image.shape[-1] == 1:
             # Core's VAEs take RGB only.
             image = image.expand(-1, -1, -1, 3)
-        size = canvas.Size(scale=scale) if by == "scale" else canvas.Size(**{cls.BY[by]: pixels})
+        size = sizes.Size(scale=scale) if by == "scale" else sizes.Size(**{cls.BY[by]: pixels})
         out, width, height = canvas.canvas(image.movedim(-1, 1), size, CANVASES[model], Wrap(wrap))
         enlarged = canvas.uncanvas(out, width, height, Wrap(wrap))
         return io.NodeOutput(out.movedim(1, -1), width, height, enlarged.movedim(1, -1))

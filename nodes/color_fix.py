@@ -7,10 +7,12 @@ import logging
 import torch
 from comfy_api.latest import io
 
+from ..pgp_core.choices import COLOR_FIXES
 from ..pgp_core.errors import PGPError
-from ..pgp_core.images.canvas import MAX_SIDE, enlarge, same_proportions, uncanvas
+from ..pgp_core.images.canvas import enlarge, same_proportions, uncanvas
 from ..pgp_core.images.checked import checked_pictures
-from ..pgp_core.images.color_fix import METHODS, color_fix
+from ..pgp_core.images.color_fix import color_fix
+from ..pgp_core.images.sizes import MAX_SIDE
 from ..pgp_core.images.wrap import MARGIN, Wrap
 from ..pgp_core.number import number
 from .inputs import wrap_input
@@ -43,7 +45,7 @@ class PGPDiffSRColorFix(io.ComfyNode):
                     tooltip="The canvas, or any version of the low-quality picture: a smaller one is enlarged.",
                 ),
                 io.Combo.Input(
-                    "method", options=list(METHODS), default="wavelet", tooltip="none leaves colours alone."
+                    "method", options=list(COLOR_FIXES), default="wavelet", tooltip="none leaves colours alone."
                 ),
                 io.Int.Input(
                     "width",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..pgp_core.images.canvas import MAX_SCALE, MIN_SCALE
-from ..pgp_core.images.wrap import WRAPS
+from ..pgp_core.choices import WRAPS
+from ..pgp_core.images.sizes import MAX_SCALE, MIN_SCALE
 
 
 def scale_input(tooltip: str) -> io.Float.Input:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..pgp_core.tiling import BLENDS, PHASES
+from ..pgp_core.choices import BLENDS, PHASES
 from . import comfy_backbone
 from .inputs import wrap_input
 

@@ -8,9 +8,9 @@ from typing import Any
 from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
 
+from ..pgp_core.choices import COLOR_FIXES
 from ..pgp_core.errors import PGPError
-from ..pgp_core.images import canvas
-from ..pgp_core.images.color_fix import METHODS
+from ..pgp_core.images import sizes
 from ..pgp_core.number import MAX_SEED, number
 from ..pgp_core.restorers.nano.model import S1_FILE
 from ..pgp_core.schedule import TRAIN_STEPS
@@ -72,14 +72,14 @@ class PGPDiffSRUpscale(io.ComfyNode):
                     "tile",
                     default=0,
                     min=0,
-                    max=canvas.MAX_SIDE,
+                    max=sizes.MAX_SIDE,
                     step=32,
                     tooltip="Side of the tiles that are sampled at a time, in pixels of the result. 0: the whole "
                     "picture where it fits and tiles would not be faster, else tiles as large as fit and pay.",
                 ),
                 io.Combo.Input(
                     "color_fix",
-                    options=list(METHODS),
+                    options=list(COLOR_FIXES),
                     default="wavelet",
                     tooltip="How the result gets the colours of the low-quality picture; none leaves them alone.",
                 ),
@@ -128,7 +128,7 @@ class PGPDiffSRUpscale(io.ComfyNode):
         number(cfg, "PGP-DiffSR Upscale: cfg must be", 0, 100)
         number(strength, "PGP-DiffSR Upscale: strength must be", 0, 1)
         number(seed, "PGP-DiffSR Upscale: the seed must be", 0, MAX_SEED, whole=True)
-        number(tile, "PGP-DiffSR Upscale: tile must be", 0, canvas.MAX_SIDE, whole=True)
+        number(tile, "PGP-DiffSR Upscale: tile must be", 0, sizes.MAX_SIDE, whole=True)
         known = _record(model, model_patch)
         recipe = known.recipe(steps == 1, cfg=cfg or None, **({} if steps == 1 else {"steps": steps}))
         if model is None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 TRAIN_STEPS = 1000
 #: What a UNet may output, by diffusers' names; see :func:`target`.
@@ -12,8 +15,16 @@ BETA_START, BETA_END = 0.00085, 0.012
 
 def alphas_cumprod() -> torch.Tensor:
     """``(1000,)`` float32: the product of ``1 - beta`` up to each timestep, "scaled linear" betas."""
+    return exact_alphas_cumprod().float()
+
+
+def exact_alphas_cumprod() -> torch.Tensor:
+    """:func:`alphas_cumprod` in float64."""
+    # What else is here is read by what must start without PyTorch.
+    import torch
+
     betas = torch.linspace(BETA_START**0.5, BETA_END**0.5, TRAIN_STEPS, dtype=torch.float64) ** 2
-    return torch.cumprod(1 - betas, 0).float()
+    return torch.cumprod(1 - betas, 0)
 
 
 def add_noise(x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,9 @@ from typing import Any
 
 # Before anything imports huggingface_hub: tests never use the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# The tensors here are tiny: more threads only wait for each other, in the processes that tests start as well, and the
+# longer the more runs beside them. Results hold with any number.
+os.environ["OMP_NUM_THREADS"] = os.environ.get("PGP_TEST_THREADS", "1")
 # Hypothesis caches into the working directory otherwise.
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", os.path.join(tempfile.gettempdir(), "pgp-hypothesis"))
 
@@ -27,8 +30,7 @@ _REPORT = pytest.StashKey[dict[str, str]]()
 # `python -m pytest` puts the working directory in front, where nodes/ would hide ComfyUI's nodes.py.
 sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != ROOT]
 
-# The tensors here are tiny: more threads only wait for each other. Results hold with any number.
-torch.set_num_threads(int(os.environ.get("PGP_TEST_THREADS", "1")))
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 # The same examples in every run.
 settings.register_profile("pgp", derandomize=True, database=None, deadline=None, max_examples=60)

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers.models.attention import BasicTransformerBlock
 
 from pgp_core.bench import BenchOptions, bench_unet, run
 from pgp_core.bench.injection import injection_seconds
@@ -18,6 +17,7 @@ from pgp_core.bench.rows import Net, StepGuidance, make_inputs, make_weights, ro
 from pgp_core.bench.weights import fill
 from pgp_core.cli import main
 from pgp_core.guidance.module import GuidanceSpec
+from pgp_core.unet.layers import Block
 from pgp_core.unet.on_diffusers import build_unet
 from pgp_core.unet.plan import load_plan
 from pgp_core.unet.prune import prune_module
@@ -132,7 +132,7 @@ def test_every_row_calls_the_blocks_that_its_plan_keeps() -> None:
     calls: Counter[str] = Counter()
     for name, net in nets().items():
         for module in net.unet.modules():
-            if isinstance(module, BasicTransformerBlock):
+            if isinstance(module, Block):
                 module.register_forward_hook(lambda *_, name=name: calls.update([name]))
         net.step()
     # 2 stacks of 2, then 2, 1 and 3 of 4, then 3 of 2.

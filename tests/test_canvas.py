@@ -13,7 +13,7 @@ from PIL import Image
 
 from pgp_core.codecs import pixel as pixel_codec
 from pgp_core.errors import PGPError
-from pgp_core.images import canvas
+from pgp_core.images import canvas, sizes
 from pgp_core.restorers.finding import CANVASES
 
 
@@ -50,7 +50,7 @@ SIZES = (st.integers(1, 300), st.integers(1, 200))
 @given(*SIZES, st.sampled_from([1, 1.5, 2, 2.37, 4]), st.sampled_from(sorted(CANVASES)))
 def test_a_scale_is_exact(width: int, height: int, scale: float, model: str) -> None:
     pictures = torch.rand(1, 3, height, width)
-    out, w, h = canvas.canvas(pictures, canvas.Size(scale=scale), CANVASES[model])
+    out, w, h = canvas.canvas(pictures, sizes.Size(scale=scale), CANVASES[model])
     multiple, border = CANVASES[model].multiple, CANVASES[model].border
     # By fractions: what floats make of the product must not matter.
     exact = [max(1, int(Fraction(n) * Fraction(str(scale)) + Fraction(1, 2))) for n in (width, height)]
@@ -76,7 +76,7 @@ def test_a_side_is_exact_and_the_other_in_proportion(width: int, height: int, pi
     named = {"width": 0, "height": 1, "longest": 0 if width >= height else 1}[name]
     other = Fraction((height, width)[named] * pixels, (width, height)[named])
     try:
-        size = canvas.Size(**{name: pixels}).of(width, height)
+        size = sizes.Size(**{name: pixels}).of(width, height)
     except PGPError:
         assert pixels > 8 * (width, height)[named] or max(1, other) > 8 * (height, width)[named]
         return
@@ -87,7 +87,7 @@ def test_a_side_is_exact_and_the_other_in_proportion(width: int, height: int, pi
 @pytest.mark.parametrize("scale", [0, -1, 0.99, 8.01, 1000, float("nan"), float("inf")])
 def test_scales_that_are_none(scale: float) -> None:
     with pytest.raises(PGPError, match=r"the scale is 1 to 8"):
-        canvas.Size(scale=scale)
+        sizes.Size(scale=scale)
 
 
 def test_crops_that_are_none() -> None:
@@ -97,15 +97,15 @@ def test_crops_that_are_none() -> None:
 
 def test_sizes_that_are_none() -> None:
     with pytest.raises(PGPError, match="longest side is 1 to 16384"):
-        canvas.Size(longest=0)
+        sizes.Size(longest=0)
     with pytest.raises(PGPError, match="give one of"):
-        canvas.Size(scale=2, width=100)
+        sizes.Size(scale=2, width=100)
     with pytest.raises(PGPError, match="give one of"):
-        canvas.Size()
+        sizes.Size()
     with pytest.raises(PGPError, match="20000x40 would become"):
-        canvas.Size(scale=1).of(20000, 40)
+        sizes.Size(scale=1).of(20000, 40)
     with pytest.raises(PGPError, match="more than 8 times"):
-        canvas.Size(longest=4096).of(100, 10)
+        sizes.Size(longest=4096).of(100, 10)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -150,21 +150,21 @@ def test_what_memory_cannot_hold_is_refused_before_it_is_made(monkeypatch: pytes
     large = torch.zeros(1).expand(1, 3, 10_000, 10_000)
     monkeypatch.setattr(canvas, "with_swap", lambda: 3 * 2**30)
     with pytest.raises(PGPError, match=r"10000x10000 take 4\.5 GB of memory at least, and 3\.0 GB are free: choose"):
-        canvas.canvas(large, canvas.Size(scale=1.0), CANVASES["pgp-nano"])
+        canvas.canvas(large, sizes.Size(scale=1.0), CANVASES["pgp-nano"])
     frames = torch.zeros(1).expand(40, 3, 1000, 1000)
     with pytest.raises(PGPError, match=r"40 pictures of 4000x4000 take .* or fewer pictures at a time"):
-        canvas.canvas(frames, canvas.Size(scale=4.0), CANVASES["sdxl"])
+        canvas.canvas(frames, sizes.Size(scale=4.0), CANVASES["sdxl"])
     # Where nothing says how much there is, nothing is refused.
     monkeypatch.setattr(canvas, "with_swap", lambda: None)
-    assert canvas.canvas(torch.rand(1, 3, 5, 5), canvas.Size(scale=1.0), CANVASES["sdxl"])[1:] == (5, 5)
+    assert canvas.canvas(torch.rand(1, 3, 5, 5), sizes.Size(scale=1.0), CANVASES["sdxl"])[1:] == (5, 5)
 
 
 def test_a_hundred_megapixels_times_four_are_refused_before_they_are_made() -> None:
     large = torch.zeros(1).expand(1, 3, 10_000, 10_000)
     with pytest.raises(PGPError, match="10000x10000 would become 40000x40000; 16384 pixels a side are the most"):
-        canvas.canvas(large, canvas.Size(scale=4.0), CANVASES["pgp-nano"])
+        canvas.canvas(large, sizes.Size(scale=4.0), CANVASES["pgp-nano"])
     with pytest.raises(PGPError, match="100000x1 would become 400000x4"):
-        canvas.Size(scale=4.0).of(100_000, 1)
+        sizes.Size(scale=4.0).of(100_000, 1)
 
 
 @pytest.mark.parametrize(

@@ -172,13 +172,6 @@ def test_the_colour_fix_is_on_unless_it_is_not_wanted(tmp_path: Path) -> None:
     assert one != other
 
 
-def test_its_methods_are_the_colour_fix_s() -> None:
-    from pgp_core.cli import upscale
-    from pgp_core.images import color_fix
-
-    assert upscale.METHODS == color_fix.METHODS
-
-
 @needs_weights
 def test_results_that_are_there_are_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pgp_core.choices import COLOR_FIXES
 from pgp_core.errors import PGPError
-from pgp_core.images.color_fix import METHODS, color_fix
+from pgp_core.images.color_fix import color_fix
 
 KERNEL = torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]], dtype=torch.float64) / 16
 
@@ -73,7 +74,7 @@ def test_strips_of_a_large_picture(threads: int) -> None:
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", COLOR_FIXES)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_flat_pictures_stay_flat(method: str, dtype: torch.dtype) -> None:
     colour = torch.tensor([0.0, 0.5, 1.0]).view(1, 3, 1, 1).expand(1, 3, 40, 50)

@@ -22,7 +22,8 @@ from pgp_core.guidance.convert import convert
 from pgp_core.guidance.lq_encoder import LQEncoder
 from pgp_core.guidance.module import METADATA_KEY, Guidance, GuidanceSpec
 from pgp_core.guidance.on_diffusers import guided
-from pgp_core.unet.on_diffusers import build_unet, load_unet
+from pgp_core.unet.loading import load_unet
+from pgp_core.unet.on_diffusers import build_unet
 from pgp_core.unet.shape import SDXL_SHAPE
 from pgp_core.unet.topology import KeyMap
 
@@ -146,7 +147,7 @@ def test_a_whole_unet_call_is_the_authors(weights: dict[str, torch.Tensor], guid
     }
 
     def call() -> torch.Tensor:
-        return unet(x, torch.tensor([501.0] * 2), encoder_hidden_states=context, added_cond_kwargs=added).sample
+        return unet(x, torch.tensor([501.0] * 2), encoder_hidden_states=context, added_cond_kwargs=added)[0]
 
     plain = call()
     with guided(unet, guidance, guidance.features(lq)):

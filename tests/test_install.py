@@ -7,7 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from imported import imported_by_nodes
+from imported import imported_by_nodes, reached_by_nodes
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -65,3 +70,16 @@ print("imported")
     names = imported_by_nodes()
     assert {"guidance.module", "unet.plan", "images.canvas"} <= set(names)
     assert _fresh_interpreter(f"NAMES = {names!r}\n{code}", tmp_path).strip() == "imported"
+
+
+def test_what_nodes_lead_to_names_nothing_that_comfyui_lacks() -> None:
+    """Not in a function either, which no import shows."""
+    files = reached_by_nodes()
+    assert {"nodes/upscale.py", "pgp_core/guidance/module.py", "pgp_core/unet/plan.py"} <= files.keys()
+    others = {"diffusers", "transformers", "peft", "accelerate"}
+    assert not {name: others & named for name, named in files.items() if others & named}
+
+
+def test_the_project_needs_what_requirements_txt_says() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["dependencies"] == (ROOT / "requirements.txt").read_text(encoding="utf-8").split()

@@ -13,7 +13,7 @@ CORE = ROOT / "pgp_core"
 
 #: Lowest first; rooms beside each other import nothing of each other. A file of its own is a room too.
 FLOORS = (
-    ("visible",),
+    ("choices", "visible"),
     ("errors", "schedule"),
     ("number", "progress", "memory", "extras"),
     ("files",),

@@ -22,8 +22,9 @@ from pgp_core.files.weights import open_weights
 from pgp_core.guidance import faithdiff
 from pgp_core.guidance.convert import convert
 from pgp_core.guidance.module import METADATA_KEY, Guidance, GuidanceSpec
-from pgp_core.unet import on_diffusers as unet_diffusers
+from pgp_core.unet import loading
 from pgp_core.unet.inspect import inspect_unet
+from pgp_core.unet.model import UNet
 from pgp_core.unet.plan import PrunePlan
 from pgp_core.unet.shape import NANO_SHAPE, UNetShape
 from pgp_core.unet.topology import KeyMap
@@ -43,7 +44,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def one_build(monkeypatch: pytest.MonkeyPatch) -> None:
     """Build each kind of UNet once: its weights are assigned anew for every file, all of them."""
-    build, built = unet_diffusers.build_unet, {}
+    build, built = UNet, {}
 
     def cached(shape: UNetShape, plan: PrunePlan | None = None) -> torch.nn.Module:
         key = repr(shape), repr(plan and plan.stacks)
@@ -51,7 +52,8 @@ def one_build(monkeypatch: pytest.MonkeyPatch) -> None:
             built[key] = build(shape, plan)
         return built[key]
 
-    monkeypatch.setattr(unet_diffusers, "build_unet", cached)
+    monkeypatch.setattr(loading, "UNet", cached)
+    monkeypatch.setattr(loading.load_unet, "__defaults__", ("this file", cached))
 
 
 @pytest.fixture
@@ -64,7 +66,7 @@ def _load_unet(path: Path) -> torch.nn.Module:
     with open_weights(path) as file:
         info = inspect_unet(file)
         weights = {info.diffusers(k): file.read(k) for k in info.keys}
-        return unet_diffusers.load_unet(info.shape, info.plan, weights, file.name)
+        return loading.load_unet(info.shape, info.plan, weights, file.name)
 
 
 def _load_guidance(path: Path) -> Guidance:
@@ -97,7 +99,7 @@ def _judge(action: Callable[[], Any], name: str) -> tuple[Any, str]:
 @pytest.mark.usefixtures("one_build", "one_reading")
 def test_mutated_files_load_rightly_or_are_refused_in_one_line(files: Path, tmp_path: Path) -> None:
     whole = {k: tuple(v.shape) for k, v in faithdiff_file.state_dict().items()}
-    nano = {k: tuple(v.shape) for k, v in unet_diffusers.build_unet(NANO_SHAPE).state_dict().items()}
+    nano = {k: tuple(v.shape) for k, v in UNet(NANO_SHAPE).state_dict().items()}
     extras = {k: tuple(v.shape) for k, v in load_file(files / mutations.GUIDANCE).items()}
     bad, counts = [], Counter[str]()
     for mutation in mutations.mutations(files):

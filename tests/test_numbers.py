@@ -15,7 +15,7 @@ from pgp_core.bench.run import BenchOptions
 from pgp_core.cli import main
 from pgp_core.errors import PGPError, PlanError
 from pgp_core.files import json_format
-from pgp_core.images.canvas import Size
+from pgp_core.images.sizes import Size
 from pgp_core.number import number
 from pgp_core.sampling.one_step import Dial
 from pgp_core.sampling.options import SampleOptions

@@ -17,9 +17,9 @@ from pgp_core.cli import main
 from pgp_core.errors import CheckpointError
 from pgp_core.files.weights import open_weights
 from pgp_core.planner import by_count, coarse, dial
-from pgp_core.redundancy.costs import unet_cost
+from pgp_core.unet.costs import unet_cost
 from pgp_core.unet.inspect import inspect_unet
-from pgp_core.unet.on_diffusers import load_unet
+from pgp_core.unet.loading import load_unet
 from pgp_core.unet.plan import PrunePlan, StackPlan, load_plan
 from pgp_core.unet.prune import prune_module
 from pgp_core.unet.shape import SDXL_SHAPE
@@ -269,7 +269,7 @@ def test_build_makes_the_planner_s_plans(saved: Path, tmp_path: Path, capsys: py
         said = json.loads(capsys.readouterr().out)
         plan = load_plan(out)
         assert plan == expected
-        params, macs = unet_cost(SDXL_SHAPE, {s: e.keep for s, e in plan.stacks.items()})
+        params, macs, _ = unet_cost(SDXL_SHAPE, {s: e.keep for s, e in plan.stacks.items()})
         assert (said["params"], said["macs"]) == (params, macs)
         assert (said["name"], said["removed"]) == (plan.name, plan.removed)
         assert said["stacks"] == plan.to_json()["stacks"]

@@ -29,8 +29,8 @@ from pgp_core.planner import (
     save_plan,
 )
 from pgp_core.planner.fine import totals
-from pgp_core.redundancy.costs import unet_cost
 from pgp_core.redundancy.report import Report, load_report
+from pgp_core.unet.costs import unet_cost
 from pgp_core.unet.plan import PrunePlan, StackPlan, load_plan
 from pgp_core.unet.shape import NANO_SHAPE, SDXL_SHAPE
 from pgp_core.unet.topology import NANO, SDXL, Topology
@@ -78,7 +78,7 @@ def test_planted_blocks_are_found_by_every_method(topology: Topology, seed: int)
     assert removed(by_thresholds(full, decoder)) == found
     left = {s: [n for n in range(d) if (s, n) not in found] for s, d in topology.depths.items()}
     shape = SDXL_SHAPE if topology is SDXL else NANO_SHAPE
-    params, macs = unet_cost(shape, left)
+    params, macs, _ = unet_cost(shape, left)
     assert removed(by_budget(full, decoder, max_params=params)) == found
     assert removed(by_budget(full, decoder, max_macs=macs)) == found
 
@@ -207,7 +207,7 @@ def test_blocks_that_the_model_lacks_are_not_kept(topology: Topology, seed: int,
     gone = {b for b in gone if b[1] > 0}
     whole = drawn(topology, seed)
     blocks = {s: {n: b for n, b in bs.items() if (s, n) not in gone} for s, bs in whole.blocks.items()}
-    params, macs = unet_cost(SDXL_SHAPE if topology is SDXL else NANO_SHAPE, blocks)
+    params, macs, _ = unet_cost(SDXL_SHAPE if topology is SDXL else NANO_SHAPE, blocks)
     measured = replace(whole, blocks=blocks, totals={"params": params, "macs": macs})
     full = PrunePlan.full(topology)
     plan = {

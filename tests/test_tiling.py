@@ -9,8 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pgp_core.choices import BLENDS
 from pgp_core.errors import PGPError
-from pgp_core.tiling import BLENDS, STEP, Fitting, Tile, blended, grid, out_of_memory, window
+from pgp_core.tiling import STEP, Fitting, Tile, blended, grid, out_of_memory, window
 
 
 def overlap_of(a: Tile, b: Tile) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pgp_core.errors import CheckpointError, PlanError
-from pgp_core.unet.on_diffusers import load_unet
+from pgp_core.unet.loading import load_unet
 from pgp_core.unet.plan import load_plan
 from pgp_core.unet.topology import KeyMap
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from perfect import Perfect
 
-from pgp_core.images.canvas import Size
-from pgp_core.images.color_fix import METHODS
+from pgp_core.choices import COLOR_FIXES
+from pgp_core.images.sizes import Size
 from pgp_core.restorers.nano.restorer import NanoRestorer
 from pgp_core.restorers.upscale import upscale
 from pgp_core.sampling.options import SampleOptions
@@ -27,7 +27,7 @@ def _multiple(canvas: torch.Tensor) -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(1, 90), st.integers(1, 70), st.sampled_from([1.0, 1.5, 3.3]), st.sampled_from(METHODS))
+@given(st.integers(1, 90), st.integers(1, 70), st.sampled_from([1.0, 1.5, 3.3]), st.sampled_from(COLOR_FIXES))
 def test_sizes_and_constant_pictures(width: int, height: int, scale: float, fix: str) -> None:
     colour = torch.tensor([0.1, 0.5, 1.0]).view(1, 3, 1, 1).expand(1, 3, height, width)
     out = upscale(Perfect(_multiple), colour, Size(scale=scale), fix=fix)
@@ -65,7 +65,7 @@ def test_a_batch_of_eight_is_eight_runs() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's peak memory")
-@pytest.mark.parametrize("fix", METHODS)
+@pytest.mark.parametrize("fix", COLOR_FIXES)
 def test_memory_beside_the_model_is_six_canvases_at_most(fix: str, tmp_path: Path) -> None:
     """In a process of its own, from the file to the file; the stand-in holds one result, which counts too."""
     code = f"""
@@ -73,7 +73,7 @@ import resource, sys, pathlib, numpy as np
 from PIL import Image
 import torch
 torch.set_num_threads(1)
-from pgp_core.images.canvas import Size
+from pgp_core.images.sizes import Size
 from pgp_core.images.reading import open_picture
 from pgp_core.images.writing import save_picture
 from pgp_core.restorers.upscale import upscale

@@ -15,7 +15,7 @@ from ..guidance.on_diffusers import guided
 from ..restorers.finding import family_of_unet
 from ..restorers.nano.family import NANO
 from ..restorers.sdxl.family import SDXL
-from ..unet.on_diffusers import build_unet
+from ..unet.model import UNet
 from ..unet.plan import PrunePlan, load_plan
 from ..unet.prune import prune_state_dict
 from ..unet.shape import UNetShape
@@ -138,7 +138,7 @@ class Net:
         self.inputs = inputs
         x = inputs["sample"]
         with torch.device("meta"):
-            self.unet: Any = build_unet(shape, row.plan)
+            self.unet: Any = UNet(shape, row.plan)
         own = prune_state_dict(dict(weights), row.plan) if row.plan else weights
         self.unet.load_state_dict(own, assign=True)
         self.unet.requires_grad_(False).eval()
@@ -162,9 +162,7 @@ class Net:
 def make_weights(shape: UNetShape, device: torch.device | str, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """Random weights of the unpruned UNet, diffusers' keys."""
     with torch.device("meta"):
-        unet = build_unet(shape)
-    # Not diffusers' own ``to``, which warns about modules that this UNet does not have.
-    torch.nn.Module.to(unet, dtype=dtype)
+        unet = UNet(shape).to(dtype)
     return fill(unet, device).state_dict()
 
 

@@ -14,7 +14,7 @@ import torch
 from ..errors import PGPError
 from ..number import number
 from ..progress import Progress
-from ..unet.on_diffusers import build_unet
+from ..unet.count import count as counted
 from ..unet.shape import SDXL_SHAPE, UNetShape
 from .injection import injection_seconds
 from .memory import available_memory, held_memory, peak_memory
@@ -204,8 +204,7 @@ def _check_memory(o: BenchOptions) -> None:
     have = available_memory()
     if torch.device(o.device).type != "cpu" or have is None:
         return
-    with torch.device("meta"):
-        need = sum(p.numel() for p in build_unet(o.shape).parameters()) * o.dtype.itemsize
+    need = counted(o.shape).params * o.dtype.itemsize
     if need > have:
         raise PGPError(
             f"the full UNet's weights take {need / 1e9:.1f} GB and {have / 1e9:.1f} GB of memory are free: "

@@ -82,7 +82,8 @@ def _run(args: argparse.Namespace) -> int:
     except ModuleNotFoundError as e:
         if args.debug or (e.name or "").split(".")[0] == "pgp_core":
             raise
-        say(f'error: {e.name} is not installed; run: pip install "pgp-diffsr[{_extra(args.command, e.name)}]"')
+        name = (e.name or "").partition(".")[0]
+        say(f'error: {name} is not installed; run: pip install "pgp-diffsr[{_extra(args.command, name)}]"')
         return 1
     except Exception as e:
         if args.debug:
@@ -102,7 +103,8 @@ def _unforeseen(error: Exception) -> Any:
     )
 
 
-def _extra(command: str, module: str | None) -> str:
-    if command == "upscale" and module == "transformers":
-        return "prompt"
-    return {"train": "train", "eval": "eval"}.get(command, "cli")
+def _extra(command: str, library: str) -> str:
+    """The extra that has a library which a command lacks."""
+    if command in ("train", "eval"):
+        return command
+    return {"transformers": "prompt", "matplotlib": "plot"}.get(library, "cli")

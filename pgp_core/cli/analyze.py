@@ -43,8 +43,9 @@ def _run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ..errors import ReportError
-    from ..images.canvas import Size, canvas
+    from ..images.canvas import canvas
     from ..images.reading import open_picture
+    from ..images.sizes import Size
     from ..redundancy.analyze import analyze
     from ..restorers.recipe import decide
 

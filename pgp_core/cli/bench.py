@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from ..choices import DTYPES
 from ..restorers.nano.family import NANO
 from ..restorers.sdxl.family import SDXL
 from . import bench_data
@@ -14,8 +15,6 @@ from .output import emit, plain
 
 if TYPE_CHECKING:
     from ..bench import BenchFigures
-
-DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
 #: UNets whose rows are known, see :data:`pgp_core.bench.rows.COMPARED`.

@@ -6,10 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ..choices import DTYPES
 from ..visible import visible
 from .output import emit, plain, say
-
-DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
 
 
 def add_to(commands: Any) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .dtypes import DTYPES
+from ..choices import DTYPES
 from .numbers import finite
 from .output import say
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..choices import BLENDS, COLOR_FIXES, PHASES, WRAPS
 from ..errors import PGPError, PictureError
 from ..sampling.rules import STARTS
 from ..visible import visible
@@ -22,19 +23,12 @@ from .output import emit, say
 
 if TYPE_CHECKING:
     from ..batch.jobs import Job, Jobs
-    from ..images.canvas import Size
     from ..images.finding import FoundPictures
+    from ..images.sizes import Size
     from ..restorers.family import Found
     from ..restorers.recipe import Recipe
     from ..restorers.restorer import Restorer
     from ..sampling.options import SampleOptions
-
-#: :data:`pgp_core.images.color_fix.METHODS`, without waiting for PyTorch.
-METHODS = ("wavelet", "adain", "none")
-#: :data:`pgp_core.tiling.BLENDS` and :data:`pgp_core.tiling.PHASES`.
-BLENDS, PHASES = ("cosine", "gaussian"), ("tile", "canvas")
-#: :data:`pgp_core.images.wrap.WRAPS`.
-WRAPS = ("none", "x", "y", "both")
 
 
 def add_to(commands: Any) -> None:
@@ -65,7 +59,7 @@ def add_to(commands: Any) -> None:
         help="noise added to an lq start (0.5)",
     )
     parser.add_argument("--strength", type=finite, default=1.0, metavar="F", help="of the guidance, 0 to 1 (1)")
-    parser.add_argument("--color-fix", choices=METHODS, help="whose colours to keep (wavelet)")
+    parser.add_argument("--color-fix", choices=COLOR_FIXES, help="whose colours to keep (wavelet)")
     parser.add_argument("--format", choices=FORMATS, help="of the results (png, or as OUT ends)")
     parser.add_argument("--quality", type=integer, default=95, metavar="N", help="of JPEG and WebP, 1 to 100 (95)")
     parser.add_argument("--lossless", action="store_true", help="WebP without loss")
@@ -97,10 +91,10 @@ def add_to(commands: Any) -> None:
 
 
 def _in_range(number: Callable[[str], Any], field: str) -> Callable[[str], Any]:
-    """A type for argparse: a number that :class:`pgp_core.images.canvas.Size` takes, else wrong usage."""
+    """A type for argparse: a number that :class:`pgp_core.images.sizes.Size` takes, else wrong usage."""
 
     def parse(text: str) -> Any:
-        from ..images.canvas import Size
+        from ..images.sizes import Size
 
         value = number(text)
         try:
@@ -236,7 +230,7 @@ def _upscale(
 
 
 def _size(args: argparse.Namespace) -> Size:
-    from ..images.canvas import Size
+    from ..images.sizes import Size
 
     given = {k: getattr(args, k) for k in ("scale", "width", "height", "longest")}
     return Size(**given) if any(v is not None for v in given.values()) else Size(scale=4.0)

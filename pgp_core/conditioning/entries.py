@@ -155,7 +155,7 @@ def load(path: str | os.PathLike[str]) -> SavedConditioning:
 
 
 def to_sampling(entries: Sequence[Entry], size: tuple[int, int], source: str = "this conditioning") -> Conditioning:
-    """One prompt for SDXL on diffusers' backbone.
+    """One prompt for SDXL's UNet, as diffusers' and ours take it.
 
     Where an entry has no sizes, original and target size are the canvas's, and crop is 0; a target size alone that is
     missing is the original's. ComfyUI takes the latent's size times 8 there, which is the canvas with SDXL's VAE and

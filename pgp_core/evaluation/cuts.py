@@ -31,7 +31,7 @@ from ..sampling.options import SampleOptions
 from ..training.degradation import Degradation
 from ..training.painting import Painter
 from ..unet import lora
-from ..unet.on_diffusers import load_unet
+from ..unet.loading import load_unet
 from ..unet.plan import PrunePlan, StackPlan
 from ..unet.prune import prune_state_dict
 from ..unet.shape import NANO_SHAPE

@@ -15,7 +15,7 @@ from ..files.safetensors_stream import write_streaming
 from ..files.weights import open_weights
 from ..progress import Progress, Say
 from ..unet.inspect import inspect_unet, markers_of, metadata_of
-from ..unet.on_diffusers import check_whole
+from ..unet.loading import check_whole
 from .faithdiff import find_extras, value_path, value_shape
 from .module import KEY_PREFIX, METADATA_KEY
 

@@ -1,4 +1,4 @@
-"""Guidance hooked into a diffusers UNet."""
+"""Guidance hooked into a UNet with diffusers' names: ours, or diffusers' own in training."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def guided(
     exchange: bool = True,
     phase: Callable[[int, torch.Tensor], torch.Tensor | None] | None = None,
 ) -> Iterator[_Run]:
-    """Hook guidance into a diffusers UNet for the duration of a ``with`` block.
+    """Hook guidance into a UNet for the duration of a ``with`` block.
 
     The hook sits on the site's module, so the skip connection takes the fused features too.
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,75 +11,14 @@ from PIL import Image
 
 from ..errors import PGPError
 from ..memory import with_swap
-from ..number import number
 from .frames import Frame
+from .sizes import Size
 from .transparency import bleed, without_ringing
 from .wrap import MARGIN, PLAIN, Wrap, whole
 
-MIN_SCALE, MAX_SCALE = 1.0, 8.0
-#: Pixels along a side that are allowed at most; ComfyUI's own limit.
-MAX_SIDE = 16384
 #: Canvases in float32 that a picture takes at least, whatever the model: LQ, its features, result, result with its
 #: colours put right.
 _COPIES = 4
-
-
-@dataclass(frozen=True)
-class Size:
-    """How large the result is to be; exactly one of these is given.
-
-    Attributes:
-        scale: result over input, 1 to 8.
-        width, height, longest: pixels of that side of the result; the other side follows in proportion.
-
-    Raises:
-        PGPError: if none or several are given, or one is out of range.
-    """
-
-    scale: float | None = None
-    width: int | None = None
-    height: int | None = None
-    longest: int | None = None
-
-    def __post_init__(self) -> None:
-        given = {k: v for k, v in vars(self).items() if v is not None}
-        if len(given) != 1:
-            raise PGPError(f"give one of scale, width, height and longest side, not {len(given)} of them")
-        ((name, value),) = given.items()
-        if name == "scale":
-            number(value, "the scale is", MIN_SCALE, MAX_SCALE)
-        else:
-            side = name.replace("longest", "longest side")
-            number(value, f"the {side} is", 1, MAX_SIDE, whole=True, unit="pixels")
-
-    def of(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height of the result for a picture of this size; halves are rounded up.
-
-        Raises:
-            PGPError: if the result would be more than 8 times as large as the picture, or too large at all.
-        """
-        if self.scale is not None:
-            target = _round(width * self.scale), _round(height * self.scale)
-        else:
-            along_width = self.width is not None or (self.longest is not None and width >= height)
-            wanted = self.width or self.height or self.longest or 0
-            if along_width:
-                target = wanted, _round(height * wanted / width)
-            else:
-                target = _round(width * wanted / height), wanted
-        if max(target) > MAX_SIDE:
-            raise PGPError(
-                f"{width}x{height} would become {target[0]}x{target[1]}; {MAX_SIDE} pixels a side are the most"
-            )
-        if max(target[0] / width, target[1] / height) > MAX_SCALE + 0.5:
-            raise PGPError(
-                f"{width}x{height} would become {target[0]}x{target[1]}, more than {MAX_SCALE:g} times as large"
-            )
-        return target
-
-
-def _round(x: float) -> int:
-    return max(1, math.floor(x + 0.5))
 
 
 def resize(image: Image.Image, width: int, height: int, box: tuple[int, int, int, int] | None = None) -> Image.Image:
@@ -203,7 +140,7 @@ def canvas(pictures: torch.Tensor, size: Size, around: Frame, wrap: Wrap = PLAIN
         the canvas, ``(B, C, ...)`` float32 in [0, 1], and the width and height for :func:`uncanvas`.
 
     Raises:
-        PGPError: see :meth:`Size.of`; if this machine's memory cannot hold what is to be done.
+        PGPError: see :meth:`.sizes.Size.of`; if this machine's memory cannot hold what is to be done.
     """
     width, height = size.of(pictures.shape[-1], pictures.shape[-2])
     _check_memory(len(pictures), width, height)

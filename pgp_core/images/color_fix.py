@@ -17,10 +17,9 @@ from collections.abc import Iterator
 
 import torch
 
+from ..choices import COLOR_FIXES
 from ..errors import PGPError
 from .wrap import MARGIN, PLAIN, Wrap
-
-METHODS = ("wavelet", "adain", "none")
 
 _LEVELS = 5
 #: Rows above and below that a row of the wavelet fix depends on.
@@ -44,7 +43,7 @@ def color_fix(
     Args:
         pictures: ``(B, C, H, W)`` in [0, 1], restored.
         reference: ``(B or 1, C, H, W)`` in [0, 1], the LQ pictures at the same size.
-        method: one of :data:`METHODS`.
+        method: one of :data:`pgp_core.choices.COLOR_FIXES`.
         strip: rows at a time.
         alpha: ``(B or 1, 1, H, W)`` in [0, 1] of the reference, if it has one.
         wrap: along which axes the pictures repeat, with their margins around; wider than the wavelet's reach, so only
@@ -56,8 +55,8 @@ def color_fix(
     Raises:
         PGPError: if the method is unknown or the sizes differ.
     """
-    if method not in METHODS:
-        raise PGPError(f"there is no colour fix {method!r}; there are {', '.join(METHODS)}")
+    if method not in COLOR_FIXES:
+        raise PGPError(f"there is no colour fix {method!r}; there are {', '.join(COLOR_FIXES)}")
     if method == "none":
         return pictures.float()
     if pictures.shape[1:] != reference.shape[1:] or len(reference) not in (1, len(pictures)):

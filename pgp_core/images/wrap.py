@@ -8,13 +8,14 @@ steps, in tiles and in the VAE. What lies further off than the margin is not see
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-
+from ..choices import WRAPS
 from ..errors import PGPError
 
-#: Along which axes a picture repeats.
-WRAPS = ("none", "x", "y", "both")
+if TYPE_CHECKING:
+    import torch
+
 #: Pixels of the margin on each side: a whole overlap of two tiles.
 MARGIN = 128
 #: What repeats is as many pixels as a multiple of this, so that it is whole in latents halved twice of any model here.
@@ -23,7 +24,7 @@ MULTIPLE = 32
 
 @dataclass(frozen=True)
 class Wrap:
-    """Axes along which a picture repeats, by one of :data:`WRAPS`.
+    """Axes along which a picture repeats, by one of :data:`pgp_core.choices.WRAPS`.
 
     Raises:
         PGPError: for another name.
@@ -45,6 +46,9 @@ class Wrap:
 
     def around(self, x: torch.Tensor, margin: int) -> torch.Tensor:
         """``(..., H, W)`` with ``margin`` more on each side of the axes, taken from the opposite side."""
+        # The size of a result is asked for before PyTorch is there.
+        import torch
+
         for dim in self.dims:
             size = x.shape[dim]
             x = x.index_select(dim, torch.arange(-margin, size + margin, device=x.device) % size)

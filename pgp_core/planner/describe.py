@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..redundancy.costs import unet_cost
+from ..unet.costs import unet_cost
 from ..unet.plan import PrunePlan
 from ..unet.shape import SHAPES
 

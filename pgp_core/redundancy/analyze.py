@@ -1,4 +1,4 @@
-"""A redundancy report from pictures, on diffusers' backbone."""
+"""A redundancy report from pictures."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ..errors import Cancelled, PGPError, ReportError
 from ..files.weights import WeightsFile
 from ..progress import Progress
 from ..sampling.options import SampleOptions
+from ..unet.costs import block_cost, unet_cost
 from ..unet.inspect import inspect_unet
 from ..unet.shape import UNetShape
 from ..unet.topology import KeyMap, stack_order
-from .costs import block_cost, unet_cost
 from .identity import fingerprint
 from .recorder import Block as BlockName
 from .recorder import Recorder, series_of
@@ -52,11 +52,11 @@ def make_report(
     ran: dict[str, list[int]] = {s: [] for s in sorted(shape.topology.depths, key=stack_order)}
     for stack, number in recorder.blocks:
         ran[stack].append(number)
-    params, macs = unet_cost(shape, ran, measured.latent)
+    cost = unet_cost(shape, ran, measured.latent)
     return Report(
         topology=shape.topology.name,
         model=dict(model),
-        totals={"params": params, "macs": macs},
+        totals={"params": cost.params, "macs": cost.macs},
         measured={
             "pictures": measured.pictures,
             "steps": measured.steps,
@@ -83,8 +83,8 @@ def _block(recorder: Recorder, shape: UNetShape, measured: Measured, block: Bloc
     stack = block[0]
     level = 2 if stack.startswith(("mid_block", "up_blocks.0", "down_blocks.2")) else 1
     height, width = (-(-side // 2**level) for side in measured.latent)
-    params, macs = block_cost(shape.channels[level], shape.context_dim, height * width, measured.tokens)
-    return Block(params, macs, series_of(recorder.inside[block]))
+    cost = block_cost(shape.channels[level], shape.context_dim, height * width, measured.tokens)
+    return Block(cost.params, cost.macs, series_of(recorder.inside[block]))
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""Small pictures of features, kept in a report: the mean over channels (Figure 3a)."""
+"""Small pictures of features, kept in a report: the mean over channels (Figure 3a).
+
+A plan is made from a report without a model, so reading one does not wait for PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,10 @@ import binascii
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-import torch.nn.functional as F
+if TYPE_CHECKING:
+    import torch
 
 #: Longest side of a kept map, in positions.
 LONGEST = 48
@@ -35,6 +38,8 @@ class FeatureMap:
     @classmethod
     def of(cls, small: torch.Tensor) -> FeatureMap:
         """Of what :func:`shrunk` returned."""
+        import torch
+
         # CPU first: MPS has no float64, in which the difference of the largest numbers does not overflow.
         values = small.cpu().double()
         low, high = float(values.min()), float(values.max())
@@ -44,6 +49,8 @@ class FeatureMap:
 
     def values(self) -> torch.Tensor:
         """``(height, width)`` float32."""
+        import torch
+
         levels = torch.frombuffer(bytearray(self.levels), dtype=torch.uint8).view(self.height, self.width)
         # In double: between the largest numbers of float32 lies more than it can hold.
         return (self.low + levels.double() * ((self.high - self.low) / 255)).float()
@@ -76,7 +83,9 @@ class FeatureMap:
 
 def shrunk(features: torch.Tensor) -> torch.Tensor:
     """``(C, H, W)`` to the mean over channels, float32, its longest side at most :data:`LONGEST`."""
+    from torch.nn.functional import adaptive_avg_pool2d
+
     mean = features.float().mean(0)
     ratio = min(1.0, LONGEST / max(mean.shape))
     height, width = (max(1, round(n * ratio)) for n in mean.shape)
-    return F.adaptive_avg_pool2d(mean[None], (height, width))[0]
+    return adaptive_avg_pool2d(mean[None], (height, width))[0]

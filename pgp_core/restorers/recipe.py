@@ -26,7 +26,7 @@ class Recipe:
         timestep: at which a rule of one call calls the UNet; None for Euler's.
         tile: side of the tiles in pixels, 0 for what fits and is fast.
         overlap: of neighbouring tiles in pixels.
-        color_fix: one of :data:`pgp_core.images.color_fix.METHODS`.
+        color_fix: one of :data:`pgp_core.choices.COLOR_FIXES`.
         prompt, negative_prompt: what the model is told where nobody says.
 
     Raises:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from ..errors import PGPError
-from ..images import canvas
+from ..images import canvas, sizes
 from ..images.color_fix import color_fix
 from ..images.wrap import Wrap
 from ..progress import Progress
@@ -18,7 +18,7 @@ from .restorer import Restorer
 def upscale(
     restorer: Restorer,
     pictures: torch.Tensor,
-    size: canvas.Size,
+    size: sizes.Size,
     options: SampleOptions | None = None,
     fix: str | None = None,
     progress: Progress | None = None,
@@ -31,8 +31,8 @@ def upscale(
             is restored by itself, with the same seed: what it becomes does not depend on the others.
         size: of the result.
         options, progress: see :meth:`pgp_core.restorers.restorer.Restorer.restore`.
-        fix: one of :data:`pgp_core.images.color_fix.METHODS`; by default the restorer's.
-        wrap: one of :data:`pgp_core.images.wrap.WRAPS`: along which axes the pictures repeat, so that the results do.
+        fix: one of :data:`pgp_core.choices.COLOR_FIXES`; by default the restorer's.
+        wrap: one of :data:`pgp_core.choices.WRAPS`: along which axes the pictures repeat, so that the results do.
 
     Returns:
         ``(B, C, height, width)`` float32 on the CPU, in [0, 1], of exactly the size asked for; alpha is enlarged, and

@@ -1,1 +1,1 @@
-"""Sampling on diffusers' backbone."""
+"""Sampling outside ComfyUI, with our own UNet; training's previews sample with diffusers'."""

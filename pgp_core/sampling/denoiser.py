@@ -1,4 +1,4 @@
-"""A guided UNet on diffusers' backbone as one function, in tiles where the latent is too large for one call."""
+"""A guided UNet as one function, in tiles where the latent is too large for one call."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Sampling on diffusers' backbone: Euler with classifier-free guidance, and one step."""
+"""Sampling outside ComfyUI: Euler with classifier-free guidance, and one step."""
 
 from __future__ import annotations
 
-from copy import copy
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from .. import schedule
 from ..images.wrap import Wrap
 from ..progress import Progress, tell
 from ..unet.prediction import Predict
+from .noise_levels import NoiseLevels
 from .one_step import one_step
 from .options import SampleOptions
 from .rules import RESIDUAL
@@ -30,7 +30,7 @@ def euler(
     spacing: str = "leading",
     margin: int = 0,
 ) -> torch.Tensor:
-    """Sample a latent with diffusers' Euler scheduler and FaithDiff's schedule.
+    """Sample a latent with Euler's steps and FaithDiff's schedule, as diffusers' scheduler does.
 
     Timesteps are "leading" with offset 1 (951, 901, ..., 1 for 20 steps), ComfyUI's ``ddim_uniform``.
 
@@ -52,54 +52,35 @@ def euler(
     Raises:
         Cancelled: when ``progress`` returned False.
     """
-    from diffusers import EulerDiscreteScheduler
-
-    scheduler: Any = EulerDiscreteScheduler(
-        beta_start=schedule.BETA_START,
-        beta_end=schedule.BETA_END,
-        beta_schedule="scaled_linear",
-        prediction_type=prediction,
-        timestep_spacing=spacing,
-        steps_offset=1,
-        rescale_betas_zero_snr=zero_snr,
-    )
     whole = options.start != "lq" or options.denoise >= 1
     total = options.steps if whole else min(int(options.steps / options.denoise), schedule.TRAIN_STEPS)
-    scheduler.set_timesteps(total, device=lq_latent.device)
-    timesteps = scheduler.timesteps[-options.steps :]
-    scheduler.set_begin_index(total - options.steps)
-    sigma = scheduler.sigmas[total - options.steps].to(lq_latent)
+    levels = NoiseLevels.of(options.steps, spacing, zero_snr, total)
+    sigma = levels.sigmas[0]
     # Margins that begin as what they repeat stay so, as the denoiser's are.
     noise = Wrap(options.wrap).repeated(draw_noise(lq_latent.shape, options.seed), margin).to(lq_latent)
     if options.start == "lr":
-        a = scheduler.alphas_cumprod[-1].to(lq_latent)
-        x = a.sqrt() * lq_latent + (1 - a).sqrt() * (sigma**2 + 1).sqrt() * noise
+        a = levels.last_alpha
+        x = a**0.5 * lq_latent + ((1 - a) * (sigma**2 + 1)) ** 0.5 * noise
     else:
-        x = noise * sigma * schedule.start_gain(float(sigma), latent_std) + (lq_latent if options.start == "lq" else 0)
+        x = noise * (sigma * schedule.start_gain(sigma, latent_std)) + (lq_latent if options.start == "lq" else 0)
     # As large as the latent, and no step needs it.
     del noise
-    for i, t in enumerate(timesteps):
-        out = denoiser(scheduler.scale_model_input(x, t), t.expand(x.shape[0]))
-        x = _stepped(scheduler, out, t, x)
+    for i, timestep in enumerate(levels.timesteps):
+        t = torch.full((x.shape[0],), timestep, dtype=torch.float32, device=x.device)
+        out = denoiser(x / (levels.sigmas[i] ** 2 + 1) ** 0.5, t)
+        _step(x, out, *levels.step(prediction, i))
         # As large as the latent, and not to be held through the next step.
         del out
-        tell(progress, i + 1, len(timesteps))
+        tell(progress, i + 1, options.steps)
     return x
 
 
-def _stepped(scheduler: Any, out: torch.Tensor, t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """The scheduler's next latent. Each position is by itself, so strips of rows give the same, bit for bit; all at
-    once would take four more latents, and nano's is as large as the canvas."""
-    if x.shape[-2] <= _ROWS:
-        result: torch.Tensor = scheduler.step(out, t, x, return_dict=False)[0]
-        return result
-    strips = list(zip(out.split(_ROWS, -2), x.split(_ROWS, -2), strict=True))
-    for part, strip in strips[:-1]:
-        # A scheduler counts its steps; a copy of it keeps its own count.
-        strip.copy_(copy(scheduler).step(part, t, strip, return_dict=False)[0])
-    part, strip = strips[-1]
-    strip.copy_(scheduler.step(part, t, strip, return_dict=False)[0])
-    return x
+def _step(x: torch.Tensor, out: torch.Tensor, a: float, b: float) -> None:
+    """``x`` becomes ``a * x + b * out``, computed in float32 at least. In strips of rows: all at once would take
+    two more latents, and nano's is as large as the canvas."""
+    exact = torch.promote_types(x.dtype, torch.float32)
+    for strip, part in zip(x.split(_ROWS, -2), out.split(_ROWS, -2), strict=True):
+        strip.copy_(strip.to(exact) * a + part.to(exact) * b)
 
 
 def restore_once(

@@ -29,7 +29,7 @@ class SampleOptions:
         start_percent, end_percent: part of the sampling in which the guidance works, as shares of the
             timesteps from noise to picture.
         tiling: what is done with a latent that is too large for one UNet call.
-        wrap: one of :data:`pgp_core.images.wrap.WRAPS`: along which axes the canvas repeats. It then has
+        wrap: one of :data:`pgp_core.choices.WRAPS`: along which axes the canvas repeats. It then has
             the margins that :func:`pgp_core.images.canvas.canvas` makes.
     """
 

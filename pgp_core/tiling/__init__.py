@@ -8,12 +8,10 @@ from .grid import STEP, Tile, grid
 from .groups import Groups, Split, start_sigma
 from .heat import heat
 from .memory import first_tile
-from .options import PHASES, Tiling
-from .window import BLENDS, check_blend, window
+from .options import Tiling
+from .window import check_blend, window
 
 __all__ = [
-    "BLENDS",
-    "PHASES",
     "STEP",
     "Fitting",
     "Groups",

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..choices import PHASES
 from ..errors import PGPError
 from ..number import number
 from .window import check_blend
 
-#: ``tile``: PEAM exchanges the phase of each tile's features by itself. ``canvas``: of all features at once, for which
-#: the UNet's first blocks are run once more over all tiles.
-PHASES = ("tile", "canvas")
 #: More than any picture has along a side.
 MAX_PIXELS = 2**20
 
@@ -22,8 +20,8 @@ class Tiling:
     Attributes:
         tile: side of a tile in pixels; 0 for what :func:`.automatic.automatic` chooses.
         overlap: what neighbours share at least, in pixels.
-        blend: one of :data:`.window.BLENDS`.
-        phase: one of :data:`PHASES`.
+        blend: one of :data:`pgp_core.choices.BLENDS`.
+        phase: one of :data:`pgp_core.choices.PHASES`.
     """
 
     tile: int = 0

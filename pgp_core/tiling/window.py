@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from ..choices import BLENDS
 from ..errors import PGPError
 from .grid import Tile
 
-#: ``cosine``: a raised cosine over the middle half of the overlap; the outer quarter, where a tile knows least of what
-#: lies beside it, counts nothing, so a model that looks no further than a quarter of the overlap gives exactly what it
-#: gives without tiles. ``gaussian``: FaithDiff's and MultiDiffusion's, over the whole tile.
-BLENDS = ("cosine", "gaussian")
 #: Of FaithDiff's Gaussian, in tiles squared.
 _VARIANCE = 0.01
 

@@ -246,7 +246,7 @@ def _sdxl(config: RunConfig, say: Say) -> Parts:
 
 
 def _read_unet(found: FoundUNet, files: Given, device: torch.device, say: Say) -> torch.nn.Module:
-    unet = found.read(device, torch.float32)
+    unet = found.read(device, torch.float32, build_unet)
     sdxl_loras.merge_loras(unet, files.loras, False, say)
     return unet
 

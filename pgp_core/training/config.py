@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from ..choices import DTYPES
 from ..errors import ConfigError
 from ..files.boundary import first_line
 from ..files.text import read_text
@@ -62,7 +63,7 @@ class Run:
     sample_every: int = field(default=0, metadata=limits(at_least=0))
     samples: int = field(default=4, metadata=limits(at_least=1, at_most=16))
     tensorboard: bool = False
-    result_dtype: str = field(default="fp16", metadata=limits(one_of=("fp16", "bf16", "fp32")))
+    result_dtype: str = field(default="fp16", metadata=limits(one_of=tuple(DTYPES)))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from ..errors import TrainingError
 from ..progress import Say
 from ..restorers.given import Given
 from ..restorers.sdxl.loading import find_unet
+from ..unet.on_diffusers import build_unet
 from .building import inspect, resolve
 from .config import Loss, RunConfig
 from .one_step_loss import S1Loss, make_s1_loss
@@ -71,7 +72,7 @@ def _score(config: RunConfig, subject: Subject, say: Say) -> Subject:
         found = find_unet(Given(model=score_file(config), base=config.model.sdxl), say)
         # Only its forward passes count: half the memory where a card has bfloat16.
         dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
-        unet = found.read(device, dtype)
+        unet = found.read(device, dtype, build_unet)
         return SDXLSubject(unet, None, subject.vae, subject.prompts, found.info.prediction)
     model = replace(config.model, base=name or "full", plan="", guidance="base", train=("unet",))
     other = replace(config, model=model, s1=None, loss=Loss())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ..choices import DTYPES
 from ..files.checkpoints import write_safetensors
 from ..guidance.module import KEY_PREFIX, METADATA_KEY
 from ..restorers.sdxl.loras import S1_KEY
@@ -21,7 +22,6 @@ from .lora_layers import lora_weights
 from .subject import Subject
 
 UNET, GUIDANCE, LORA = "unet.safetensors", "guidance.safetensors", "lora.safetensors"
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 LORA_KEY = "pgp.lora"
 
 
@@ -41,7 +41,7 @@ def write_results(subject: Subject, config: RunConfig, parts: Parts) -> list[Pat
             weights = {k: v for k, v in weights.items() if ".lora_" in k}
         write_safetensors(folder / WEIGHTS, weights)
         return [folder / WEIGHTS]
-    dtype = DTYPES[config.run.result_dtype]
+    dtype = getattr(torch, DTYPES[config.run.result_dtype])
     unet = {k[5:]: v for k, v in weights.items() if k.startswith("unet.")}
     written = []
     if "unet" in train:

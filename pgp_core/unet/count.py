@@ -1,13 +1,10 @@
-"""Parameters and multiply-accumulates of a UNet under a plan, counted on the meta device."""
+"""Parameters and multiply-accumulates of a UNet under a plan."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-
-from .on_diffusers import build_unet
+from .costs import TOKENS, unet_cost
 from .plan import PrunePlan
 from .shape import UNetShape
 
@@ -31,26 +28,13 @@ class Counts:
 
 
 def count(shape: UNetShape, plan: PrunePlan | None = None, latent: tuple[int, int] = (128, 128)) -> Counts:
-    """Count without allocating anything; takes seconds."""
-    with torch.device("meta"):
-        unet = build_unet(shape, plan)
-        x = torch.empty(1, shape.latent_channels, *latent)
-        context, pooled, ids = (
-            torch.empty(1, 77, shape.context_dim),
-            torch.empty(1, shape.pooled_dim),
-            torch.empty(1, 6),
-        )
-        timestep = torch.empty(1)
-    counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad():
-        unet(
-            x,
-            timestep,
-            encoder_hidden_states=context,
-            added_cond_kwargs={"text_embeds": pooled, "time_ids": ids},
-        )
-    flops = counter.get_flop_counts()["Global"]
-    aten = torch.ops.aten
-    dense = sum(n for op, n in flops.items() if op in (aten.convolution, aten.addmm, aten.mm))
-    params = sum(p.numel() for p in unet.parameters())
-    return Counts(params, dense // 2, sum(flops.values()) // 2, latent)
+    """Count by formula; nothing is built.
+
+    Raises:
+        PlanError: if the plan does not fit the shape.
+    """
+    if plan is not None:
+        plan.check_model({s: tuple(range(d)) for s, d in shape.topology.depths.items()}, shape.topology.name)
+    blocks = {} if plan is None else {s: e.keep for s, e in plan.stacks.items()}
+    cost = unet_cost(shape, blocks, latent, TOKENS)
+    return Counts(cost.params, cost.dense, cost.macs, latent)

@@ -17,7 +17,7 @@ from ..files.safetensors_stream import write_streaming
 from ..files.weights import WeightsFile, open_weights
 from ..progress import Progress
 from .inspect import PLAN_KEY, RENUMBERED_KEY, UNetInfo, inspect_unet, markers_of, metadata_of
-from .on_diffusers import check_whole
+from .loading import check_whole
 from .plan import PrunePlan
 from .topology import split_block
 

@@ -21,7 +21,7 @@ import torch
 
 from pgp_core.codecs import pixel as pixel_codec
 from pgp_core.evaluation.summary import markdown_table
-from pgp_core.images.canvas import Size
+from pgp_core.images.sizes import Size
 from pgp_core.restorers.nano import pipeline as nano_pipeline
 from pgp_core.restorers.nano.family import NANO
 from pgp_core.restorers.nano.restorer import NanoRestorer

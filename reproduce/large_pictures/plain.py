@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from pgp_core.evaluation.summary import markdown_table
-from pgp_core.images.canvas import Size
+from pgp_core.images.sizes import Size
 from pgp_core.restorers.nano.restorer import NanoRestorer
 from pgp_core.restorers.upscale import upscale
 from pgp_core.sampling.options import SampleOptions

@@ -15,13 +15,14 @@ from typing import Any
 
 import torch
 
+from pgp_core.choices import PHASES
 from pgp_core.codecs import pixel as pixel_codec
 from pgp_core.evaluation.cases import Case, floats, picture_of
 from pgp_core.evaluation.metrics import score
 from pgp_core.evaluation.summary import markdown_table
 from pgp_core.restorers.nano.restorer import NanoRestorer
 from pgp_core.sampling.options import SampleOptions
-from pgp_core.tiling import PHASES, Tiling, grid
+from pgp_core.tiling import Tiling, grid
 
 from .levels import in_levels
 

@@ -1,4 +1,4 @@
-"""The same runs as in ``checks/``, by pgp_core on diffusers, in this Python."""
+"""The same runs as in ``checks/``, outside ComfyUI, in this Python."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def both(run: Callable[[dict[str, torch.Tensor]], torch.Tensor], tensors: dict[s
 
 @dataclass(frozen=True)
 class Both:
-    """One run on diffusers: exact, and with float32's rounding."""
+    """One run: exact, and with float32's rounding."""
 
     exact: torch.Tensor
     rounded: torch.Tensor
@@ -79,13 +79,13 @@ def unet() -> Any:
 
 @torch.inference_mode()
 def by_peft(x: torch.Tensor) -> torch.Tensor:
-    """The output of ``check_lora_by_peft``: PEFT's own layers in diffusers' UNet."""
+    """The output of ``check_lora_by_peft``: PEFT's own layers in our UNet."""
     pipeline = NanoRestorer.load(one_step=False)
     return called(trained_lora.adapted(pipeline.unet), x, nano.S1_TIMESTEP, pipeline.positive)
 
 
 def called(unet: Any, x: torch.Tensor, timestep: int, prompt: Conditioning) -> torch.Tensor:
-    """diffusers' UNet, with nothing around it."""
+    """The UNet, with nothing around it."""
     n = len(x)
     added = {"text_embeds": prompt.pooled.expand(n, -1), "time_ids": prompt.time_ids.repeat(n, 1)}
     result: torch.Tensor = unet(

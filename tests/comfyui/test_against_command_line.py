@@ -1,4 +1,4 @@
-"""Each workflow's picture, over HTTP, against pgp_core's on diffusers: same noise, same sigmas, float32."""
+"""Each workflow's picture, over HTTP, against pgp_core's: same noise, same sigmas, float32."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pgp_core.images.canvas import Size
+from pgp_core.images.sizes import Size
 from pgp_core.restorers.nano.restorer import NanoRestorer
 from pgp_core.restorers.upscale import upscale
 from pgp_core.sampling.options import SampleOptions

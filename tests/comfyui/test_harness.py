@@ -93,6 +93,28 @@ def test_hidden_packages_look_as_if_they_were_not_installed(name: str, tmp_path:
     assert f"ModuleNotFoundError: No module named '{name}'" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        ("/home/me/custom_nodes/pack.nodes.upscale", True),
+        ("pack.pgp_core.conditioning.prompts", True),
+        ("pgp_core.unet", True),
+        ("nodes", False),
+        ("comfy.text_encoders.llama", False),
+    ],
+)
+def test_transformers_is_missing_for_the_pack_alone(name: str, missing: bool, tmp_path: Path) -> None:
+    (tmp_path / "transformers.py").write_text("", encoding="utf-8")
+    done = _isolated(
+        "import transformers\n"
+        f"there = {{'__name__': {name!r}}}\n"
+        "try:\n    exec('from transformers import models', there)\n"
+        "except ImportError as e:\n    print(type(e).__name__)\n",
+        tmp_path,
+    )
+    assert done.stdout.strip() == ("ModuleNotFoundError" if missing else "ImportError"), done.stderr
+
+
 def test_scripts_run_as_usual_but_reach_this_machine_only(tmp_path: Path) -> None:
     # 192.0.2.0/24 is reserved for documentation: nobody would answer there.
     script = """

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from pgp_core.images.canvas import Size
+from pgp_core.images.sizes import Size
 from pgp_core.restorers.nano.restorer import NanoRestorer
 from pgp_core.restorers.upscale import upscale
 from pgp_core.sampling.options import SampleOptions

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from pgp_core.images.canvas import Size
+from pgp_core.images.sizes import Size
 from pgp_core.restorers.nano.restorer import NanoRestorer
 from pgp_core.restorers.upscale import upscale
 from pgp_core.sampling.options import SampleOptions

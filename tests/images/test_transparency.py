@@ -11,9 +11,11 @@ from found_pictures import levels
 from perfect import Perfect
 from PIL import Image
 
-from pgp_core.images.canvas import Size, canvas, crop, enlarge
-from pgp_core.images.color_fix import METHODS, color_fix
+from pgp_core.choices import COLOR_FIXES
+from pgp_core.images.canvas import canvas, crop, enlarge
+from pgp_core.images.color_fix import color_fix
 from pgp_core.images.reading import open_picture
+from pgp_core.images.sizes import Size
 from pgp_core.images.transparency import bleed, without_ringing
 from pgp_core.images.writing import save_picture
 from pgp_core.restorers.finding import CANVASES
@@ -46,7 +48,7 @@ def seen(pictures: torch.Tensor, paper: tuple[float, float, float]) -> torch.Ten
     return rgb * alpha + torch.tensor(paper).view(1, 3, 1, 1) * (1 - alpha)
 
 
-@pytest.mark.parametrize("fix", METHODS)
+@pytest.mark.parametrize("fix", COLOR_FIXES)
 @pytest.mark.parametrize("soft", [0.01, 3.0], ids=["hard edge", "soft edge"])
 @pytest.mark.parametrize("scale", [1.0, 1.7, 4.0])
 def test_a_disc_has_no_rim(scale: float, soft: float, fix: str) -> None:
@@ -125,7 +127,7 @@ def test_colours_that_rounding_spoilt_do_not_show() -> None:
         assert (seen(result, paper) - expected).abs().max() * 255 < 1.5
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", COLOR_FIXES)
 def test_colour_fix_counts_what_is_seen(method: str) -> None:
     generator = torch.Generator().manual_seed(3)
     picture, reference = (0.3 + 0.4 * torch.rand(1, 3, 25, 25, generator=generator) for _ in range(2))

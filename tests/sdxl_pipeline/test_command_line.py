@@ -16,7 +16,7 @@ from PIL import Image
 from sdxl_scene import SHORT, Everything, peam_file, picture
 
 from pgp_core.cli import main
-from pgp_core.images.canvas import Size
+from pgp_core.images.sizes import Size
 from pgp_core.restorers.given import Given
 from pgp_core.restorers.sdxl.restorer import SDXLRestorer
 from pgp_core.restorers.upscale import upscale
@@ -114,14 +114,21 @@ def test_one_step_without_its_lora_is_wrong_usage(
     assert "--lora" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("library", "extra"), [("transformers", "prompt"), ("diffusers", "cli")])
 def test_a_missing_extra_is_named(
-    files: Everything, photo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    library: str,
+    extra: str,
+    files: Everything,
+    photo: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setitem(sys.modules, "transformers", None)
+    """diffusers is there for the VAE alone, transformers for the prompt."""
+    monkeypatch.setitem(sys.modules, library, None)
     arguments = ["upscale", str(photo), "-o", str(photo.parent / "out"), "--model", str(files.faithdiff)]
     assert main([*arguments, "--sdxl", str(files.sdxl)]) == 1
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert re.fullmatch(r'pgp-diffsr: error: transformers .* pip install "pgp-diffsr\[prompt\]"', last)
+    assert re.fullmatch(rf'pgp-diffsr: error: {library} .* pip install "pgp-diffsr\[{extra}\]"', last)
 
 
 #: Ends the process where a connection is opened. Prints what each command line returns.

@@ -11,7 +11,7 @@ import torch
 from sdxl_scene import SHORT, Everything, peam_file, picture
 
 from pgp_core.errors import Cancelled, PGPError
-from pgp_core.images.canvas import Size
+from pgp_core.images.sizes import Size
 from pgp_core.restorers.given import Given
 from pgp_core.restorers.sdxl.restorer import SDXLRestorer
 from pgp_core.restorers.upscale import upscale

@@ -22,7 +22,7 @@ from faithdiff_file import NARROW, WIDE, write_constant
 from pgp_core.files.weights import open_weights
 from pgp_core.guidance.convert import convert
 from pgp_core.unet.inspect import inspect_unet
-from pgp_core.unet.on_diffusers import load_unet
+from pgp_core.unet.loading import load_unet
 from pgp_core.unet.plan import load_plan
 
 

@@ -6,8 +6,8 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from pgp_core.redundancy.costs import block_cost, unet_cost
 from pgp_core.redundancy.report import Block, Report, Stats
+from pgp_core.unet.costs import block_cost, unet_cost
 from pgp_core.unet.plan import PrunePlan
 from pgp_core.unet.shape import SHAPES
 from pgp_core.unet.topology import Topology
@@ -32,14 +32,14 @@ def report(topology: Topology, scores: Mapping[BlockId, tuple[float, float]], **
     for (stack, number), (phi, psi) in scores.items():
         # Levels: 1 is halved once, 2 twice, of a 128 x 128 latent.
         level = 1 if stack.startswith(("down_blocks.1", "up_blocks.1")) else 2
-        params, macs = block_cost(shape.channels[level], shape.context_dim, (128 >> level) ** 2)
+        cost = block_cost(shape.channels[level], shape.context_dim, (128 >> level) ** 2)
         series = {t: {"phi_cos": stats(phi), "psi_kl": stats(psi)} for t in ("500", "all")}
-        blocks[stack][number] = Block(params, macs, series)
-    params, macs = unet_cost(shape, blocks)
+        blocks[stack][number] = Block(cost.params, cost.macs, series)
+    cost = unet_cost(shape, blocks)
     about: dict[str, Any] = {
         "topology": topology.name,
         "model": {"name": "drawn", "fingerprint": "0"},
-        "totals": {"params": params, "macs": macs},
+        "totals": {"params": cost.params, "macs": cost.macs},
         "measured": {"latent": [128, 128]},
         "modules": {},
         "blocks": blocks,

@@ -1,4 +1,4 @@
-"""A LoRA as our training makes it, by PEFT on diffusers' UNet, with drawn weights in place of trained ones."""
+"""A LoRA as our training makes it, by PEFT on a UNet, with drawn weights in place of trained ones."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ RANK = 16
 
 def adapted(unet: Any, seed: int = 0) -> Any:
     """The UNet with PEFT's LoRA on what training adapts: rank 16, full rank on ``conv_in``; both halves drawn."""
-    from peft import LoraConfig
+    from peft import LoraConfig, inject_adapter_in_model
 
     full = {"conv_in": min(unet.conv_in.weight.flatten(1).shape)}
-    unet.add_adapter(
-        LoraConfig(r=RANK, lora_alpha=RANK, rank_pattern=full, alpha_pattern=full, target_modules=list(TARGETS))
+    inject_adapter_in_model(
+        LoraConfig(r=RANK, lora_alpha=RANK, rank_pattern=full, alpha_pattern=full, target_modules=list(TARGETS)), unet
     )
     g = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -7,10 +7,11 @@ from typing import Any
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 
+from ....pgp_core.choices import PHASES
 from ....pgp_core.errors import PGPError
 from ....pgp_core.images.wrap import Wrap
 from ....pgp_core.number import number
-from ....pgp_core.tiling import PHASES, STEP, check_blend
+from ....pgp_core.tiling import STEP, check_blend
 from ....pgp_core.tiling.options import MAX_PIXELS
 from .. import places
 from .calls import TiledCalls
@@ -33,10 +34,10 @@ def tile_model(
     Args:
         tile: side in pixels; 0 for what :func:`pgp_core.tiling.automatic` chooses.
         overlap: what neighbours share, in pixels. Tiles of less than twice as much get half a tile.
-        blend: one of :data:`pgp_core.tiling.BLENDS`.
-        phase: one of :data:`pgp_core.tiling.PHASES`.
+        blend: one of :data:`pgp_core.choices.BLENDS`.
+        phase: one of :data:`pgp_core.choices.PHASES`.
         frames: how many latents of a batch are sampled at a time; 0 for all.
-        wrap: one of :data:`pgp_core.images.wrap.WRAPS`: along which axes the canvas repeats, with the margins that
+        wrap: one of :data:`pgp_core.choices.WRAPS`: along which axes the canvas repeats, with the margins that
             :func:`pgp_core.images.canvas.canvas` makes.
 
     Raises:

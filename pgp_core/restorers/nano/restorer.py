@@ -1,4 +1,4 @@
-"""Nano on diffusers' backbone: load the bundled files, or others of their layout, and restore canvases."""
+"""Nano: load the bundled files, or others of their layout, and restore canvases."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ...sampling.denoiser import Denoiser
 from ...sampling.euler import euler, restore_once
 from ...sampling.options import SampleOptions
 from ...unet import lora
-from ...unet.on_diffusers import load_unet
+from ...unet.loading import load_unet
 from ...unet.plan import PrunePlan
 from ...unet.shape import NANO_SHAPE
 from ..given import Given

@@ -1,4 +1,4 @@
-"""From files to a full-size model on diffusers: UNet, guidance, VAE, LoRAs and prompts."""
+"""From files to a full-size model: UNet, guidance, VAE, LoRAs and prompts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from ...guidance import file as guidance_file
 from ...guidance.module import Guidance, GuidanceSpec
 from ...progress import Say
 from ...unet.inspect import UNetInfo, inspect_unet
-from ...unet.on_diffusers import load_unet
+from ...unet.loading import Build, load_unet
+from ...unet.model import UNet
 from ...unet.shape import UNetShape
 from ...unet.topology import SDXL, KeyMap
 from ..given import Given
@@ -50,15 +51,18 @@ class FoundUNet:
     info: UNetInfo
     opened: Callable[[], AbstractContextManager[WeightsFile]]
 
-    def read(self, device: torch.device | str, dtype: torch.dtype) -> torch.nn.Module:
+    def read(self, device: torch.device | str, dtype: torch.dtype, build: Build = UNet) -> torch.nn.Module:
         """The UNet, read tensor by tensor; of a plan's blocks only those that it keeps.
+
+        Args:
+            build: see :func:`pgp_core.unet.loading.load_unet`.
 
         Raises:
             CheckpointError: if weights are missing or of another shape.
         """
         names = {k: self.info.diffusers(k) for k in self.info.keys}
         weights = read_converted(self.opened, names, device, dtype)
-        return load_unet(self.info.shape, self.info.plan, weights, self.info.name).requires_grad_(False)
+        return load_unet(self.info.shape, self.info.plan, weights, self.info.name, build).requires_grad_(False)
 
 
 def find_unet(given: Given, say: Say) -> FoundUNet:

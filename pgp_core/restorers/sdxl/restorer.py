@@ -1,4 +1,4 @@
-"""A full-size model on diffusers' backbone: FaithDiff, PGP-DiffSR or plain SDXL restores canvases."""
+"""A full-size model: FaithDiff, PGP-DiffSR or plain SDXL restores canvases."""
 
 from __future__ import annotations
 

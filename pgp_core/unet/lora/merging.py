@@ -1,4 +1,4 @@
-"""A LoRA in a diffusers UNet's weights, or beside them."""
+"""A LoRA in a UNet's weights, or beside them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def merge(
     source: str = "LoRA",
     say: Say | None = None,
 ) -> int:
-    """Apply a LoRA to a diffusers UNet's weights, in place: a plain one adds ``strength * alpha / rank * up @ down``.
+    """Apply a LoRA to a UNet's weights, in place: a plain one adds ``strength * alpha / rank * up @ down``.
 
     Layers of blocks that a plan removed are passed over.
 
@@ -51,7 +51,7 @@ def merge(
 
 
 class Beside:
-    """A LoRA that stands beside a diffusers UNet's weights instead of in them, so that it can be left out.
+    """A LoRA that stands beside a UNet's weights instead of in them, so that it can be left out.
 
     Its layers add to what the UNet's own give: the same as merged into the weights as they are now, up to rounding.
     Of a plain LoRA only its two matrices are kept, of every other kind a change as large as the weight.

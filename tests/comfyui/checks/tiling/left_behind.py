@@ -12,8 +12,8 @@ import comfy_extras.nodes_sag
 import torch
 from pgp_pack.nodes import comfy_backbone
 from pgp_pack.nodes.comfy_backbone import tile_model
+from pgp_pack.pgp_core.choices import PHASES
 from pgp_pack.pgp_core.restorers.nano import model as nano_files
-from pgp_pack.pgp_core.tiling import PHASES
 from pgp_pack.pgp_core.unet.plan import StackPlan
 
 from ..raised import raised

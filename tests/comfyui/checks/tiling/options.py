@@ -9,7 +9,7 @@ from typing import Any
 from comfy.patcher_extension import WrappersMP
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from pgp_pack.nodes.comfy_backbone import tile_model
-from pgp_pack.pgp_core.tiling import PHASES
+from pgp_pack.pgp_core.choices import PHASES
 
 from .. import scene
 

@@ -14,8 +14,8 @@ import torch
 from pgp_pack.nodes import comfy_backbone
 from pgp_pack.nodes.comfy_backbone import tile_model
 from pgp_pack.nodes.comfy_backbone.tiling import full_precision
+from pgp_pack.pgp_core.choices import PHASES
 from pgp_pack.pgp_core.restorers.nano import model as nano_files
-from pgp_pack.pgp_core.tiling import PHASES
 
 from .. import dtypes, scene
 from ..raised import raised

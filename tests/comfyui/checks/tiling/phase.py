@@ -9,8 +9,9 @@ from unittest.mock import patch as replace
 import torch
 from pgp_pack.nodes import comfy_backbone
 from pgp_pack.nodes.comfy_backbone import tile_model
+from pgp_pack.pgp_core.choices import PHASES
 from pgp_pack.pgp_core.guidance.module import Guidance
-from pgp_pack.pgp_core.tiling import PHASES, grid
+from pgp_pack.pgp_core.tiling import grid
 
 from .. import scene
 from .setting import HEIGHT, OVERLAP, TILE, WIDTH, setting

@@ -12,9 +12,10 @@ import torch
 from pgp_pack.nodes import comfy_backbone
 from pgp_pack.nodes.comfy_backbone import tile_model
 from pgp_pack.nodes.comfy_backbone.tiling.micro_conditioning import of_tile
+from pgp_pack.pgp_core.choices import PHASES
 from pgp_pack.pgp_core.guidance.module import Guidance, GuidanceSpec, Site
 from pgp_pack.pgp_core.restorers.nano import model as nano_files
-from pgp_pack.pgp_core.tiling import PHASES, Tile
+from pgp_pack.pgp_core.tiling import Tile
 
 from .. import one_step, scene, state
 from ..raised import raised

@@ -1,20 +1,32 @@
-"""What a UNet and its transformer blocks cost, by formula: parameters and multiply-accumulates, without diffusers.
+"""What a UNet and its transformer blocks cost, by formula: parameters and multiply-accumulates, without PyTorch.
 
 Multiply-accumulates are those of convolutions, linear layers and attention's own products, for one picture and one
-conditioning; norms, activations and additions count nothing. Equal to :func:`pgp_core.unet.count.count`, which builds
-the model and needs diffusers.
+conditioning; norms, activations and additions count nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
-from ..unet.shape import UNetShape
+from .shape import UNetShape
 
 #: Tokens of a prompt that CLIP takes at once.
 TOKENS = 77
 
-Cost = tuple[int, int]
+
+class Cost(NamedTuple):
+    """Plain numbers.
+
+    Attributes:
+        params: parameters.
+        macs: multiply-accumulates.
+        dense: those of convolutions and linear layers alone, which are what the paper's tables count.
+    """
+
+    params: int
+    macs: int
+    dense: int
 
 
 def block_cost(channels: int, context_dim: int, positions: int, tokens: int = TOKENS) -> Cost:
@@ -25,9 +37,6 @@ def block_cost(channels: int, context_dim: int, positions: int, tokens: int = TO
         context_dim: width of the conditioning's tokens.
         positions: height x width of the feature map there.
         tokens: conditioning tokens.
-
-    Returns:
-        parameters, multiply-accumulates.
     """
     c, d = channels, context_dim
     # Queries, keys and values have no bias.
@@ -38,13 +47,13 @@ def block_cost(channels: int, context_dim: int, positions: int, tokens: int = TO
     # Biases: two output projections, the feed-forward's two layers; three norms with weight and bias.
     params = self_attention + cross_attention + feed_forward + to_tokens + (2 * c + 8 * c + c) + 6 * c
     products = 2 * positions * positions * c + 2 * positions * tokens * c
-    macs = positions * (self_attention + cross_attention + feed_forward) + tokens * to_tokens + products
-    return params, macs
+    dense = positions * (self_attention + cross_attention + feed_forward) + tokens * to_tokens
+    return Cost(params, dense + products, dense)
 
 
 def _conv(inputs: int, outputs: int, positions: int, kernel: int = 3) -> Cost:
     weights = inputs * outputs * kernel * kernel
-    return weights + outputs, weights * positions
+    return Cost(weights + outputs, weights * positions, weights * positions)
 
 
 def _linear(inputs: int, outputs: int, positions: int = 1) -> Cost:
@@ -52,11 +61,11 @@ def _linear(inputs: int, outputs: int, positions: int = 1) -> Cost:
 
 
 def _norm(channels: int) -> Cost:
-    return 2 * channels, 0
+    return Cost(2 * channels, 0, 0)
 
 
 def _sum(*costs: Cost) -> Cost:
-    return sum(c[0] for c in costs), sum(c[1] for c in costs)
+    return Cost(*(sum(numbers) for numbers in zip(*costs, strict=True)))
 
 
 def _resnet(inputs: int, outputs: int, time: int, positions: int) -> Cost:
@@ -85,9 +94,6 @@ def unet_cost(
         plan_blocks: the blocks that each stack has; stacks not named are whole.
         latent: height and width of the latent; an odd side is rounded up where it is halved.
         tokens: conditioning tokens.
-
-    Returns:
-        parameters, multiply-accumulates.
     """
     widths, blocks = shape.channels, plan_blocks or {}
     time = 4 * widths[0]
@@ -98,11 +104,11 @@ def unet_cost(
     def stack(name: str, level: int) -> Cost:
         depth = shape.topology.depths.get(name)
         if depth is None:
-            return 0, 0
+            return Cost(0, 0, 0)
         c, count = widths[level], len(blocks[name]) if name in blocks else depth
-        params, macs = block_cost(c, shape.context_dim, positions[level], tokens)
-        around = _sum(_norm(c), _linear(c, c, positions[level]), _linear(c, c, positions[level]))
-        return around[0] + count * params, around[1] + count * macs
+        block = block_cost(c, shape.context_dim, positions[level], tokens)
+        projection = _linear(c, c, positions[level])
+        return _sum(_norm(c), projection, projection, *[block] * count)
 
     last = len(widths) - 1
     parts = [

@@ -1,0 +1,71 @@
+"""How large a result is to be. It is read before PyTorch is there."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ..errors import PGPError
+from ..number import number
+
+MIN_SCALE, MAX_SCALE = 1.0, 8.0
+#: Pixels along a side that are allowed at most; ComfyUI's own limit.
+MAX_SIDE = 16384
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the result is to be; exactly one of these is given.
+
+    Attributes:
+        scale: result over input, 1 to 8.
+        width, height, longest: pixels of that side of the result; the other side follows in proportion.
+
+    Raises:
+        PGPError: if none or several are given, or one is out of range.
+    """
+
+    scale: float | None = None
+    width: int | None = None
+    height: int | None = None
+    longest: int | None = None
+
+    def __post_init__(self) -> None:
+        given = {k: v for k, v in vars(self).items() if v is not None}
+        if len(given) != 1:
+            raise PGPError(f"give one of scale, width, height and longest side, not {len(given)} of them")
+        ((name, value),) = given.items()
+        if name == "scale":
+            number(value, "the scale is", MIN_SCALE, MAX_SCALE)
+        else:
+            side = name.replace("longest", "longest side")
+            number(value, f"the {side} is", 1, MAX_SIDE, whole=True, unit="pixels")
+
+    def of(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height of the result for a picture of this size; halves are rounded up.
+
+        Raises:
+            PGPError: if the result would be more than 8 times as large as the picture, or too large at all.
+        """
+        if self.scale is not None:
+            target = _round(width * self.scale), _round(height * self.scale)
+        else:
+            along_width = self.width is not None or (self.longest is not None and width >= height)
+            wanted = self.width or self.height or self.longest or 0
+            if along_width:
+                target = wanted, _round(height * wanted / width)
+            else:
+                target = _round(width * wanted / height), wanted
+        if max(target) > MAX_SIDE:
+            raise PGPError(
+                f"{width}x{height} would become {target[0]}x{target[1]}; {MAX_SIDE} pixels a side are the most"
+            )
+        if max(target[0] / width, target[1] / height) > MAX_SCALE + 0.5:
+            raise PGPError(
+                f"{width}x{height} would become {target[0]}x{target[1]}, more than {MAX_SCALE:g} times as large"
+            )
+        return target
+
+
+def _round(x: float) -> int:
+    return max(1, math.floor(x + 0.5))
