@@ -14,11 +14,11 @@ from typing import Any
 FORMAT = "pgp-diffsr/on-gpu"
 
 
-class Skip(Exception):
+class SkippedError(Exception):
     """A row cannot be had here; the message says why."""
 
 
-class Failed(Exception):
+class FailedError(Exception):
     """A row ran and its result is not as it should be.
 
     Args:
@@ -66,9 +66,9 @@ class Results:
             self._write()
         try:
             found: dict[str, Any] = {"state": "ok", **(make() or {})}
-        except Skip as e:
+        except SkippedError as e:
             found = {"state": "skipped", "reason": str(e)}
-        except Failed as e:
+        except FailedError as e:
             found = {"state": "failed", "error": str(e), **e.found}
         except Exception as e:
             # A traceback holds the tensors of what failed: only its text is kept.

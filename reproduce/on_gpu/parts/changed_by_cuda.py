@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ..results import Failed, Results
+from ..results import FailedError, Results
 from ..setting import Setting, picture
 from . import comfyui, pytest_rows
 
@@ -71,9 +71,9 @@ def _clean(result: torch.Tensor, wanted: torch.Tensor, **more: Any) -> dict[str,
 
     found = {**in_levels(result, wanted), **more}
     if not bool(result.isfinite().all()):
-        raise Failed("the result is not finite", found)
+        raise FailedError("the result is not finite", found)
     if found["rms"] > CLEAN[0] or found["max"] > CLEAN[1]:
-        raise Failed(f"the result is off by more than {CLEAN[0]:g} levels ({CLEAN[1]:g} at most)", found)
+        raise FailedError(f"the result is off by more than {CLEAN[0]:g} levels ({CLEAN[1]:g} at most)", found)
     return found
 
 
@@ -107,7 +107,7 @@ def _overflow(setting: Setting, canvas: torch.Tensor) -> dict[str, Any]:
         result = _restored(pipeline, canvas)
     found = _clean(result, wanted, said=said)
     if not any("overflow" in line for line in said):
-        raise Failed("nothing overflowed", found)
+        raise FailedError("nothing overflowed", found)
     return found
 
 
@@ -128,11 +128,11 @@ def _exhausted(setting: Setting) -> dict[str, Any]:
         call()
     found = _clean_tiles(result[0], wanted, said=said, memory=how, peak_memory_bytes=peak)
     if not any("memory ran out" in line for line in said):
-        raise Failed("memory never ran out", found)
+        raise FailedError("memory never ran out", found)
     # Afterwards it is as before.
     call()
     if not torch.equal(result[0], wanted) and not setting.cuda:
-        raise Failed("the run after it is another", found)
+        raise FailedError("the run after it is another", found)
     return found
 
 
@@ -142,7 +142,7 @@ def _clean_tiles(result: torch.Tensor, wanted: torch.Tensor, **more: Any) -> dic
     found = {**in_levels(result, wanted), **more}
     # Tiles see other borders; what comes of failed attempts would be far more.
     if not bool(result.isfinite().all()) or found["rms"] > 2.0:
-        raise Failed("the result in tiles is not nearly that without", found)
+        raise FailedError("the result in tiles is not nearly that without", found)
     return found
 
 

@@ -13,7 +13,7 @@ import torch
 
 from pgp_core.tiling import PHASES, Tiling
 
-from ..results import Failed, Results
+from ..results import FailedError, Results
 from ..setting import Setting, picture
 from . import families
 
@@ -47,7 +47,7 @@ def run(results: Results, setting: Setting) -> None:
             for phase, other in in_tiles.items()
         }
         if any(v["rms"] > MOST_RMS or v["seam over this one's"] > MOST_SEAM for v in against.values()):
-            raise Failed("tiles show", found)
+            raise FailedError("tiles show", found)
         return found
 
     for phase in PHASES:
@@ -88,7 +88,7 @@ def _restored(
     seconds = setting.timed(call)["median"]
     found = {"seconds": seconds, "peak_memory_bytes": peak, "size": list(result[0].shape[-2:])}
     if result[0].shape != canvas.shape or not bool(result[0].isfinite().all()):
-        raise Failed("the result is not a finite picture of the canvas's size", found)
+        raise FailedError("the result is not a finite picture of the canvas's size", found)
     return found, result[0]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..results import Failed, Results
+from ..results import FailedError, Results
 from ..setting import Setting, picture
 from .families import FAMILIES, Made, Make
 
@@ -68,5 +68,5 @@ def measure(made: Made, setting: Setting, side: int) -> dict[str, Any]:
         "size": list(result.shape[-2:]),
     }
     if result.shape != canvas.shape or not bool(result.isfinite().all()):
-        raise Failed("the result is not a finite picture of the canvas's size", found)
+        raise FailedError("the result is not a finite picture of the canvas's size", found)
     return found

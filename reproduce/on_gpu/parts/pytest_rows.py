@@ -80,9 +80,8 @@ def run(results: Results, setting: Setting) -> None:
     (front / "index.html").write_text("<html></html>", encoding="utf-8")
     # The page is a package of 30 MB, and nobody looks at it here.
     flags = ["--front-end-root", str(front), *([] if setting.cuda else ["--cpu"])]
-    os.environ.update(
-        COMFYUI_PATH=str(setting.comfyui), COMFYUI_PYTHON=sys.executable, PGP_COMFY_FLAGS=shlex.join(flags)
-    )
+    os.environ.update(COMFYUI_PATH=str(setting.comfyui), COMFYUI_PYTHON=sys.executable)
+    os.environ["PGP_COMFY_FLAGS"] = shlex.join(flags)
     files = list(WORKFLOWS)[: 1 if setting.tiny else None]
     wanted = " or ".join(WORKFLOWS[f] for f in files)
     if setting.tiny:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..results import Failed, Results, Skip
+from ..results import FailedError, Results
 from ..setting import Setting
 from .comfyui import speed
 
@@ -35,7 +35,7 @@ def run(results: Results, setting: Setting) -> None:
         results.row(f"{_name(dtype)}", partial(plain, dtype))
         _free()
     speed(results, setting)
-    for name in COMPILED[: 2 if setting.tiny else None]:
+    for name in COMPILED[: 1 if setting.tiny else None]:
         results.row(f"{_name(dtypes[0])}, compiled: {name}", lambda n=name: _compiled(setting, dtypes[0], n, eager))
         _free()
 
@@ -54,7 +54,7 @@ def _options(setting: Setting, dtype: torch.dtype) -> Any:
     from pgp_core.bench import BenchOptions
     from pgp_core.unet.shape import NANO_SHAPE, SDXL_SHAPE
 
-    size = {"latent": 16, "repeats": 2, "shape": NANO_SHAPE} if setting.tiny else {"repeats": REPEATS}
+    size = {"latent": 8, "repeats": 1, "shape": NANO_SHAPE} if setting.tiny else {"repeats": REPEATS}
     return BenchOptions(device=setting.device, dtype=dtype, **{"latent": 128, "shape": SDXL_SHAPE, **size})
 
 
@@ -68,8 +68,9 @@ def _compiled(setting: Setting, dtype: torch.dtype, name: str, eager: dict[torch
     """One row through ``torch.compile``, and how much faster than without in this run."""
     from pgp_core.bench.rows import Net, make_inputs, make_weights, rows_of
 
-    if setting.tiny and not _can_compile():
-        raise Skip("there is no compiler here")
+    if setting.tiny:
+        # A CPU compiles for minutes: what is tried is the way there.
+        torch._dynamo.config.disable = True
     o = _options(setting, dtype)
     device = torch.device(o.device)
     torch._dynamo.reset()
@@ -78,9 +79,10 @@ def _compiled(setting: Setting, dtype: torch.dtype, name: str, eager: dict[torch
     net = Net(row, o.shape, make_weights(o.shape, device, dtype), inputs, o.latent, compiled=True)
     first = setting.timed(net.step)["median"]
     if not bool(net.step().isfinite().all()):
-        raise Failed("the compiled UNet's numbers are not finite", {"first_call_seconds": first})
+        raise FailedError("the compiled UNet's numbers are not finite", {"first_call_seconds": first})
     measured = setting.timed(net.step, o.repeats)
     found: dict[str, Any] = {
+        "compiled": not setting.tiny,
         "first_call_seconds": first,
         "seconds_per_step": measured["median"],
         "seconds_min": measured["min"],
@@ -92,9 +94,3 @@ def _compiled(setting: Setting, dtype: torch.dtype, name: str, eager: dict[torch
         found["ratio_to_the_same_uncompiled"] = measured["median"] / before[name]
         found["ratio_to_full_uncompiled"] = measured["median"] / before["full"]
     return found
-
-
-def _can_compile() -> bool:
-    import shutil
-
-    return any(shutil.which(name) for name in ("c++", "g++", "clang++"))
