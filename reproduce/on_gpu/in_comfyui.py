@@ -2,7 +2,8 @@
 
     python in_comfyui.py --comfy COMFYUI --folder FOLDER --do nodes|speed [--tiny] -- [ComfyUI's options]
 
-Prints one line ``PGP-ROW {json}`` a row, beside what ComfyUI says. FOLDER takes the files of ``speed``, 5 GB.
+Prints one line ``PGP-ROW {json}`` a row, beside what ComfyUI says. For ``speed``, FOLDER holds ``unet.safetensors`` and
+``guidance.safetensors``.
 """
 
 from __future__ import annotations
@@ -184,7 +185,6 @@ def _speed(folder: Path, tiny: bool) -> Iterator[tuple[str, Step]]:
         ratio = {"ratio_to_full": found["seconds_per_step"] / full[0]} if full else {}
         return {**found, **ratio}
 
-    yield "files", lambda: _write(folder, tiny)
     for name, plan, dtype in (
         ("full bf16", None, "bf16"),
         ("pgp-sdxl bf16", "pgp-sdxl", "bf16"),
@@ -193,40 +193,6 @@ def _speed(folder: Path, tiny: bool) -> Iterator[tuple[str, Step]]:
         ("pgp-sdxl fp8, fast", "pgp-sdxl", "fp8_e4m3fn_fast"),
     ):
         yield name, lambda plan=plan, dtype=dtype: timed(plan, dtype)
-
-
-def _shape(tiny: bool) -> Any:
-    from dataclasses import replace
-
-    from pgp_pack.pgp_core.unet.shape import SDXL_SHAPE
-
-    # The least width that SDXL's 64 channels a head allow.
-    return replace(SDXL_SHAPE, channels=(64, 64, 64), context_dim=32, pooled_dim=32) if tiny else SDXL_SHAPE
-
-
-def _write(folder: Path, tiny: bool) -> dict[str, Any]:
-    """A UNet and guidance with random weights, in the layout that users have."""
-    import json
-    from dataclasses import replace
-
-    import torch
-    from pgp_pack.pgp_core.bench.rows import make_weights
-    from pgp_pack.pgp_core.guidance.fresh import fresh_spec
-    from pgp_pack.pgp_core.guidance.module import KEY_PREFIX, METADATA_KEY, Guidance
-    from pgp_pack.pgp_core.unet.topology import KeyMap
-    from safetensors.torch import save_file
-
-    shape = _shape(tiny)
-    names = KeyMap()
-    weights = {names.to_ldm(k): v.contiguous() for k, v in make_weights(shape, "cpu", torch.bfloat16).items()}
-    save_file(weights, folder / "unet.safetensors")
-    spec = replace(fresh_spec(shape.channels[0]), trained=True)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        guidance = Guidance.fresh(spec)
-    tensors = {KEY_PREFIX + k: v for k, v in guidance.state_dict().items()}
-    save_file(tensors, folder / "guidance.safetensors", {METADATA_KEY: json.dumps(spec.to_json())})
-    return {"bytes": sum(f.stat().st_size for f in folder.glob("*.safetensors"))}
 
 
 def _steps(folder: Path, plan: str | None, dtype: str, tiny: bool) -> dict[str, Any]:
@@ -238,16 +204,18 @@ def _steps(folder: Path, plan: str | None, dtype: str, tiny: bool) -> dict[str, 
     from pgp_pack.pgp_core.unet.plan import load_plan
 
     device, cuda = mm.get_torch_device(), mm.get_torch_device().type == "cuda"
-    side, steps, shape = (64, 3, _shape(True)) if tiny else (1024, 12, _shape(False))
+    side, steps = (64, 4) if tiny else (1024, 12)
     mm.unload_all_models()
     mm.soft_empty_cache()
     options = {**backbone.WEIGHT_DTYPES[dtype], **({"plan": load_plan(plan)} if plan else {})}
     model = backbone.load_unet(str(folder / "unet.safetensors"), options)
     guidance = backbone.load_guidance(str(folder / "guidance.safetensors"))
+    widths = model.model.model_config.unet_config
+    context, pooled = widths["context_dim"], widths["adm_in_channels"] - 6 * 256
     g = torch.Generator().manual_seed(0)
     sizes = {"height": side, "width": side, "crop_h": 0, "crop_w": 0, "target_height": side, "target_width": side}
-    pooled = {"pooled_output": torch.randn(1, shape.pooled_dim, generator=g), **sizes}
-    conds = [[[torch.randn(1, 77, shape.context_dim, generator=g), dict(pooled)]] for _ in range(2)]
+    extra = {"pooled_output": torch.randn(1, pooled, generator=g), **sizes}
+    conds = [[[torch.randn(1, 77, context, generator=g), dict(extra)]] for _ in range(2)]
     guided = backbone.apply_guidance(model, guidance, torch.rand(1, side, side, 3, generator=g), 1.0, 0.0, 1.0)
     start = comfy.sample.prepare_noise(torch.zeros(1, 4, side // 8, side // 8), 0)
     times: list[float] = []

@@ -31,6 +31,13 @@ def nano(device: torch.device, dtype: torch.dtype, tiny: bool) -> Made:
     return Made(made, {"unet": made.unet, "guidance": made.guidance})
 
 
+def sdxl_shape(tiny: bool) -> Any:
+    """SDXL's own; tiny: at the least width that its 64 channels a head allow."""
+    from pgp_core.unet.shape import SDXL_SHAPE
+
+    return replace(SDXL_SHAPE, channels=(64, 64, 64), context_dim=32, pooled_dim=32) if tiny else SDXL_SHAPE
+
+
 def sdxl_s1(device: torch.device, dtype: torch.dtype, tiny: bool) -> Made:
     """PGP-DiffSR in one step: the pruned SDXL with adapter and PEAM, between SDXL's VAE."""
     from pgp_core.bench.rows import make_weights
@@ -43,9 +50,8 @@ def sdxl_s1(device: torch.device, dtype: torch.dtype, tiny: bool) -> Made:
     from pgp_core.unet.on_diffusers import load_unet
     from pgp_core.unet.plan import load_plan
     from pgp_core.unet.prune import prune_state_dict
-    from pgp_core.unet.shape import SDXL_SHAPE
 
-    shape = replace(SDXL_SHAPE, channels=(64, 64, 64), context_dim=32, pooled_dim=32) if tiny else SDXL_SHAPE
+    shape = sdxl_shape(tiny)
     plan = load_plan("pgp-sdxl")
     unet = load_unet(shape, plan, prune_state_dict(make_weights(shape, device, dtype), plan)).requires_grad_(False)
     with torch.device("meta"):

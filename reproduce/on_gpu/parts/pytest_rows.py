@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
+import subprocess
+from pathlib import Path
 from typing import Any
 
 from ..checkout import ROOT
 from ..results import Results
 from ..setting import Setting
+from .comfyui import python
 
 TESTS = ROOT / "tests"
 #: One workflow of each kind: as shipped; with the user's files; video; tiles; any SDXL. Files and names of tests.
@@ -80,13 +82,12 @@ def run(results: Results, setting: Setting) -> None:
     (front / "index.html").write_text("<html></html>", encoding="utf-8")
     # The page is a package of 30 MB, and nobody looks at it here.
     flags = ["--front-end-root", str(front), *([] if setting.cuda else ["--cpu"])]
-    os.environ.update(COMFYUI_PATH=str(setting.comfyui), COMFYUI_PYTHON=sys.executable)
-    os.environ["PGP_COMFY_FLAGS"] = shlex.join(flags)
+    os.environ.update(COMFYUI_PATH=str(setting.comfyui), PGP_COMFY_FLAGS=shlex.join(flags))
     files = list(WORKFLOWS)[: 1 if setting.tiny else None]
     wanted = " or ".join(WORKFLOWS[f] for f in files)
     if setting.tiny:
         wanted += " and nano-s1"
-    if not _has_video():
+    if not _has_video(setting.comfyui):
         wanted = f"({wanted}) and not video"
     _ask(pytest, [*common, "-k", wanted, *(str(TESTS / f) for f in files)], results)
 
@@ -99,8 +100,7 @@ def _ask(pytest: Any, arguments: list[str], results: Results) -> None:
         results.put("tests", {"state": "failed", "error": f"pytest ended with {status}: see log.txt"}, 0)
 
 
-def _has_video() -> bool:
-    """Whether PyAV is here and no stand-in."""
-    import av
-
-    return hasattr(av, "__version__")
+def _has_video(comfyui: Path) -> bool:
+    """Whether ComfyUI's Python has PyAV, and no stand-in."""
+    code = "import av; av.__version__"
+    return subprocess.run([str(python(comfyui)), "-c", code], capture_output=True).returncode == 0
