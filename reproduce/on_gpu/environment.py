@@ -12,7 +12,14 @@ from pathlib import Path
 _AV = '''"""Stands in for PyAV, which was left out: importing ComfyUI works, and every use of it fails."""
 
 
-class _Missing:
+class _Named(type):
+    def __getattr__(cls, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return f"{cls.__name__}.{name}"
+
+
+class _Missing(metaclass=_Named):
     def __init__(self, *_args, **_kwargs):
         raise RuntimeError("PyAV is not installed here")
 
@@ -20,7 +27,7 @@ class _Missing:
 def __getattr__(name):
     if name.startswith("__"):
         raise AttributeError(name)
-    return type(name, (_Missing,), {})
+    return _Named(name, (_Missing,), {})
 '''
 _AV_MODULES = ("__init__", "container", "codec", "subtitles/__init__", "subtitles/stream", "video/__init__")
 _AV_MODULES += ("video/reformatter",)
