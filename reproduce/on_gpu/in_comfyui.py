@@ -42,7 +42,7 @@ def main() -> int:
             row: dict[str, Any] = {"state": "ok", **(step() or {})}
         except Exception as e:
             row = {"state": "failed", "error": f"{type(e).__name__}: {e}", "traceback": traceback.format_exc()}
-        line = json.dumps({"row": name, **row, "seconds": round(time.perf_counter() - began, 2)})
+        line = json.dumps({"row": name, **row, "took": round(time.perf_counter() - began, 2)})
         print(f"{MARK}{line}", flush=True)  # noqa: T201
     return 0
 

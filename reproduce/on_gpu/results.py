@@ -47,7 +47,7 @@ def read(file: Path) -> dict[str, Any]:
 class Results:
     """The rows of one part. Rows may come from several threads.
 
-    A row is ``{"state": "ok" | "failed" | "skipped", "seconds": ...}``, with ``error`` or ``reason`` where it is not
+    A row is ``{"state": "ok" | "failed" | "skipped", "took": seconds}``, with ``error`` or ``reason`` where it is not
     ok, and with figures of its own. While a row runs, ``now`` names it.
     """
 
@@ -76,15 +76,15 @@ class Results:
         self.put(name, found, time.monotonic() - began)
         return found["state"] == "ok"
 
-    def put(self, name: str, found: dict[str, Any], seconds: float) -> None:
-        """Keep a row that was run elsewhere."""
+    def put(self, name: str, found: dict[str, Any], took: float) -> None:
+        """Keep a row that was run elsewhere, in so many seconds."""
         with self._lock:
             if name in self.data["now"]:
                 self.data["now"].remove(name)
-            self.data["rows"][name] = {**found, "seconds": round(seconds, 2)}
+            self.data["rows"][name] = {**found, "took": round(took, 2)}
             self._write()
         detail = found.get("error") or found.get("reason") or ""
-        print(f"  {name}: {found['state']}, {seconds:.1f} s {detail.strip()[-300:]}", flush=True)  # noqa: T201
+        print(f"  {name}: {found['state']}, {took:.1f} s {detail.strip()[-300:]}", flush=True)  # noqa: T201
 
     def finish(self) -> int:
         """After the last row; how many rows failed."""

@@ -6,7 +6,6 @@ import argparse
 import importlib
 
 from ..results import Results
-from ..setting import Setting
 from ..supervise import Part
 
 #: Their limits leave half a minute of ten for the start.
@@ -21,6 +20,9 @@ _MODULES = {1: "changed_by_cuda", 2: "unet", 3: "one_step", 4: "large"}
 
 def run_part(number: int, args: argparse.Namespace) -> int:
     """One part in this process; 1 if a row failed."""
+    # Wrong usage is said without PyTorch.
+    from ..setting import Setting
+
     part = next(p for p in PARTS if p.number == number)
     setting = Setting(args.device, args.tiny, args.temporary, args.comfyui)
     about = {"part": part.number, "name": part.name, "device": args.device, "tiny": args.tiny}

@@ -92,7 +92,7 @@ def _rows(results: Results, setting: Setting, name: str, what: str, flags: Seque
     for text in process.stdout:
         if text.startswith(MARK):
             row = json.loads(text[len(MARK) :])
-            results.put(f"{name}: {row.pop('row')}", row, row.pop("seconds"))
+            results.put(f"{name}: {row.pop('row')}", row, row.pop("took"))
         else:
             print(text, end="", flush=True)  # noqa: T201
             last = [*last[-20:], text]

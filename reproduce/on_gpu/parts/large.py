@@ -18,7 +18,7 @@ from ..setting import Setting, picture
 from . import families
 
 #: Side, nano's tile, SDXL's tile, overlap; in pixels.
-REAL, TINY = (4096, 512, 1024, 128), (256, 128, 64, 32)
+REAL, TINY = (4096, 512, 1024, 128), (192, 96, 96, 32)
 #: Grey levels of 255 by which tiles may differ from the whole, root mean square; docs/reproduction.md measures less.
 MOST_RMS = 2.0
 #: How much of a picture's own energy across lines a seam may add.
