@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -39,6 +40,9 @@ def main() -> int:
     if args.in_this_process is not None:
         checkout.provide()
         return run_part(args.in_this_process, args)
+    for how in (signal.SIGTERM, signal.SIGHUP):
+        # Whoever ends this ends the parts, and the files of several GB go.
+        signal.signal(how, lambda number, _: sys.exit(128 + number))
     args.output.mkdir(parents=True, exist_ok=True)
     args.output = args.output.resolve()
     (args.output / "log.txt").unlink(missing_ok=True)

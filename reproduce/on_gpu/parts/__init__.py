@@ -6,7 +6,7 @@ import argparse
 import importlib
 
 from ..results import Results
-from ..supervise import Part
+from ..supervise import Part, end_with_parent
 
 #: Their limits leave half a minute of ten for the start.
 PARTS = (
@@ -20,6 +20,7 @@ _MODULES = {1: "changed_by_cuda", 2: "unet", 3: "one_step", 4: "large"}
 
 def run_part(number: int, args: argparse.Namespace) -> int:
     """One part in this process; 1 if a row failed."""
+    end_with_parent()
     # Wrong usage is said without PyTorch.
     from ..setting import Setting
 

@@ -9,7 +9,6 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -55,13 +54,13 @@ def _in_this_process(results: Results, setting: Setting) -> None:
 
 
 def _nano(device: str, one_step: bool, dtype: torch.dtype) -> Any:
-    from pgp_core.restorers.nano.pipeline import NanoPipeline
+    from pgp_core.restorers.nano.restorer import NanoRestorer
 
-    return NanoPipeline.load(one_step=one_step, device=device, dtype=dtype)
+    return NanoRestorer.load(one_step=one_step, device=device, dtype=dtype)
 
 
 def _restored(pipeline: Any, canvas: torch.Tensor, **changes: Any) -> torch.Tensor:
-    options = replace(pipeline.defaults(), **changes)
+    options = pipeline.recipe.options(**changes)
     result: torch.Tensor = pipeline.restore(canvas, options)
     return result
 

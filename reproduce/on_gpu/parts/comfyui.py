@@ -82,6 +82,9 @@ def _rows(results: Results, setting: Setting, name: str, what: str, flags: Seque
         return
     # Each process has its own, but for the files that were written for it.
     folder = _folder(setting, what if what == "speed" else f"{what}{''.join(flags)}")
+    if not setting.cuda and flags:
+        # ComfyUI takes one word on where models are.
+        flags = [f for f in flags if f != "--novram"]
     command = [str(python(setting.comfyui)), str(SCRIPT), "--comfy", str(setting.comfyui), "--folder", str(folder)]
     command += ["--do", what, *(["--tiny"] if setting.tiny else []), "--", *([] if setting.cuda else ["--cpu"]), *flags]
     process = subprocess.Popen(

@@ -25,9 +25,9 @@ Make = Callable[[torch.device, torch.dtype, bool], Made]
 
 def nano(device: torch.device, dtype: torch.dtype, tiny: bool) -> Made:
     """The bundled model in one step: its real weights are there."""
-    from pgp_core.restorers.nano.pipeline import NanoPipeline
+    from pgp_core.restorers.nano.restorer import NanoRestorer
 
-    made = NanoPipeline.load(one_step=True, device=device, dtype=dtype)
+    made = NanoRestorer.load(one_step=True, device=device, dtype=dtype)
     return Made(made, {"unet": made.unet, "guidance": made.guidance})
 
 
@@ -45,8 +45,9 @@ def sdxl_s1(device: torch.device, dtype: torch.dtype, tiny: bool) -> Made:
     from pgp_core.codecs.vae import VAE
     from pgp_core.guidance.fresh import fresh_spec
     from pgp_core.guidance.module import Guidance
+    from pgp_core.restorers.sdxl.family import recipe_for
     from pgp_core.restorers.sdxl.loading import Prompt
-    from pgp_core.restorers.sdxl.pipeline import SDXLPipeline
+    from pgp_core.restorers.sdxl.restorer import SDXLRestorer
     from pgp_core.unet.on_diffusers import load_unet
     from pgp_core.unet.plan import load_plan
     from pgp_core.unet.prune import prune_state_dict
@@ -62,7 +63,8 @@ def sdxl_s1(device: torch.device, dtype: torch.dtype, tiny: bool) -> Made:
     g = torch.Generator().manual_seed(0)
     tokens, pooled = torch.randn(1, 77, shape.context_dim, generator=g), torch.randn(1, shape.pooled_dim, generator=g)
     prompt = Prompt([[tokens, {"pooled_output": pooled}]], "the prompt")
-    made = SDXLPipeline(unet, vae, prompt, None, guidance.eval(), name="pgp-sdxl-s1", s1_timestep=1)
+    recipe = recipe_for(one_step=True, guided=True)
+    made = SDXLRestorer(unet, vae, prompt, None, recipe, guidance.eval(), "pgp-sdxl-s1")
     return Made(made, {"unet": unet, "guidance": guidance, "vae": vae.module})
 
 

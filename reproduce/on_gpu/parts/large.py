@@ -6,7 +6,6 @@ Where that does not fit, the rows of tiles stand alone.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -78,7 +77,7 @@ def _canvas(side: int) -> torch.Tensor:
 def _restored(
     made: families.Made, setting: Setting, canvas: torch.Tensor, tile: int, overlap: int, phase: str = "tile"
 ) -> tuple[dict[str, Any], torch.Tensor]:
-    options = replace(made.restorer.defaults(), tiling=Tiling(tile, min(overlap, tile // 2), phase=phase))
+    options = made.restorer.recipe.options(tiling=Tiling(tile, min(overlap, tile // 2), phase=phase))
     result: list[torch.Tensor] = []
 
     def call() -> None:
