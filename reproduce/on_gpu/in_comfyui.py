@@ -220,9 +220,14 @@ def _steps(folder: Path, plan: str | None, dtype: str, tiny: bool) -> dict[str, 
     start = comfy.sample.prepare_noise(torch.zeros(1, 4, side // 8, side // 8), 0)
     times: list[float] = []
 
+    used = 0
+
     def note(*_: Any) -> None:
+        nonlocal used
         if cuda:
             torch.cuda.synchronize()
+            free, total = torch.cuda.mem_get_info()
+            used = max(used, total - free)
         times.append(time.perf_counter())
 
     if cuda:
@@ -242,7 +247,9 @@ def _steps(folder: Path, plan: str | None, dtype: str, tiny: bool) -> dict[str, 
         "seconds_per_step": between[len(between) // 2],
         "seconds_min": between[0],
         "peak_memory_bytes": torch.cuda.max_memory_allocated() if cuda else 0,
-        "held_as": str(model.model.diffusion_model.input_blocks[3][0].op.weight.dtype).removeprefix("torch."),
+        # Dynamic VRAM keeps weights outside of PyTorch's allocator.
+        "device_used_bytes": used,
+        "held_as": sorted({str(p.dtype).removeprefix("torch.") for p in model.model.diffusion_model.parameters()}),
         "computed_in": str(model.model.manual_cast_dtype or model.model.get_dtype()).removeprefix("torch."),
         "device": str(device),
     }

@@ -10,10 +10,10 @@ from ..supervise import Part, end_with_parent
 
 #: Their limits leave half a minute of ten for the start.
 PARTS = (
-    Part(1, "tests", 130),
-    Part(2, "unet", 210),
-    Part(3, "one-step", 110),
-    Part(4, "large", 90),
+    Part(1, "tests", 160),
+    Part(2, "unet", 200),
+    Part(3, "one-step", 100),
+    Part(4, "large", 80),
 )
 _MODULES = {1: "changed_by_cuda", 2: "unet", 3: "one_step", 4: "large"}
 

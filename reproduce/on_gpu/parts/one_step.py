@@ -46,6 +46,8 @@ def _make(make: Make, setting: Setting, dtype: torch.dtype, made: list[Made]) ->
 
 def measure(made: Made, setting: Setting, side: int) -> dict[str, Any]:
     """One size of one model."""
+    from large_pictures.plain import lines_said
+
     canvas = picture(side, side)
 
     def call() -> torch.Tensor:
@@ -53,8 +55,8 @@ def measure(made: Made, setting: Setting, side: int) -> dict[str, Any]:
         return restored
 
     counter = FlopCounterMode(display=False)
-    # It warms up, too.
-    with counter:
+    # It warms up, too. Random weights may overflow fp16, which is then computed twice: that is said.
+    with lines_said() as said, counter:
         result = call()
     first = setting.timed(call)["median"]
     seconds = setting.timed(call, 1 if setting.tiny else REPEATS)
@@ -65,6 +67,7 @@ def measure(made: Made, setting: Setting, side: int) -> dict[str, Any]:
         "seconds_max": seconds["max"],
         "macs": counter.get_total_flops() // 2,
         "peak_memory_bytes": setting.peak(call),
+        "said": said,
         "size": list(result.shape[-2:]),
     }
     if result.shape != canvas.shape or not bool(result.isfinite().all()):
