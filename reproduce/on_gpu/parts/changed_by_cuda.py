@@ -42,7 +42,7 @@ def run(results: Results, setting: Setting) -> None:
 
 
 def _in_this_process(results: Results, setting: Setting) -> None:
-    canvas = picture(96, 72) if setting.tiny else picture(520, 392)
+    canvas = picture(64, 48) if setting.tiny else picture(520, 392)
     for one_step in (True, False):
         wanted: list[torch.Tensor] = []
         way = "one step" if one_step else f"{STEPS} steps"
@@ -114,7 +114,7 @@ def _exhausted(setting: Setting) -> dict[str, Any]:
     """A canvas that fits as long as there is memory; then there is half as much as it took."""
     pipeline = _nano(setting.device, True, torch.float16 if setting.cuda else torch.float32)
     # The largest that is still begun without tiles.
-    canvas = picture(256, 256) if setting.tiny else picture(1536, 1536)
+    canvas = picture(192, 192) if setting.tiny else picture(1536, 1536)
     result: list[torch.Tensor] = []
 
     def call() -> None:
