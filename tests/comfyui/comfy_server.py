@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shlex
 import socket
 import subprocess
 import tempfile
@@ -25,6 +26,9 @@ from .packed import copy_pack
 
 #: How long ComfyUI may take to start; half a minute is usual.
 START_SECONDS = float(os.environ.get("PGP_COMFY_START_SECONDS", "240"))
+
+#: On the CPU, if nobody asks for something else.
+FLAGS = shlex.split(os.environ.get("PGP_COMFY_FLAGS", "--cpu"))
 
 #: So that no first-run dialog covers the page.
 PAGE_SETTINGS = {
@@ -154,7 +158,7 @@ def running(comfy: Comfy, pack: Path, folder: Path, flags: Sequence[str] = ()) -
     # fmt: off
     command = [
         str(comfy.python), str(Path(__file__).with_name("isolated.py")), str(comfy.path / "main.py"),
-        "--cpu", "--listen", "127.0.0.1", "--port", str(port),
+        *FLAGS, "--listen", "127.0.0.1", "--port", str(port),
         "--disable-auto-launch", "--disable-api-nodes",
         "--base-directory", str(folder), "--database-url", f"sqlite:///{database}", *flags,
     ]
