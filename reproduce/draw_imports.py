@@ -21,7 +21,7 @@ from xml.sax.saxutils import escape
 PACKAGE = "pgp_core"
 
 #: Pixels. A character of the font is about 0.6 of its size wide.
-FONT, BOX, GAP, FLOOR, MARGIN = 13, 26, 14, 74, 24
+FONT, BOX, GAP, FLOOR, MARGIN, WIDE = 13, 26, 14, 74, 24, 820
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def _ordered(levels: list[list[str]], arrows: set[tuple[str, str]]) -> tuple[tup
 def svg(d: Drawing, title: str) -> str:
     """The drawing, highest floor on top."""
     width_of = {r: round(len(r) * FONT * 0.6) + 18 for level in d.floors for r in level}
-    full = max(sum(width_of[r] + GAP for r in level) for level in d.floors) - GAP
+    full = max(WIDE, *(sum(width_of[r] + GAP for r in level) for level in d.floors))
     width, height = full + 2 * MARGIN + 30, len(d.floors) * FLOOR + 64
     x: dict[str, float] = {}
     y: dict[str, float] = {}
