@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import pytest
 
 from pgp_core.cli import build_parser
+from pgp_core.restorers.finding import FAMILIES
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -167,6 +168,11 @@ def test_every_node_and_workflow_has_its_row() -> None:
         assert f"../web/docs/{file.name}" in page
     for file in (ROOT / "workflows").glob("*.json"):
         assert f"| `{file.stem}` |" in page
+
+
+def test_every_family_of_restorers_has_its_row() -> None:
+    rows = re.findall(r"^\| \*\*(.+?)\*\* \|", text(ROOT / "docs" / "models.md"), re.M)
+    assert {family.title for family in FAMILIES} <= set(rows)
 
 
 def test_the_readme_s_test_command_is_where_tools_look_for_it() -> None:
