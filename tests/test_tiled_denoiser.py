@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 
+from pgp_core.choices import PHASES
 from pgp_core.conditioning.conditioning import Conditioning
 from pgp_core.errors import Cancelled, PGPError
 from pgp_core.guidance.module import Guidance, GuidanceSpec, Site
 from pgp_core.restorers.nano.restorer import NanoRestorer
 from pgp_core.sampling.denoiser import Denoiser
 from pgp_core.sampling.options import SampleOptions
-from pgp_core.tiling import PHASES, Tiling
+from pgp_core.tiling import Tiling
 
 IDS = (512.0, 512.0, 0.0, 0.0, 512.0, 512.0)
 POSITIVE, NEGATIVE = (Conditioning.of_prompt(torch.full((1, 3, 2), v), torch.full((1, 2), v), IDS) for v in (0.4, -0.3))
