@@ -21,9 +21,10 @@ from ...pgp_core.restorers.finding import family_of_unet
 from ...pgp_core.schedule import start_gain
 from ...pgp_core.unet.blocks import numbers_in, stacks_in
 from ...pgp_core.unet.inspect import UNetInfo, inspect_unet
+from ...pgp_core.unet.known import SDXL_SHAPE
 from ...pgp_core.unet.plan import PrunePlan
 from ...pgp_core.unet.prune import prune_module
-from ...pgp_core.unet.shape import SDXL_SHAPE, UNetShape
+from ...pgp_core.unet.shape import UNetShape
 from .files import opened
 from .missing_blocks import reporting
 from .records import Record, latent_format, mark

@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .inspect import UNetInfo
-from .shape import SDXL_SHAPE
-from .topology import SDXL
+from .known import SDXL, SDXL_SHAPE
 
 LOADER, OURS = "Load Diffusion Model", "Load PGP-DiffSR Model"
 

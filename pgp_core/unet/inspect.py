@@ -13,10 +13,11 @@ from ..files.prefixes import Home, beneath, find_home
 from ..files.scaled_fp8 import name_quantised
 from ..files.weights import WeightsFile
 from ..files.what_it_is import FAITHDIFF_GROUPS, OTHER_PARTS, UNET_HEADS, kind_of
+from .known import NANO_SHAPE, SDXL, SDXL_SHAPE, TOPOLOGIES
 from .plan import PrunePlan, StackPlan
 from .prediction import MARKERS, V_PREDICTION, ZERO_SNR, told
-from .shape import NANO_SHAPE, SDXL_SHAPE, UNetShape
-from .topology import SDXL, TOPOLOGIES, KeyMap, Scheme, scheme_of, split_block, stacks_of
+from .shape import UNetShape
+from .topology import KeyMap, Scheme, scheme_of, split_block, stacks_of
 
 #: What of our own metadata is a setting, see :class:`pgp_core.restorers.recipe.Recipe`.
 SAID = frozenset({"cfg"})

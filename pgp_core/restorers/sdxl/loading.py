@@ -21,10 +21,11 @@ from ...guidance import file as guidance_file
 from ...guidance.module import Guidance, GuidanceSpec
 from ...progress import Say
 from ...unet.inspect import UNetInfo, inspect_unet
+from ...unet.known import SDXL
 from ...unet.loading import Build, load_unet
 from ...unet.model import UNet
 from ...unet.shape import UNetShape
-from ...unet.topology import SDXL, KeyMap
+from ...unet.topology import KeyMap
 from ..given import Given
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 
-from ..topology import SDXL, KeyMap
+from ..known import SDXL
+from ..topology import KeyMap
 
 _RESNET = ("norm1", "conv1", "time_emb_proj", "norm2", "conv2", "conv_shortcut")
 _PROJECTIONS = ("norm", "proj_in", "proj_out")
