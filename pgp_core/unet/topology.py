@@ -75,14 +75,14 @@ class KeyMap:
 
     @classmethod
     def of(cls, keys: Iterable[str]) -> KeyMap:
-        """Read the number of resnets a level from a UNet's keys in either scheme."""
+        """Read the number of resnets a level from a UNet's keys, or its modules' names, in either scheme."""
         keys = set(keys)
         if scheme_of(keys) == "diffusers":
-            numbers = {int(m[1]) for k in keys if (m := re.match(r"down_blocks\.0\.resnets\.(\d{1,4})\.", k))}
+            numbers = {int(m[1]) for k in keys if (m := re.match(r"down_blocks\.0\.resnets\.(\d{1,4})(\.|$)", k))}
             if not numbers:
                 raise CheckpointError("this UNet has no down_blocks.0.resnets: it is not SDXL-shaped")
             return cls(max(numbers) + 1)
-        downs = {int(m[1]) for k in keys if (m := re.match(r"input_blocks\.(\d{1,4})\.0\.op\.", k))}
+        downs = {int(m[1]) for k in keys if (m := re.match(r"input_blocks\.(\d{1,4})\.0\.op(\.|$)", k))}
         if not downs:
             raise CheckpointError("this UNet has no downsampler (input_blocks.N.0.op): it is not SDXL-shaped")
         return cls(min(downs) - 1)
