@@ -35,6 +35,14 @@ def error(act: Any) -> list[str]:
     return []
 
 
+def _other(asked: dict[str, Any], name: str) -> str:
+    return next(k for k in asked if k != name)
+
+
+def _refused(model: Any, plan: Any) -> list[str]:
+    return error(lambda: comfy_backbone.apply_plan(model, PrunePlan.from_json(plan)))
+
+
 def check_distilled(out: Path) -> Any:
     folder_paths.set_output_directory(str(out.parent / "distilled output"))
     results, tensors = {}, {"noise": sdxl.noise(), "image": sdxl.pictures(1)}
@@ -59,11 +67,8 @@ def check_distilled(out: Path) -> Any:
             result[f"saved {kind}"] = torch.equal(sdxl.sample(again, **few), pruned)
             with safe_open(path, "pt") as f:
                 result[f"saved {kind}: metadata"] = f.metadata()
-        other, others = next((k, v) for k, v in asked(out).items() if k != name)
-        result["another's plan"] = [
-            other,
-            *error(lambda m=model, p=others: comfy_backbone.apply_plan(m, PrunePlan.from_json(p["plan"]))),
-        ]
+        other = _other(asked(out), name)
+        result["another's plan"] = [other, *_refused(model, asked(out)[other]["plan"])]
         foreign = comfy_backbone.load_guidance(str(sdxl.files(out) / f"{other}-guidance.safetensors"))
         result["another's guidance"] = error(
             lambda m=model, g=foreign: comfy_backbone.apply_guidance(m, g, tensors["image"], 1.0, 0.0, 1.0)
@@ -97,20 +102,18 @@ def check_distilled_in_core(out: Path) -> Any:
             model = comfy.sd.load_diffusion_model_state_dict(dict(sd))
         ours = _unet_config(_shape(told["shapes"]))
         names = comfy.utils.unet_to_diffusers(ours)
+        loras = set(comfy.lora.model_lora_keys_unet(model.model).values())
         result: dict[str, Any] = {
             "config": type(model.model.model_config).__name__,
             "differ": sorted(k for k in found if k in ours and ours[k] != found[k]),
             "names": {k: v for k, v in names.items() if v in sd},
-            "LoRA names": len(set(comfy.lora.model_lora_keys_unet(model.model).values())),
+            "LoRA lacks": sorted(k for k in sd if k.endswith(".weight") and f"diffusion_model.{k}" not in loras),
         }
         # A MODEL that core loaded has no file's metadata.
-        live, saving = comfy_backbone.apply_plan(model, PrunePlan.from_json(told["plan"]))
+        _, saving = comfy_backbone.apply_plan(model, PrunePlan.from_json(told["plan"]))
         result["skipped"] = [saving.skipped, saving.blocks]
-        other, others = next((k, v) for k, v in asked(out).items() if k != name)
-        result["another's plan"] = [
-            other,
-            *error(lambda m=model, p=others: comfy_backbone.apply_plan(m, PrunePlan.from_json(p["plan"]))),
-        ]
+        other = _other(asked(out), name)
+        result["another's plan"] = [other, *_refused(model, asked(out)[other]["plan"])]
         result["read"] = {k: _read(v) for k, v in told["cut"].items()}
         results[name] = result
     return results
