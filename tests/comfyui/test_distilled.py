@@ -21,7 +21,8 @@ from pgp_core.guidance.fresh import fresh_spec
 from pgp_core.guidance.module import KEY_PREFIX, METADATA_KEY, Guidance
 from pgp_core.redundancy.report import MODULES
 from pgp_core.sampling.denoiser import Denoiser
-from pgp_core.sampling.euler import SampleOptions, euler
+from pgp_core.sampling.euler import euler
+from pgp_core.sampling.options import SampleOptions
 from pgp_core.unet.core_loading import loads_in_core
 from pgp_core.unet.inspect import inspect_unet
 from pgp_core.unet.known import SHAPES, TOPOLOGIES

@@ -21,9 +21,9 @@ from pgp_core.errors import GuidanceError
 from pgp_core.files.weights import open_weights
 from pgp_core.guidance.file import read_guidance
 from pgp_core.redundancy.report import MODULES, load_report
-from pgp_core.restorers.sdxl.loading import Files
-from pgp_core.restorers.sdxl.pipeline import SDXLPipeline
-from pgp_core.sampling.euler import SampleOptions
+from pgp_core.restorers.given import Given
+from pgp_core.restorers.sdxl.restorer import SDXLRestorer
+from pgp_core.sampling.options import SampleOptions
 from pgp_core.unet.inspect import inspect_unet
 from pgp_core.unet.known import TOPOLOGIES
 from pgp_core.unet.plan import PrunePlan, StackPlan, load_plan
@@ -61,7 +61,7 @@ def upscaled(photo: Path, files: Everything, capsys: pytest.CaptureFixture[str],
 
 
 def test_a_run_of_few_steps_without_cfg_is_the_formulas(name: str, model: Path, files: Everything) -> None:
-    pipeline = SDXLPipeline.load(Files(model=model, sdxl=files.sdxl, **files.saved), cfg=1.0, say=str)
+    pipeline = SDXLRestorer.load(Given(model=model, base=files.sdxl, cfg=1.0, **files.saved), say=str)
     options = SampleOptions(steps=4, cfg=1.0, seed=7, start="noise")
     latent, expected, allowed = exact(
         files, picture(), 4, None, 7, "epsilon", "noise", aligned=False, unet=distilled.narrow(name)
@@ -130,13 +130,13 @@ def test_guidance_is_made_for_it_and_another_s_is_refused(
     assert main(["guidance", "init", "-o", str(fresh), "--model", str(model)]) == 0
     with open_weights(fresh) as file:
         assert read_guidance(file)[0].base == name
-    rest: Any = {"model": model, "sdxl": files.sdxl, **files.saved}
-    guided = SDXLPipeline.load(Files(guidance=fresh, **rest), say=str)
-    plain = SDXLPipeline.load(Files(**rest), say=str)
+    rest: Any = {"model": model, "base": files.sdxl, **files.saved}
+    guided = SDXLRestorer.load(Given(guidance=fresh, **rest), say=str)
+    plain = SDXLRestorer.load(Given(**rest), say=str)
     options = SampleOptions(steps=2, cfg=2.0, seed=1, start="noise")
     assert torch.equal(guided.restore(picture(), options), plain.restore(picture(), options))
     with pytest.raises(GuidanceError, match=f"guides sdxl, not {name}"):
-        SDXLPipeline.load(Files(guidance=peam_file(tmp_path / "sdxl.safetensors"), **rest), say=str)
+        SDXLRestorer.load(Given(guidance=peam_file(tmp_path / "sdxl.safetensors"), **rest), say=str)
 
 
 @pytest.mark.parametrize("ldm", [False, True], ids=["diffusers", "ldm"])
@@ -155,9 +155,9 @@ def test_a_lora_lands_on_the_same_layers_in_either_naming(ldm: bool, files: Ever
         tensors[f"{stem}.lora_up.weight"] = up[..., None, None] if len(shape) == 4 else up
         changed[f"{module}.weight"] = weights[f"{module}.weight"] + torch.einsum("or,r...->o...", up, down)
     save_file(tensors, tmp_path / "lora.safetensors")
-    rest: Any = {"model": model, "sdxl": files.sdxl, **files.saved}
+    rest: Any = {"model": model, "base": files.sdxl, **files.saved}
     said: list[str] = []
-    unet = SDXLPipeline.load(Files(loras=(tmp_path / "lora.safetensors",), **rest), say=said.append).unet
+    unet = SDXLRestorer.load(Given(loras=(tmp_path / "lora.safetensors",), **rest), say=said.append).unet
     assert not any("left out" in line for line in said)
     for key, value in unet.state_dict().items():
         torch.testing.assert_close(value, changed.get(key, weights[key]))
