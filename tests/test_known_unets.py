@@ -217,6 +217,13 @@ def test_what_is_none_of_them_is_said_of_the_nearest(change: Any, message: str, 
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["sdxl", "ssd-1b"])
+def test_a_latent_consistency_model_with_cfg_as_an_input_is_refused(name: str, whole: dict[str, Shapes]) -> None:
+    """latent-consistency/lcm-sdxl and lcm-ssd-1b; fine-tunes with an LCM LoRA in them are plain UNets."""
+    with pytest.raises(CheckpointError, match="takes CFG's scale as an input .* LCM LoRA"):
+        inspected(whole[name] | {"time_embedding.cond_proj.weight": (320, 256)})
+
+
 def test_the_name_of_a_topology_in_metadata_must_be_text(whole: dict[str, Shapes]) -> None:
     with pytest.raises(CheckpointError, match="topology is"):
         inspected(whole["sdxl"], {MODEL_KEY: '{"topology": ["sdxl"]}'})

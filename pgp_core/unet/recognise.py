@@ -34,6 +34,11 @@ def latent_channels(bare: _Shapes, scheme: Scheme, names: KeyMap) -> int:
         CheckpointError: if it is another UNet than SDXL's kind, saying which.
     """
     spell = names.to_ldm if scheme == "ldm" else str
+    if any(k.startswith("time_embedding.cond_proj.") for k in bare):
+        raise CheckpointError(
+            "it is a latent consistency model that takes CFG's scale as an input (time_embedding.cond_proj), which no "
+            "sampler here gives: use the model that it was made from, with its LCM LoRA"
+        )
     if spell("add_embedding.linear_1.weight") not in bare:
         raise CheckpointError("it is a UNet of Stable Diffusion 1.5 or 2; PGP-DiffSR needs SDXL's")
     fourth = f"input_blocks.{3 * names.resnets + 3}." if scheme == "ldm" else "down_blocks.3."

@@ -64,7 +64,11 @@ def check_distilled(out: Path) -> Any:
         for kind, saved in (("live", live), ("file", from_file)):
             path = comfy_backbone.save_unet(saved, f"diffusion_models/{name}")
             again = comfy_backbone.load_unet(str(path), {"dtype": torch.float32})
-            result[f"saved {kind}"] = torch.equal(sdxl.sample(again, **few), pruned)
+            result[f"saved {kind}"] = scene.difference(sdxl.sample(again, **few), pruned)
+            ours, theirs = (m.model.diffusion_model.state_dict() for m in (again, from_file))
+            result[f"saved {kind}: weights"] = ours.keys() == theirs.keys() and all(
+                torch.equal(v, theirs[k]) for k, v in ours.items()
+            )
             with safe_open(path, "pt") as f:
                 result[f"saved {kind}: metadata"] = f.metadata()
         other = _other(asked(out), name)
