@@ -220,7 +220,7 @@ def test_what_is_none_of_them_is_said_of_the_nearest(change: Any, message: str, 
 @pytest.mark.parametrize("name", ["sdxl", "ssd-1b"])
 def test_a_latent_consistency_model_with_cfg_as_an_input_is_refused(name: str, whole: dict[str, Shapes]) -> None:
     """latent-consistency/lcm-sdxl and lcm-ssd-1b; fine-tunes with an LCM LoRA in them are plain UNets."""
-    with pytest.raises(CheckpointError, match="takes CFG's scale as an input .* LCM LoRA"):
+    with pytest.raises(CheckpointError, match=r"takes CFG's scale as an input .* LCM LoRA"):
         inspected(whole[name] | {"time_embedding.cond_proj.weight": (320, 256)})
 
 

@@ -35,6 +35,8 @@ from .in_process import Checks, Driver
 
 SECONDS = 500
 NAMES = sorted(distilled.CONFIGS)
+#: Those of whose cut files core's loader is asked.
+CUT = ("koala-1b", "ssd-1b")
 SIZES = (136.0, 104.0, 0.0, 0.0, 136.0, 104.0)
 
 
@@ -92,7 +94,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tensors = {KEY_PREFIX + k: v.contiguous() for k, v in guidance.state_dict().items()}
         save_file(tensors, files / f"{name}-guidance.safetensors", {METADATA_KEY: json.dumps(spec.to_json())})
         asked[name] = {"plan": _sparse(name).to_json(), "shapes": _ldm(name)}
-        asked[name]["cut"] = {k: _ldm(name, p) for k, p in _cuts(name).items()}
+        asked[name]["cut"] = {k: _ldm(name, p) for k, p in _cuts(name).items()} if name in CUT else {}
     (files / "asked.json").write_text(json.dumps(asked))
     return out
 
@@ -197,7 +199,7 @@ def test_core_knows_it_as_the_same(name: str, checks: Checks) -> None:
     assert result["skipped"] == [_sparse(name).removed, sum(TOPOLOGIES[name].depths.values())]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CUT)
 @pytest.mark.parametrize("cut", list(_cuts("koala-1b")))
 def test_what_is_said_of_a_file_is_what_core_does(name: str, cut: str, checks: Checks) -> None:
     core = checks["distilled_in_core"][name]["read"][cut]
