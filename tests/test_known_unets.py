@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pgp_core.errors import CheckpointError, PlanError
 from pgp_core.files.weights import WeightsFile
-from pgp_core.redundancy.costs import unet_cost
+from pgp_core.unet.costs import unet_cost
 from pgp_core.unet.inspect import MODEL_KEY, PLAN_KEY, UNetInfo, inspect_unet
 from pgp_core.unet.known import NANO_SHAPE, SDXL_KIND, SHAPES, TOPOLOGIES
 from pgp_core.unet.on_diffusers import build_unet
