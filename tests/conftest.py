@@ -90,7 +90,7 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 @pytest.fixture(scope="session")
 def shape() -> Any:
     """SDXL's topology with nano's depths, as narrow as GroupNorm's 32 groups allow."""
-    from pgp_core.unet.shape import NANO_SHAPE
+    from pgp_core.unet.known import NANO_SHAPE
 
     return replace(NANO_SHAPE, latent_channels=4, channels=(32, 32, 32), context_dim=16, pooled_dim=16)
 

@@ -10,9 +10,9 @@ import torch
 
 from pgp_core.tiling import STEP, Fitting, automatic, first_tile, memory
 from pgp_core.unet.count import count
+from pgp_core.unet.known import NANO_SHAPE, SDXL_SHAPE
 from pgp_core.unet.on_diffusers import build_unet
 from pgp_core.unet.plan import load_plan
-from pgp_core.unet.shape import NANO_SHAPE, SDXL_SHAPE
 
 #: Latent positions that tiles share: 128 pixels of SDXL, of nano.
 OVERLAP = {"pgp-sdxl": 16, "pgp-nano": 32}

@@ -17,11 +17,11 @@ from pgp_core.bench.rows import Net, StepGuidance, make_inputs, make_weights, ro
 from pgp_core.bench.weights import fill
 from pgp_core.cli import main
 from pgp_core.guidance.module import GuidanceSpec
+from pgp_core.unet.known import NANO_SHAPE, SDXL_SHAPE
 from pgp_core.unet.layers import Block
 from pgp_core.unet.on_diffusers import build_unet
 from pgp_core.unet.plan import load_plan
 from pgp_core.unet.prune import prune_module
-from pgp_core.unet.shape import NANO_SHAPE, SDXL_SHAPE
 
 ROWS = ["full", "faithdiff", "coarse", "fine", "fine+peam"]
 NANO = ["bench", "unet", "--device", "cpu", "--shape", "pgp-nano", "--latent", "8", "--repeats", "2"]

@@ -9,9 +9,9 @@ import pytest
 
 from pgp_core.unet.core_loading import loads_in_core
 from pgp_core.unet.inspect import UNetInfo
+from pgp_core.unet.known import NANO, NANO_SHAPE, SDXL, SDXL_SHAPE
 from pgp_core.unet.plan import PrunePlan
-from pgp_core.unet.shape import NANO_SHAPE, SDXL_SHAPE
-from pgp_core.unet.topology import NANO, SDXL, KeyMap
+from pgp_core.unet.topology import KeyMap
 
 WHOLE = UNetInfo("x", SDXL_SHAPE, PrunePlan.full(SDXL), "epsilon", False, 0.0, "", "ldm", KeyMap(), ())
 

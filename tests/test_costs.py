@@ -10,9 +10,10 @@ import torch
 from pgp_core.errors import PlanError
 from pgp_core.unet.costs import block_cost
 from pgp_core.unet.count import Counts, count
+from pgp_core.unet.known import NANO_SHAPE, SDXL_SHAPE
 from pgp_core.unet.on_diffusers import build_unet
 from pgp_core.unet.plan import PrunePlan, load_plan
-from pgp_core.unet.shape import NANO_SHAPE, SDXL_SHAPE, UNetShape
+from pgp_core.unet.shape import UNetShape
 
 
 def watched(shape: UNetShape, plan: PrunePlan | None = None, latent: tuple[int, int] = (128, 128)) -> Counts:

@@ -8,10 +8,10 @@ import torch
 from pgp_core.guidance.lq_adapter import LQAdapter
 from pgp_core.guidance.module import Guidance, GuidanceSpec
 from pgp_core.guidance.peam import PEAM
+from pgp_core.unet.known import SDXL_SHAPE
 from pgp_core.unet.on_diffusers import build_unet
 from pgp_core.unet.plan import load_plan
 from pgp_core.unet.prune import prune_module
-from pgp_core.unet.shape import SDXL_SHAPE
 
 
 def count(module: torch.nn.Module) -> int:

@@ -31,9 +31,9 @@ from pgp_core.restorers.nano.family import NANO
 from pgp_core.restorers.nano.restorer import NanoRestorer
 from pgp_core.sampling.options import SampleOptions
 from pgp_core.training.degradation import fixed_recipe
+from pgp_core.unet.known import NANO_SHAPE
 from pgp_core.unet.on_diffusers import build_unet
 from pgp_core.unet.plan import load_plan
-from pgp_core.unet.shape import NANO_SHAPE
 
 
 @pytest.fixture

@@ -22,9 +22,9 @@ from pgp_core.guidance.convert import convert
 from pgp_core.guidance.lq_encoder import LQEncoder
 from pgp_core.guidance.module import METADATA_KEY, Guidance, GuidanceSpec
 from pgp_core.guidance.on_diffusers import guided
+from pgp_core.unet.known import SDXL_SHAPE
 from pgp_core.unet.loading import load_unet
 from pgp_core.unet.on_diffusers import build_unet
-from pgp_core.unet.shape import SDXL_SHAPE
 from pgp_core.unet.topology import KeyMap
 
 

@@ -13,8 +13,8 @@ from pgp_core.guidance.fits import other_plan
 from pgp_core.guidance.spec import METADATA_KEY, GuidanceSpec
 from pgp_core.restorers.nano import model as nano
 from pgp_core.unet.inspect import inspect_unet
+from pgp_core.unet.known import SDXL
 from pgp_core.unet.plan import PrunePlan, load_plan
-from pgp_core.unet.topology import SDXL
 
 PAPER, COARSE = load_plan("pgp-sdxl"), load_plan("pgp-sdxl-coarse")
 FULL = PrunePlan.full(SDXL)

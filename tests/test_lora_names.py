@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import save_file
 
 from pgp_core.errors import CheckpointError
+from pgp_core.unet.known import SDXL_SHAPE
 from pgp_core.unet.lora import diffusers_names, from_config, merge, read
 from pgp_core.unet.lora.files import load
 from pgp_core.unet.lora.modules import all_modules, by_flat_name
 from pgp_core.unet.on_diffusers import build_unet
 from pgp_core.unet.plan import load_plan
 from pgp_core.unet.prune import prune_module
-from pgp_core.unet.shape import SDXL_SHAPE
 from pgp_core.unet.topology import KeyMap
 
 Weights = dict[str, torch.Tensor]

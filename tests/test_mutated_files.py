@@ -24,9 +24,10 @@ from pgp_core.guidance.convert import convert
 from pgp_core.guidance.module import METADATA_KEY, Guidance, GuidanceSpec
 from pgp_core.unet import loading
 from pgp_core.unet.inspect import inspect_unet
+from pgp_core.unet.known import NANO_SHAPE
 from pgp_core.unet.model import UNet
 from pgp_core.unet.plan import PrunePlan
-from pgp_core.unet.shape import NANO_SHAPE, UNetShape
+from pgp_core.unet.shape import UNetShape
 from pgp_core.unet.topology import KeyMap
 
 #: Seconds that no file may take; far more than any does.

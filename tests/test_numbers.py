@@ -22,8 +22,8 @@ from pgp_core.sampling.options import SampleOptions
 from pgp_core.tiling import Groups, Split, Tiling
 from pgp_core.training.config import read_config
 from pgp_core.training.s1_config import S1LossConfig
+from pgp_core.unet.known import SDXL
 from pgp_core.unet.plan import PrunePlan, load_plan
-from pgp_core.unet.topology import SDXL
 
 NAN, INF = float("nan"), float("inf")
 #: None of these is a number that a setting can have.

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgp_core.errors import PlanError
+from pgp_core.unet.known import NANO, SDXL
 from pgp_core.unet.plan import PrunePlan, StackPlan, load_plan, presets
-from pgp_core.unet.topology import NANO, SDXL
 
 STACK = "down_blocks.1.attentions.0"
 

@@ -12,8 +12,8 @@ from reports import drawn, kept
 
 from pgp_core.errors import PlanError
 from pgp_core.planner import by_count, edited, importance, parse_keep
+from pgp_core.unet.known import NANO, SDXL
 from pgp_core.unet.plan import PrunePlan, load_plan
-from pgp_core.unet.topology import NANO, SDXL
 
 
 def test_exact_blocks_from_text() -> None:

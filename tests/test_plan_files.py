@@ -19,11 +19,11 @@ from pgp_core.files.weights import open_weights
 from pgp_core.planner import by_count, coarse, dial
 from pgp_core.unet.costs import unet_cost
 from pgp_core.unet.inspect import inspect_unet
+from pgp_core.unet.known import NANO, SDXL, SDXL_SHAPE
 from pgp_core.unet.loading import load_unet
 from pgp_core.unet.plan import PrunePlan, StackPlan, load_plan
 from pgp_core.unet.prune import prune_module
-from pgp_core.unet.shape import SDXL_SHAPE
-from pgp_core.unet.topology import NANO, SDXL, KeyMap
+from pgp_core.unet.topology import KeyMap
 
 PLAN = "pgp-nano"
 GAPPED = "up_blocks.0.attentions.1"

@@ -31,9 +31,9 @@ from pgp_core.planner import (
 from pgp_core.planner.fine import totals
 from pgp_core.redundancy.report import Report, load_report
 from pgp_core.unet.costs import unet_cost
+from pgp_core.unet.known import NANO, NANO_SHAPE, SDXL, SDXL_SHAPE
 from pgp_core.unet.plan import PrunePlan, StackPlan, load_plan
-from pgp_core.unet.shape import NANO_SHAPE, SDXL_SHAPE
-from pgp_core.unet.topology import NANO, SDXL, Topology
+from pgp_core.unet.topology import Topology
 
 TOPOLOGIES = [SDXL, NANO]
 SMALLEST = [f"up_blocks.0.attentions.{j}" for j in range(3)]

@@ -12,9 +12,10 @@ import torch
 
 from pgp_core.errors import CheckpointError, PlanError
 from pgp_core.unet.blocks import stacks_in
+from pgp_core.unet.known import NANO
 from pgp_core.unet.plan import PrunePlan, StackPlan, load_plan
 from pgp_core.unet.prune import prune_module, prune_state_dict
-from pgp_core.unet.topology import NANO, KeyMap, stacks_of
+from pgp_core.unet.topology import KeyMap, stacks_of
 
 EMPTYING = PrunePlan("emptying", "pgp-nano", {"mid_block.attentions.0": StackPlan(4, ())})
 NOT_THE_FIRST = PrunePlan("not the first", "pgp-nano", {"down_blocks.2.attentions.1": StackPlan(4, (2, 3))})

@@ -23,8 +23,8 @@ from pgp_core.redundancy.measures import channels_last, phi_cos, psi_kl
 from pgp_core.redundancy.recorder import Recorder, series_of
 from pgp_core.redundancy.report import ALL, MODULES, Block, Report, load_report
 from pgp_core.redundancy.statistics import RESERVOIR, Running
+from pgp_core.unet.known import NANO
 from pgp_core.unet.plan import PrunePlan, StackPlan
-from pgp_core.unet.topology import NANO
 
 
 def by_scipy(a: torch.Tensor, b: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -262,8 +262,8 @@ def _report(recorder: Recorder) -> Report:
 @pytest.fixture(scope="module")
 def report(request: pytest.FixtureRequest) -> Report:
     torch.manual_seed(0)
+    from pgp_core.unet.known import NANO_SHAPE
     from pgp_core.unet.on_diffusers import build_unet
-    from pgp_core.unet.shape import NANO_SHAPE
 
     shape = replace(NANO_SHAPE, latent_channels=4, channels=(32, 32, 32), context_dim=16, pooled_dim=16)
     unet = build_unet(shape).eval()

@@ -16,9 +16,10 @@ from pgp_core.cli import main
 from pgp_core.errors import ReportError
 from pgp_core.redundancy.identity import check_model, fingerprint
 from pgp_core.redundancy.report import Report
+from pgp_core.unet.known import NANO
 from pgp_core.unet.plan import load_plan
 from pgp_core.unet.prune import prune_state_dict
-from pgp_core.unet.topology import NANO, KeyMap
+from pgp_core.unet.topology import KeyMap
 
 Weights = dict[str, torch.Tensor]
 

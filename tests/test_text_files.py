@@ -16,8 +16,8 @@ from pgp_core.files.text import decode_text
 from pgp_core.redundancy.report import load_report
 from pgp_core.training.config import READY, load_config
 from pgp_core.training.samples.scanning import _caption
+from pgp_core.unet.known import SDXL
 from pgp_core.unet.plan import PRESET_DIR, load_plan
-from pgp_core.unet.topology import SDXL
 
 #: As Notepad, PowerShell's ``>`` and Excel write them.
 ENCODINGS = {

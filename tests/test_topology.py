@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgp_core.errors import CheckpointError
-from pgp_core.unet.topology import NANO, SDXL, KeyMap, scheme_of, split_block, stacks_of
+from pgp_core.unet.known import NANO, SDXL
+from pgp_core.unet.topology import KeyMap, scheme_of, split_block, stacks_of
 
 #: unet/config.json of SDXL base 1.0 as published.
 SDXL_CONFIG = {
@@ -129,8 +130,8 @@ def converted_by_diffusers(ldm_to_diffusers: dict[str, str], layers: int = 2) ->
 
 
 def test_sdxl_has_1680_keys_and_ours_are_the_same(sdxl_keys: list[str]) -> None:
+    from pgp_core.unet.known import SDXL_SHAPE
     from pgp_core.unet.on_diffusers import build_unet
-    from pgp_core.unet.shape import SDXL_SHAPE
 
     with torch.device("meta"):
         ours = build_unet(SDXL_SHAPE).state_dict()

@@ -11,11 +11,12 @@ from draws import draw
 from rounding import NETWORK, assert_same
 
 from pgp_core.errors import PlanError
+from pgp_core.unet.known import SHAPES
 from pgp_core.unet.model import UNet
 from pgp_core.unet.on_diffusers import build_unet
 from pgp_core.unet.plan import PrunePlan, StackPlan, load_plan, presets
 from pgp_core.unet.prune import prune_module
-from pgp_core.unet.shape import SHAPES, UNetShape
+from pgp_core.unet.shape import UNetShape
 
 PLANS = [None, *presets()]
 

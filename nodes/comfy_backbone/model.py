@@ -1,4 +1,4 @@
-"""Building a MODEL from a file: full or pruned, SDXL or nano."""
+"""Building a MODEL from a file: full or pruned, SDXL, what was distilled from it, or nano."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from ...pgp_core.restorers.finding import family_of_unet
 from ...pgp_core.schedule import start_gain
 from ...pgp_core.unet.blocks import numbers_in, stacks_in
 from ...pgp_core.unet.inspect import UNetInfo, inspect_unet
+from ...pgp_core.unet.known import SDXL_SHAPE
 from ...pgp_core.unet.plan import PrunePlan
 from ...pgp_core.unet.prune import prune_module
-from ...pgp_core.unet.shape import SDXL_SHAPE, UNetShape
+from ...pgp_core.unet.shape import UNetShape
 from .files import opened
 from .missing_blocks import reporting
 from .records import Record, latent_format, mark
@@ -93,8 +94,11 @@ class _SDXLShaped(comfy.supported_models.SDXL):
 
 def _unet_config(shape: UNetShape) -> dict[str, Any]:
     """Core's ``unet_config`` of the unpruned UNet: LoRA key maps are made from it, so depths stay whole."""
-    depth = shape.topology.depths
-    one, two = depth["down_blocks.1.attentions.0"], depth["down_blocks.2.attentions.0"]
+    topology = shape.topology
+    resnets, levels = topology.resnets, range(len(shape.channels))
+    down = [topology.in_level("down", i) or (0,) * resnets for i in levels]
+    # Core takes them from the end.
+    up = [topology.in_level("up", i) or (0,) * (resnets + 1) for i in levels][::-1]
     return {
         "use_checkpoint": False,
         "image_size": 32,
@@ -105,11 +109,12 @@ def _unet_config(shape: UNetShape) -> dict[str, Any]:
         "in_channels": shape.latent_channels,
         "out_channels": shape.latent_channels,
         "model_channels": shape.channels[0],
-        "num_res_blocks": [2, 2, 2],
-        "transformer_depth": [0, 0, one, one, two, two],
-        "transformer_depth_output": [0, 0, 0, one, one, one, two, two, two],
+        "num_res_blocks": [resnets for _ in levels],
+        "transformer_depth": [d for level in down for d in level],
+        "transformer_depth_output": [d for level in up for d in level[::-1]],
         "channel_mult": [c // shape.channels[0] for c in shape.channels],
-        "transformer_depth_middle": two,
+        # Core's words for a middle without a stack, and for none.
+        "transformer_depth_middle": topology.depths.get("mid_block.attentions.0", topology.middle - 2),
         "use_linear_in_transformer": True,
         "context_dim": shape.context_dim,
         "use_temporal_attention": False,

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from comfy.model_patcher import ModelPatcher
 
+from ...pgp_core.errors import PlanError
 from ...pgp_core.unet.plan import PrunePlan
 from .blocks import blocks_of, module_of, pass_over, running, skipped_blocks
 from .model import shapes_of
 from .removed import watch
-from .topology import names_of
+from .topology import names_of, topology_of
 
 #: Attachment of a MODEL that holds the last plan applied, for the metadata of a saved file.
 ATTACHMENT = "pgp_diffsr.plan"
@@ -46,10 +47,15 @@ def apply_plan(model: ModelPatcher, plan: PrunePlan) -> tuple[ModelPatcher, Savi
     bit.
 
     Raises:
-        PlanError: if the plan does not fit, or keeps a block that an earlier plan removes.
+        PlanError: if the plan does not fit, is for another topology, or keeps a block that an earlier plan removes.
         PGPError: if the MODEL is no SDXL-shaped UNet.
     """
     left, gone = running(model), skipped_blocks(model)
+    topology = topology_of(model, blocks_of(model))
+    if topology is not None and plan.topology != topology.name:
+        raise PlanError(
+            f"plan {plan.name} is for {plan.topology}, this MODEL is {topology.name}: choose a plan for that"
+        )
     plan.check_model(left)
     names, pruned = names_of(model), model.clone()
     removed = {(s, n) for s, numbers in left.items() for n in numbers if not plan.keeps(s, n)}

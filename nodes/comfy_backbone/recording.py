@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import Any
 
@@ -16,13 +17,14 @@ from ...pgp_core.redundancy.analyze import Measured, make_report
 from ...pgp_core.redundancy.identity import check_model, fingerprint
 from ...pgp_core.redundancy.recorder import Recorder
 from ...pgp_core.redundancy.report import Report, load_report
-from ...pgp_core.unet.inspect import inspect_unet
+from ...pgp_core.unet.inspect import MODEL_KEY, inspect_unet
 from ...pgp_core.unet.shape import UNetShape
 from .blocks import blocks_of, running, skipped_blocks
 from .folders import REPORTS, REPORTS_EXTENSION, files
 from .guidance import KEY
 from .model import shapes_of
 from .saving import new_file, numbered, relative_to_output
+from .topology import info_of
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +168,9 @@ def report_named(name: str) -> Report:
 def _shape_of(model: ModelPatcher) -> UNetShape:
     blocks_of(model)
     shapes = shapes_of(model.model.diffusion_model)
-    file = WeightsFile("this MODEL", shapes, frozenset(shapes), _unread)
+    own = info_of(model)
+    about = {MODEL_KEY: json.dumps({"topology": own.shape.topology.name})} if own else {}
+    file = WeightsFile("this MODEL", shapes, frozenset(shapes), _unread, about)
     try:
         return inspect_unet(file).shape
     except PGPError as e:

@@ -126,6 +126,8 @@ def _info(model: ModelPatcher, weights: dict[str, Any]) -> UNetInfo:
     # Another sampling, set on the MODEL, has no start gain.
     latent_std = own.latent_std if own and SAMPLING not in model.object_patches else 0.0
     about = {"prediction": prediction, "latent_std": latent_std, "zero_snr": zero_snr}
+    if own:
+        about["topology"] = own.shape.topology.name
     info = inspect_unet(
         WeightsFile(
             "this MODEL",

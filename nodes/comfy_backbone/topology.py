@@ -1,12 +1,14 @@
-"""What is known of a MODEL's UNet: how its modules are named, and what its file said."""
+"""What is known of a MODEL's UNet: how its modules are named, what its file said, and which topology it has."""
 
 from __future__ import annotations
 
 from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
 
+from ...pgp_core.errors import CheckpointError
 from ...pgp_core.unet.inspect import UNetInfo
-from ...pgp_core.unet.topology import KeyMap
+from ...pgp_core.unet.recognise import topology_of as recognised
+from ...pgp_core.unet.topology import KeyMap, Topology
 
 
 def names_of(model: ModelPatcher) -> KeyMap:
@@ -25,3 +27,20 @@ def info_in(base: BaseModel) -> UNetInfo | None:
     # Core's configurations warn of what they are asked for and do not have.
     info = getattr(base.model_config, "__dict__", {}).get("info")
     return info if isinstance(info, UNetInfo) else None
+
+
+def topology_of(model: ModelPatcher, stacks: dict[str, tuple[int, ...]]) -> Topology | None:
+    """The topology that a MODEL's UNet has or was pruned from; None where it is none that is known.
+
+    Args:
+        stacks: see :func:`.blocks.blocks_of`.
+    """
+    info = info_of(model)
+    if info is not None:
+        return info.shape.topology
+    # Not the input's channels, of which inpainting models have more.
+    channels = getattr(model.model.diffusion_model, "out_channels", None)
+    try:
+        return recognised(stacks, names_of(model).resnets, channels) if isinstance(channels, int) else None
+    except CheckpointError:
+        return None

@@ -15,7 +15,8 @@ from ..errors import PGPError
 from ..number import number
 from ..progress import Progress
 from ..unet.count import count as counted
-from ..unet.shape import SDXL_SHAPE, UNetShape
+from ..unet.known import SDXL_SHAPE
+from ..unet.shape import UNetShape
 from .injection import injection_seconds
 from .memory import available_memory, held_memory, peak_memory
 from .rows import Net, make_inputs, make_weights, rows_of

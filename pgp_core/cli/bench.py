@@ -61,7 +61,7 @@ def _unet(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ..bench import BenchOptions, bench_unet
-    from ..unet.shape import SHAPES as KNOWN
+    from ..unet.known import SHAPES as KNOWN
     from .output import say
 
     dtype = args.dtype or ("bf16" if torch.device(device).type == "cuda" else "fp32")

@@ -7,8 +7,8 @@ from typing import Any
 
 from ..errors import PlanError
 from ..planner.describe import headline, kept
+from ..unet.known import SHAPES
 from ..unet.plan import load_plan, presets
-from ..unet.shape import SHAPES
 from . import plan_apply, plan_build
 from .numbers import whole
 from .output import emit, table

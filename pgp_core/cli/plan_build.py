@@ -13,8 +13,8 @@ from ..planner.describe import headline, kept
 from ..planner.fine import DECODER, TAU_COS, TAU_KL, totals
 from ..planner.importance import STAGES
 from ..redundancy.report import Report, load_report
+from ..unet.known import SDXL, TOPOLOGIES
 from ..unet.plan import PrunePlan, load_plan
-from ..unet.topology import SDXL, TOPOLOGIES
 from .numbers import budget, finite
 from .output import emit, table
 

@@ -31,11 +31,11 @@ from ..sampling.options import SampleOptions
 from ..training.degradation import Degradation
 from ..training.painting import Painter
 from ..unet import lora
+from ..unet.known import NANO, NANO_SHAPE
 from ..unet.loading import load_unet
 from ..unet.plan import PrunePlan, StackPlan
 from ..unet.prune import prune_state_dict
-from ..unet.shape import NANO_SHAPE
-from ..unet.topology import NANO, stacks_of
+from ..unet.topology import stacks_of
 from .cases import Case, cases, floats, picture_of
 from .metrics import score
 from .summary import HEADS, Scores, figure, markdown_table, over_photographs, spread, summarise

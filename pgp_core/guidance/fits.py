@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from ..unet.known import TOPOLOGIES
 from ..unet.plan import PrunePlan, load_plan, presets
-from ..unet.topology import TOPOLOGIES
 from .spec import GuidanceSpec
 
 Blocks = Mapping[str, "tuple[int, ...]"]

@@ -9,8 +9,8 @@ from typing import Any
 
 from ..errors import GuidanceError, name_some
 from ..files.json_format import check_format, parse_metadata
+from ..unet.known import SDXL
 from ..unet.plan import PrunePlan
-from ..unet.topology import SDXL
 
 #: Of the LQ encoder's norms.
 GROUPS = 32

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..unet.costs import unet_cost
+from ..unet.known import SHAPES
 from ..unet.plan import PrunePlan
-from ..unet.shape import SHAPES
 
 #: Height and width of the latent that costs are counted at.
 LATENT = (128, 128)

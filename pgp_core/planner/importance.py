@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from ..errors import ReportError
 from ..redundancy.report import ALL, Report
-from ..unet.topology import TOPOLOGIES, Topology, stack_order
+from ..unet.known import TOPOLOGIES
+from ..unet.topology import Topology, stack_order
 
 #: A stack's diffusers name and a block's original number.
 BlockId = tuple[str, int]

@@ -8,8 +8,9 @@ from typing import Any
 
 from ..errors import PlanError
 from ..redundancy.report import Report
+from ..unet.known import TOPOLOGIES
 from ..unet.plan import PrunePlan, StackPlan
-from ..unet.topology import TOPOLOGIES, Topology
+from ..unet.topology import Topology
 from .importance import STAGES, BlockId, Score, importance, topology_of
 from .saving import check_name
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from ..errors import ReportError
 from ..redundancy.report import Report
+from ..unet.known import TOPOLOGIES
 from ..unet.plan import PrunePlan
-from ..unet.topology import TOPOLOGIES, stack_order
+from ..unet.topology import stack_order
 from .numbers import TITLES, check_measure, log_range, measured_on, over_all, short
 from .page import INK, PAPER, SMALL, TEXT, TITLE, WIDTH, Page, Pixels, alone, matplotlib
 

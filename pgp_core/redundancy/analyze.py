@@ -12,13 +12,12 @@ import torch
 from .. import __version__
 from ..batch.failures import give_back_memory, lacks_memory, one_picture
 from ..errors import Cancelled, PGPError, ReportError
-from ..files.weights import WeightsFile
 from ..progress import Progress
 from ..sampling.options import SampleOptions
 from ..unet.costs import block_cost, unet_cost
-from ..unet.inspect import inspect_unet
+from ..unet.loading import built_shape
 from ..unet.shape import UNetShape
-from ..unet.topology import KeyMap, stack_order
+from ..unet.topology import stack_order
 from .identity import fingerprint
 from .recorder import Block as BlockName
 from .recorder import Recorder, series_of
@@ -135,11 +134,9 @@ def analyze(
     Raises:
         PGPError: if not one picture could be sampled.
     """
-    unet, names = pipeline.unet, KeyMap()
+    unet, shape = pipeline.unet, built_shape(pipeline.unet)
+    names = shape.topology.names
     weights = {names.to_ldm(k): v for k, v in unet.state_dict().items()}
-    shape = inspect_unet(
-        WeightsFile(name, {k: tuple(v.shape) for k, v in weights.items()}, frozenset(weights), weights.__getitem__)
-    ).shape
     recorder = Recorder(unet)
     measured = Measured(pictures=[], steps=options.steps, sampler="euler", seed=options.seed, cfg=options.cfg)
     partial = False

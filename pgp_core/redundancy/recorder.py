@@ -22,6 +22,23 @@ _Running = dict[str, dict[str, Running]]
 Block = tuple[str, int]
 
 
+def _measured(unet: torch.nn.Module, names: KeyMap, ldm: bool) -> dict[str, torch.nn.Module]:
+    """The last of each of :data:`MODULES` that a UNet has: smaller ones have fewer in a level, or no middle."""
+    modules, found = dict(unet.named_modules()), {}
+    for short, name in MODULES.items():
+        stem, _, last = name.rpartition(".")
+        most = int(last)
+        if not stem.startswith("mid_block"):
+            most = min(most, names.resnets - (not stem.startswith("up_blocks")))
+        for number in range(most, -1, -1):
+            spelled = f"{stem}.{number}"
+            module = modules.get(names.to_ldm(spelled) if ldm else spelled)
+            if module is not None:
+                found[short] = module
+                break
+    return found
+
+
 class Recorder:
     """Measures a UNet's calls; see :meth:`call`.
 
@@ -32,25 +49,21 @@ class Recorder:
     """
 
     def __init__(self, unet: torch.nn.Module, ldm: bool = False, skipped: frozenset[Block] = frozenset()):
-        names = KeyMap()
-
-        def find(name: str) -> torch.nn.Module:
-            return unet.get_submodule(names.to_ldm(name) if ldm else name)
-
-        self.features = {short: find(name) for short, name in MODULES.items()}
+        names = KeyMap.of(name for name, _ in unet.named_modules())
+        self.features = _measured(unet, names, ldm)
         self.blocks: dict[Block, torch.nn.Module] = {
             (stack, number): block
             for stack, blocks in stacks_in(unet).items()
             for number, block in zip(numbers_in(blocks), blocks, strict=True)
             if (stack, number) not in skipped
         }
-        self.modules: dict[str, _Running] = {short: {} for short in MODULES}
+        self.modules: dict[str, _Running] = {short: {} for short in self.features}
         self.inside: dict[Block, _Running] = {block: {} for block in self.blocks}
         #: How many UNet calls, and how many numbers that were not finite and were left out.
         self.calls = 0
         self.dropped = 0
         #: Of each module, the first conditioned picture's features at each timestep, see :func:`feature_maps`.
-        self._maps: dict[str, dict[str, torch.Tensor]] = {short: {} for short in MODULES}
+        self._maps: dict[str, dict[str, torch.Tensor]] = {short: {} for short in self.features}
         self._previous: dict[tuple[str, Hashable], tuple[float, torch.Tensor]] = {}
         self._pending: list[tuple[_Running, str, str, torch.Tensor]] = []
         #: Numbers that are not to count yet, see :meth:`whole`.

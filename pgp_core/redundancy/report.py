@@ -19,7 +19,8 @@ FORMAT = "pgp-diffsr/redundancy-report"
 VERSION = 1
 
 #: Features whose change from timestep to timestep is measured, by the paper's names: E, B and D for encoder,
-#: bottleneck and decoder, with the factor by which the latent is reduced there.
+#: bottleneck and decoder, with the factor by which the latent is reduced there. Of a UNet with fewer residual blocks a
+#: level it is the last that it has; one without a middle has no B.
 MODULES = {
     "E_1": "down_blocks.0.resnets.1",
     "E_2": "down_blocks.1.attentions.1",

@@ -26,11 +26,12 @@ from ..restorers.sdxl import loras as sdxl_loras
 from ..restorers.sdxl.loading import FoundUNet, Prompt
 from ..unet import lora
 from ..unet.inspect import UNetInfo
+from ..unet.known import NANO_SHAPE
 from ..unet.lora.files import load
 from ..unet.on_diffusers import build_unet
 from ..unet.plan import PrunePlan, load_plan
 from ..unet.prune import prune_state_dict
-from ..unet.shape import NANO_SHAPE, UNetShape
+from ..unet.shape import UNetShape
 from .config import NANO_GUIDANCE, RunConfig
 from .lora_layers import add_lora, full_rank, load_lora, shrink_input
 from .nano_subject import NanoSubject

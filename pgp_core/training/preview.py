@@ -12,8 +12,8 @@ import torch
 from ..guidance.fresh import fresh_spec
 from ..guidance.module import Site
 from ..progress import Say
+from ..unet.known import SDXL_SHAPE
 from ..unet.plan import PrunePlan
-from ..unet.shape import SDXL_SHAPE
 from .building import OWN_GUIDANCE, WEIGHTS, Parts, beside, empty, inspect, read_plan, resolve
 from .config import RunConfig
 from .distillation import loss_config, score_file

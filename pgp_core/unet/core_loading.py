@@ -5,11 +5,12 @@ Found by trying ComfyUI 0.33; ``tests/comfyui/test_loras.py`` tries it again.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .inspect import UNetInfo
-from .shape import SDXL_SHAPE
-from .topology import SDXL
+from .known import SDXL_KIND, SHAPES
+from .topology import Topology
 
 LOADER, OURS = "Load Diffusion Model", "Load PGP-DiffSR Model"
 
@@ -40,7 +41,8 @@ class CoreLoading:
 def loads_in_core(info: UNetInfo, renumbered: bool = False) -> CoreLoading:
     """Whether core's own loader reads a file of this UNet, in LDM names.
 
-    Core counts a stack's blocks from 0 until one is missing, and knows SDXL by its width and by its encoder's depths.
+    Core counts a stack's blocks from 0 until one is missing, and knows SDXL and those distilled from it by their width
+    and by their encoder's depths; the rest it builds as it counts.
 
     Args:
         renumbered: whether the file's blocks are numbered from 0 without gaps.
@@ -49,9 +51,10 @@ def loads_in_core(info: UNetInfo, renumbered: bool = False) -> CoreLoading:
     def no(why: str) -> CoreLoading:
         return CoreLoading(False, why, not renumbered)
 
-    shape, like = info.shape, SDXL_SHAPE
-    if shape.topology is not SDXL:
-        return no(f"it knows no {shape.topology.name}")
+    shape, topology = info.shape, info.shape.topology
+    if topology not in SDXL_KIND:
+        return no(f"it knows no {topology.name}")
+    like = SHAPES[topology.name]
     own = (shape.channels[0], shape.context_dim, shape.adm_dim, shape.latent_channels)
     if own != (like.channels[0], like.context_dim, like.adm_dim, like.latent_channels):
         return no("its UNet does not have SDXL's widths")
@@ -59,18 +62,25 @@ def loads_in_core(info: UNetInfo, renumbered: bool = False) -> CoreLoading:
         return no(f"it would sample it as one that predicts epsilon, not {info.prediction}")
     if info.zero_snr and info.prediction != "v_prediction":
         return no("it would sample it with another noise schedule, not one of zero terminal SNR")
-    stacks = {s: (e.depth, tuple(range(len(e.keep))) if renumbered else e.keep) for s, e in info.plan.stacks.items()}
-    for stack, (_, kept) in stacks.items():
+    stacks = {s: tuple(range(len(e.keep))) if renumbered else e.keep for s, e in info.plan.stacks.items()}
+    for stack, kept in stacks.items():
         # Of the bottleneck it asks for no width.
-        if kept and kept[0] != 0 and SDXL.stage(stack) != "bottleneck":
+        if kept and kept[0] != 0 and topology.stage(stack) != "bottleneck":
             return no(f"{stack} has no block 0, which ends in a KeyError there")
-    for stack, (depth, kept) in stacks.items():
-        if SDXL.stage(stack) == "encoder" and len(kept) < depth:
-            return no(f"{stack} has {len(kept)} of {depth} blocks, and with another encoder it does not know SDXL")
-    for stack, (_, kept) in stacks.items():
-        if not kept and SDXL.stage(stack) == "decoder":
+    counted = {s: next((i for i, n in enumerate(kept) if n != i), len(kept)) for s, kept in stacks.items()}
+    if not any(_encoder(topology, counted) == _encoder(t, t.depths) for t in SDXL_KIND):
+        cut = next(s for s in topology.depths if topology.stage(s) == "encoder" and counted[s] < topology.depths[s])
+        depth = topology.depths[cut]
+        return no(f"{cut} has {len(stacks[cut])} of {depth} blocks, and with another encoder it does not know SDXL")
+    for stack, kept in stacks.items():
+        if not kept and topology.stage(stack) == "decoder":
             return no(f"{stack} has no blocks, whose projections it would leave out")
-        gap = next((n for i, n in enumerate(kept) if n != i), None)
-        if gap is not None:
+        if counted[stack] < len(kept):
+            gap = kept[counted[stack]]
             return no(f"the blocks of {stack} have gaps, and it would leave out those from {gap} on")
     return CoreLoading(True, ours=not renumbered)
+
+
+def _encoder(topology: Topology, depths: Mapping[str, int]) -> dict[str, int]:
+    """What core knows a UNet by: it counts one or two stacks a level."""
+    return {s: d for s, d in depths.items() if topology.stage(s) == "encoder"}

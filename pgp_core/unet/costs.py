@@ -120,7 +120,7 @@ def unet_cost(
     ]
     current, skips = widths[0], [widths[0]]
     for level, width in enumerate(widths):
-        for j in range(2):
+        for j in range(shape.topology.resnets):
             parts.append(_resnet(current, width, time, positions[level]))
             parts.append(stack(f"down_blocks.{level}.attentions.{j}", level))
             current = width
@@ -128,10 +128,10 @@ def unet_cost(
         if level < last:
             parts.append(_conv(current, current, positions[level + 1]))
             skips.append(current)
-    middle = _resnet(current, current, time, positions[last])
-    parts += [middle, stack("mid_block.attentions.0", last), middle]
+    parts += [_resnet(current, current, time, positions[last])] * shape.topology.middle
+    parts.append(stack("mid_block.attentions.0", last))
     for up, level in enumerate(range(last, -1, -1)):
-        for j in range(3):
+        for j in range(shape.topology.resnets + 1):
             parts.append(_resnet(current + skips.pop(), widths[level], time, positions[level]))
             parts.append(stack(f"up_blocks.{up}.attentions.{j}", level))
             current = widths[level]

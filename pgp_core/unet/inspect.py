@@ -13,10 +13,12 @@ from ..files.prefixes import Home, beneath, find_home
 from ..files.scaled_fp8 import name_quantised
 from ..files.weights import WeightsFile
 from ..files.what_it_is import FAITHDIFF_GROUPS, OTHER_PARTS, UNET_HEADS, kind_of
+from .known import SDXL
 from .plan import PrunePlan, StackPlan
 from .prediction import MARKERS, V_PREDICTION, ZERO_SNR, told
-from .shape import NANO_SHAPE, SDXL_SHAPE, UNetShape
-from .topology import SDXL, TOPOLOGIES, KeyMap, Scheme, scheme_of, split_block, stacks_of
+from .recognise import latent_channels, shape_of, topology_of
+from .shape import UNetShape
+from .topology import KeyMap, Scheme, Topology, scheme_of, split_block, stacks_of
 
 #: What of our own metadata is a setting, see :class:`pgp_core.restorers.recipe.Recipe`.
 SAID = frozenset({"cfg"})
@@ -109,16 +111,15 @@ def _inspect(file: WeightsFile, plan: PrunePlan | None) -> UNetInfo:
     if home and (quantised := name_quantised(bare)):
         raise CheckpointError(f"{file.name} {quantised}")
     scheme, names = scheme_of(bare), KeyMap.of(bare)
-    if names.resnets != 2:
-        raise CheckpointError(f"its UNet has {names.resnets} residual blocks a level, SDXL has 2")
     whole = [prefix + k for k in bare if prefix + k not in file.floating]
     if whole:
         raise CheckpointError(f"these tensors hold no floating-point numbers: {name_some(whole)}")
-    shape = _shape(bare, scheme, names)
-    about = _about(file)
+    channels, about = latent_channels(bare, scheme, names), _about(file)
     sampling = told(file, prefix, about)
-    stacks = stacks_of(bare)
-    own = _own_plan(file, stacks, shape)
+    stacks, stated = stacks_of(bare), _stated(file)
+    topology = topology_of(stacks, names.resnets, channels, about.get("topology", stated and stated.topology))
+    shape = shape_of(bare, scheme, names, topology)
+    own = _own_plan(file.name, stated, stacks, topology)
     kept = own if plan is None else _narrowed(own, plan, stacks, file.name)
 
     def stays(key: str) -> bool:
@@ -163,84 +164,38 @@ def _about(file: WeightsFile) -> dict[str, Any]:
             raise ValueError(f"latent_std is {about['latent_std']}")
         if not 0 <= float(about.get("cfg", 1)) <= 100:
             raise ValueError(f"cfg is {about['cfg']}")
+        if not isinstance(about.get("topology", ""), str):
+            raise TypeError(f"topology is {about['topology']!r}")
     except Exception as e:
         raise CheckpointError(f'{file.name}: its metadata "{MODEL_KEY}" is wrong: {e}') from None
     return about
 
 
-def _shape(bare: Mapping[str, tuple[int, ...]], scheme: Scheme, names: KeyMap) -> UNetShape:
-    """Widths from the weights. What widths do not say (channels a head) is SDXL's, or nano's."""
-
-    def size(name: str, axis: int) -> int:
-        key = names.to_ldm(name) if scheme == "ldm" else name
-        found = bare.get(key)
-        if found is None:
-            kind = kind_of(bare)
-            if kind is not None:
-                raise CheckpointError(f"it holds {kind.what}, no UNet (it lacks {key}): {kind.advice}")
-            raise CheckpointError(f"it lacks {key}, so it holds no whole SDXL-shaped UNet")
-        if len(found) <= axis or not 1 <= found[axis] <= 65536:
-            raise CheckpointError(f"{key} has the impossible shape {tuple(found)}")
-        return int(found[axis])
-
-    label = names.to_ldm("add_embedding.linear_1.weight") if scheme == "ldm" else "add_embedding.linear_1.weight"
-    if label not in bare:
-        raise CheckpointError("it is a UNet of Stable Diffusion 1.5 or 2; PGP-DiffSR needs SDXL's")
-    if any(k.startswith("input_blocks.9." if scheme == "ldm" else "down_blocks.3.") for k in bare):
-        raise CheckpointError("its UNet has four scales, as SDXL's refiner has; the base model is needed")
-    inputs, outputs = size("conv_in.weight", 1), size("conv_out.weight", 0)
-    if inputs == 9:
-        raise CheckpointError("it is an inpainting UNet (9 input channels); a plain SDXL UNet (4) is needed")
-    if inputs != outputs or inputs not in (SDXL_SHAPE.latent_channels, NANO_SHAPE.latent_channels):
-        raise CheckpointError(f"its UNet has {inputs} input and {outputs} output channels; SDXL has 4 and 4")
-    like = NANO_SHAPE if inputs == NANO_SHAPE.latent_channels else SDXL_SHAPE
-    one, two, three = (size(f"down_blocks.{i}.resnets.0.conv1.weight", 0) for i in range(3))
-    widths = (one, two, three)
-    context = {v[1] for k, v in bare.items() if k.endswith(".attn2.to_k.weight") and len(v) == 2}
-    if len(context) > 1:
-        raise CheckpointError(f"its cross-attention takes tokens of several widths: {sorted(context)}")
-    shape = replace(
-        like,
-        channels=widths,
-        context_dim=context.pop() if context else like.context_dim,
-        pooled_dim=size("add_embedding.linear_1.weight", 1) - 6 * 256,
-    )
-    # 32: the groups of GroupNorm.
-    if shape.pooled_dim < 1 or any(w % shape.head_dim or w % 32 or w % widths[0] for w in widths):
-        raise CheckpointError(f"its UNet has levels of {widths} channels, which is no width of SDXL's kind")
-    return shape
-
-
-def _own_plan(file: WeightsFile, stacks: Mapping[str, tuple[int, ...]], shape: UNetShape) -> PrunePlan:
-    """Which blocks the file has, named after its metadata where that says so and is right."""
-    topology = shape.topology
+def _own_plan(
+    name: str, stated: PrunePlan | None, stacks: Mapping[str, tuple[int, ...]], topology: Topology
+) -> PrunePlan:
+    """Which blocks a file has, named after the plan in its metadata where there is one and it is right."""
     plan = PrunePlan(
-        "full" if all(len(b) == topology.depths.get(s) for s, b in stacks.items()) else "pruned",
+        "full" if all(len(b) == topology.depths[s] for s, b in stacks.items()) else "pruned",
         topology.name,
-        {s: StackPlan(d, stacks.get(s, ())) for s, d in topology.depths.items()},
+        {s: StackPlan(d, stacks[s]) for s, d in topology.depths.items()},
         {},
     )
-    missing = [s for s in topology.depths if s not in stacks]
-    foreign = [s for s in stacks if s not in topology.depths]
-    if missing or foreign:
-        what = f"lacks the transformer stacks {name_some(missing)}" if missing else f"has {name_some(foreign)} besides"
-        raise CheckpointError(f"it is not shaped as {topology.name}: it {what}")
-    for stack, depth in topology.depths.items():
-        if any(b >= depth for b in stacks[stack]):
-            raise CheckpointError(
-                f"its {stack} has block {max(stacks[stack])}; {topology.name} has {depth} blocks there"
-            )
+    if stated is None:
+        return plan
+    if stated.topology != topology.name:
+        raise CheckpointError(f"{name} is {topology.name}, but the plan in its metadata is for {stated.topology}")
+    if stated.blocks != {s: kept for s, kept in plan.blocks.items() if s in stated.stacks}:
+        raise CheckpointError(f"{name} has other blocks than the plan in its metadata says: it is incomplete")
+    return replace(plan, name=stated.name, provenance=stated.provenance)
+
+
+def _stated(file: WeightsFile) -> PrunePlan | None:
+    """The plan in a file's metadata."""
     text = file.metadata.get(PLAN_KEY)
     if text is None:
-        return plan
-    stated = PrunePlan.from_json(parse_metadata(text, PLAN_KEY, file.name, CheckpointError), file.name)
-    if stated.topology not in TOPOLOGIES:
-        raise CheckpointError(f"{file.name} is pruned from {stated.topology}, which this release does not know: update")
-    if stated.topology != topology.name:
-        raise CheckpointError(f"{file.name} is {topology.name}, but the plan in its metadata is for {stated.topology}")
-    if stated.blocks != {s: kept for s, kept in plan.blocks.items() if s in stated.stacks}:
-        raise CheckpointError(f"{file.name} has other blocks than the plan in its metadata says: it is incomplete")
-    return replace(plan, name=stated.name, provenance=stated.provenance)
+        return None
+    return PrunePlan.from_json(parse_metadata(text, PLAN_KEY, file.name, CheckpointError), file.name)
 
 
 def _narrowed(own: PrunePlan, plan: PrunePlan, stacks: Mapping[str, tuple[int, ...]], name: str) -> PrunePlan:

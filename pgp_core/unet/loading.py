@@ -17,6 +17,9 @@ from .topology import KeyMap, scheme_of
 #: Makes a UNet of a shape, less what a plan removes.
 Build = Callable[[UNetShape, PrunePlan | None], torch.nn.Module]
 
+#: Attribute of a UNet that keeps what it was built from.
+_SHAPE = "_pgp_diffsr_shape"
+
 
 def load_unet(
     shape: UNetShape,
@@ -42,7 +45,15 @@ def load_unet(
         unet = build(shape, plan)
     check_same({k: tuple(v.shape) for k, v in unet.state_dict().items()}, weights, source)
     unet.load_state_dict(weights, assign=True)
+    vars(unet)[_SHAPE] = shape
     return unet.eval()
+
+
+def built_shape(unet: torch.nn.Module) -> UNetShape:
+    """The shape of the unpruned UNet from which :func:`load_unet` made one: of a pruned one, blocks do not say it."""
+    shape = vars(unet)[_SHAPE]
+    assert isinstance(shape, UNetShape)
+    return shape
 
 
 def check_whole(info: UNetInfo, file: WeightsFile, plan: PrunePlan | None = None) -> None:

@@ -94,7 +94,8 @@ class UNet(torch.nn.Module):
 
     def __init__(self, shape: UNetShape, plan: PrunePlan | None = None):
         super().__init__()
-        depths, widths, resnets, middle = shape.topology.depths, shape.channels, 2, 2
+        topology, depths, widths = shape.topology, shape.topology.depths, shape.channels
+        resnets, middle = topology.resnets, topology.middle
         if plan is not None:
             plan.check_model({k: tuple(range(d)) for k, d in depths.items()}, shape.topology.name)
         time, last = 4 * widths[0], len(widths) - 1

@@ -6,13 +6,15 @@ everywhere in this package.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from .plan import PrunePlan
 from .prune import prune_module
 from .shape import UNetShape
+
+_SIDES: tuple[Literal["down", "up"], ...] = ("down", "up")
 
 
 def build_unet(shape: UNetShape, plan: PrunePlan | None = None) -> torch.nn.Module:
@@ -25,16 +27,20 @@ def build_unet(shape: UNetShape, plan: PrunePlan | None = None) -> torch.nn.Modu
     """
     from diffusers import UNet2DConditionModel
 
-    depth = shape.topology.depths
-    level_1, level_2 = depth["down_blocks.1.attentions.0"], depth["down_blocks.2.attentions.0"]
+    topology, levels = shape.topology, range(len(shape.channels))
+    down, up = ([topology.in_level(side, level) for level in levels] for side in _SIDES)
     unet: Any = UNet2DConditionModel(
         in_channels=shape.latent_channels,
         out_channels=shape.latent_channels,
         block_out_channels=shape.channels,
-        layers_per_block=2,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        transformer_layers_per_block=(1, level_1, level_2),
+        layers_per_block=topology.resnets,
+        down_block_types=tuple("CrossAttnDownBlock2D" if stacks else "DownBlock2D" for stacks in down),
+        # With a stack it has as many blocks as the encoder's last.
+        mid_block_type=(None, "UNetMidBlock2D", "UNetMidBlock2DCrossAttn")[topology.middle],
+        up_block_types=tuple("CrossAttnUpBlock2D" if stacks else "UpBlock2D" for stacks in up),
+        # It asks for a number where there is none.
+        transformer_layers_per_block=tuple(stacks or 1 for stacks in down),
+        reverse_transformer_layers_per_block=tuple(stacks or 1 for stacks in up),
         # diffusers calls the number of heads "attention_head_dim" here; see its own SDXL configuration.
         attention_head_dim=tuple(c // shape.head_dim for c in shape.channels),
         cross_attention_dim=shape.context_dim,

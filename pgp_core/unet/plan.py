@@ -12,7 +12,8 @@ from typing import Any
 
 from ..errors import PlanError, name_some
 from ..files.json_format import check_format, read_json
-from .topology import TOPOLOGIES, Topology, is_stack, stack_order
+from .known import TOPOLOGIES
+from .topology import Topology, is_stack, stack_order
 
 FORMAT = "pgp-diffsr/prune-plan"
 VERSION = 1

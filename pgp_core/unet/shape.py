@@ -1,10 +1,10 @@
-"""Shapes of the SDXL-shaped UNets that this package knows, independent of any backbone."""
+"""Widths of an SDXL-shaped UNet, beside its topology, independent of any backbone."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .topology import NANO, SDXL, Topology
+from .topology import Topology
 
 
 @dataclass(frozen=True)
@@ -12,7 +12,7 @@ class UNetShape:
     """Shape of an SDXL-shaped UNet, beyond what its topology says.
 
     Attributes:
-        topology: transformer stacks before pruning.
+        topology: transformer stacks before pruning, and the resnets of each level and of the middle.
         latent_channels: channels in and out.
         channels: per level; the first is ``model_channels`` in ComfyUI's words.
         head_dim: channels per attention head.
@@ -31,10 +31,3 @@ class UNetShape:
     def adm_dim(self) -> int:
         """Width of the added embedding's input: pooled plus 6 x 256."""
         return self.pooled_dim + 6 * 256
-
-
-SDXL_SHAPE = UNetShape(SDXL, 4, (320, 640, 1280), 64, 2048, 1280)
-NANO_SHAPE = UNetShape(NANO, 48, (64, 64, 64), 32, 64, 64)
-
-#: By the topology's name.
-SHAPES = {s.topology.name: s for s in (SDXL_SHAPE, NANO_SHAPE)}

@@ -75,14 +75,14 @@ class KeyMap:
 
     @classmethod
     def of(cls, keys: Iterable[str]) -> KeyMap:
-        """Read the number of resnets a level from a UNet's keys in either scheme."""
+        """Read the number of resnets a level from a UNet's keys, or its modules' names, in either scheme."""
         keys = set(keys)
         if scheme_of(keys) == "diffusers":
-            numbers = {int(m[1]) for k in keys if (m := re.match(r"down_blocks\.0\.resnets\.(\d{1,4})\.", k))}
+            numbers = {int(m[1]) for k in keys if (m := re.match(r"down_blocks\.0\.resnets\.(\d{1,4})(\.|$)", k))}
             if not numbers:
                 raise CheckpointError("this UNet has no down_blocks.0.resnets: it is not SDXL-shaped")
             return cls(max(numbers) + 1)
-        downs = {int(m[1]) for k in keys if (m := re.match(r"input_blocks\.(\d{1,4})\.0\.op\.", k))}
+        downs = {int(m[1]) for k in keys if (m := re.match(r"input_blocks\.(\d{1,4})\.0\.op(\.|$)", k))}
         if not downs:
             raise CheckpointError("this UNet has no downsampler (input_blocks.N.0.op): it is not SDXL-shaped")
         return cls(min(downs) - 1)
@@ -235,29 +235,33 @@ def split_block(key: str) -> tuple[str, int] | None:
 
 @dataclass(frozen=True)
 class Topology:
-    """An unpruned UNet family: how many blocks each transformer stack has before pruning."""
+    """An unpruned UNet family: how its levels are built, before pruning and whatever its widths.
+
+    Attributes:
+        name: what plans and files call it.
+        depths: transformer blocks of each stack, by diffusers' names in running order.
+        resnets: in each level of the encoder; the decoder's have one more.
+        middle: resnets in the middle: 2 around its transformer stack, 1 where it has no stack, 0 where the encoder's
+            end is the decoder's beginning.
+    """
 
     name: str
     depths: dict[str, int]
+    resnets: int = 2
+    middle: int = 2
+
+    @property
+    def names(self) -> KeyMap:
+        """Its names in both schemes."""
+        return KeyMap(self.resnets)
 
     def stage(self, stack: str) -> Literal["encoder", "bottleneck", "decoder"]:
         """The part of the UNet that a stack belongs to, in the paper's words."""
         side = stack.split(".")[0]
         return "encoder" if side == "down_blocks" else "bottleneck" if side == "mid_block" else "decoder"
 
-
-def _depths(level_1: int, level_2: int) -> dict[str, int]:
-    """SDXL's arrangement: no attention at the finest level, two resnets a level (three in the decoder)."""
-    return {
-        **{f"down_blocks.1.attentions.{j}": level_1 for j in range(2)},
-        **{f"down_blocks.2.attentions.{j}": level_2 for j in range(2)},
-        "mid_block.attentions.0": level_2,
-        **{f"up_blocks.0.attentions.{j}": level_2 for j in range(3)},
-        **{f"up_blocks.1.attentions.{j}": level_1 for j in range(3)},
-    }
-
-
-SDXL = Topology("sdxl", _depths(2, 10))
-NANO = Topology("pgp-nano", _depths(2, 4))
-
-TOPOLOGIES = {t.name: t for t in (SDXL, NANO)}
+    def in_level(self, side: Literal["down", "up"], level: int) -> tuple[int, ...]:
+        """Depths of the stacks in one level of a side, ``()`` where it has none; levels count as diffusers' do."""
+        resnets = self.resnets + (side == "up")
+        found = (self.depths.get(f"{side}_blocks.{level}.attentions.{j}") for j in range(resnets))
+        return tuple(depth for depth in found if depth is not None)

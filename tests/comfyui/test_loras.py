@@ -17,11 +17,11 @@ from safetensors.torch import save_file
 from pgp_core.files.weights import WeightsFile
 from pgp_core.unet.core_loading import loads_in_core
 from pgp_core.unet.inspect import UNetInfo, inspect_unet
+from pgp_core.unet.known import NANO, NANO_SHAPE, SDXL, SDXL_SHAPE
 from pgp_core.unet.lora import merge
 from pgp_core.unet.on_diffusers import build_unet
 from pgp_core.unet.plan import PrunePlan, StackPlan, load_plan, presets
-from pgp_core.unet.shape import NANO_SHAPE, SDXL_SHAPE
-from pgp_core.unet.topology import NANO, SDXL, KeyMap, split_block
+from pgp_core.unet.topology import KeyMap, split_block
 
 from .in_process import Checks, Driver
 

@@ -25,10 +25,10 @@ from pgp_core.guidance.module import KEY_PREFIX, METADATA_KEY, Guidance, Guidanc
 from pgp_core.sampling.denoiser import Denoiser
 from pgp_core.sampling.euler import euler
 from pgp_core.sampling.options import SampleOptions
+from pgp_core.unet.known import SDXL_SHAPE
 from pgp_core.unet.loading import load_unet
 from pgp_core.unet.on_diffusers import build_unet
 from pgp_core.unet.plan import PrunePlan, StackPlan
-from pgp_core.unet.shape import SDXL_SHAPE
 from pgp_core.unet.topology import KeyMap
 
 from .diffusers_side import Both, both, called

@@ -19,8 +19,9 @@ from pgp_core.errors import PGPError, ReportError
 from pgp_core.plots import boxes, feature_maps, heat_map, module_maps, over_time, phase_strip
 from pgp_core.plots.numbers import log_range, short, tick
 from pgp_core.redundancy.report import MODULES, Report
+from pgp_core.unet.known import NANO, SDXL
 from pgp_core.unet.plan import PrunePlan, StackPlan, load_plan
-from pgp_core.unet.topology import NANO, SDXL, Topology
+from pgp_core.unet.topology import Topology
 
 PLAN = load_plan("pgp-sdxl")
 

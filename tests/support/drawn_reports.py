@@ -9,7 +9,8 @@ import torch
 
 from pgp_core.redundancy.maps import FeatureMap, shrunk
 from pgp_core.redundancy.report import ALL, MODULES, Block, Report, Series, Stats
-from pgp_core.unet.topology import SDXL, Topology
+from pgp_core.unet.known import SDXL
+from pgp_core.unet.topology import Topology
 
 TIMES = range(949, 0, -50)
 

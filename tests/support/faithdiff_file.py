@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
+from pgp_core.unet.known import SDXL_SHAPE
 from pgp_core.unet.on_diffusers import build_unet
-from pgp_core.unet.shape import SDXL_SHAPE, UNetShape
+from pgp_core.unet.shape import UNetShape
 
 #: SDXL's blocks at the least width that 64 channels a head allow.
 NARROW = replace(SDXL_SHAPE, channels=(64, 64, 64), context_dim=32, pooled_dim=32)

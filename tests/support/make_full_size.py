@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from faithdiff_file import Authors
 
+from pgp_core.unet.known import SDXL_SHAPE
 from pgp_core.unet.on_diffusers import build_unet
-from pgp_core.unet.shape import SDXL_SHAPE
 
 
 def main() -> None:

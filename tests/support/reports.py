@@ -8,8 +8,8 @@ from typing import Any
 
 from pgp_core.redundancy.report import Block, Report, Stats
 from pgp_core.unet.costs import block_cost, unet_cost
+from pgp_core.unet.known import SHAPES
 from pgp_core.unet.plan import PrunePlan
-from pgp_core.unet.shape import SHAPES
 from pgp_core.unet.topology import Topology
 
 BlockId = tuple[str, int]

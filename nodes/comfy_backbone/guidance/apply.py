@@ -13,8 +13,9 @@ from ....pgp_core.errors import GuidanceError
 from ....pgp_core.guidance.module import Guidance
 from ....pgp_core.images.checked import checked_pictures
 from ....pgp_core.number import number
-from ....pgp_core.unet.topology import KeyMap
 from .. import places, records
+from ..blocks import blocks_of
+from ..topology import names_of, topology_of
 from .patch import GuidancePatch, guidance_in
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ def apply_guidance(
         image: ``(B, H, W, C)`` in [0, 1], the LQ canvas.
 
     Raises:
-        GuidanceError: if the patch is not ours, is there already, or its channels do not fit.
+        GuidanceError: if the patch is not ours, is there already, or it is not for this MODEL.
     """
     guidance = getattr(model_patch, "model", None)
     if not isinstance(guidance, Guidance):
@@ -51,19 +52,26 @@ def apply_guidance(
         )
     if is_guided(model):
         raise GuidanceError("Apply PGP-DiffSR: this MODEL is guided already; guide it once, from the unguided MODEL")
+    names = names_of(model)
     for site in guidance.spec.sites:
-        have = _channels_after(model, KeyMap().block_of_site(site.module)[1])
+        have = _channels_after(model, names.block_of_site(site.module)[1])
         if have != site.channels:
             raise GuidanceError(
                 f"Apply PGP-DiffSR: this guidance is for {guidance.spec.base} ({site.channels} channels at "
                 f"{site.module}), the MODEL has {have} there; load guidance that was made for it"
             )
+    topology = topology_of(model, blocks_of(model))
+    if topology is not None and topology.name != guidance.spec.base:
+        raise GuidanceError(
+            f"Apply PGP-DiffSR: this guidance is for {guidance.spec.base}, the MODEL is {topology.name}; load guidance "
+            "that was made for it"
+        )
     image = checked_pictures(image, "Apply PGP-DiffSR", log.warning, (3, 4), GuidanceError)
     if not guidance.spec.trained:
         log.warning("Apply PGP-DiffSR: this guidance is untrained; its fresh parts change nothing")
     guided = model.clone()
     lq = image[..., :3].movedim(-1, 1).contiguous().float()
-    patch = GuidancePatch(model_patch, lq, strength, start_percent, end_percent)
+    patch = GuidancePatch(model_patch, lq, strength, start_percent, end_percent, names)
     guided.set_model_input_block_patch(patch)
     guided.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, patch.prepare)
     guided.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, patch.entered)

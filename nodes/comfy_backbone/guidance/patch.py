@@ -48,17 +48,23 @@ class GuidancePatch:
         lq: ``(B, 3, H, W)`` in [0, 1].
         strength: see :meth:`Guidance.fuse`.
         start_percent, end_percent: of the sampling, 0 to 1, in which it acts.
+        names: of the MODEL's UNet.
     """
 
     def __init__(
-        self, patcher: GuidancePatcher, lq: torch.Tensor, strength: float, start_percent: float, end_percent: float
+        self,
+        patcher: GuidancePatcher,
+        lq: torch.Tensor,
+        strength: float,
+        start_percent: float,
+        end_percent: float,
+        names: KeyMap,
     ):
         self.patcher = patcher
         self.lq = lq
         self._features = LQFeatures(patcher, lq)
         self.strength = strength
         self.start_percent, self.end_percent = start_percent, end_percent
-        names = KeyMap()
         self.blocks = {names.block_of_site(site.module): i for i, site in enumerate(patcher.model.spec.sites)}
         self._run: _Run | None = None
         self._running = 0

@@ -21,9 +21,9 @@ from ...sampling.denoiser import Denoiser
 from ...sampling.euler import euler, restore_once
 from ...sampling.options import SampleOptions
 from ...unet import lora
+from ...unet.known import NANO_SHAPE
 from ...unet.loading import load_unet
 from ...unet.plan import PrunePlan
-from ...unet.shape import NANO_SHAPE
 from ..given import Given
 from ..recipe import Recipe
 from . import model as nano

@@ -1,4 +1,6 @@
-"""The records of the families on SDXL's UNet: FaithDiff, PGP-DiffSR, and any SDXL model without guidance."""
+"""The records of the families on SDXL's UNet and those that were distilled from it: FaithDiff, PGP-DiffSR, and any such
+model without guidance.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ...images.frames import Frame
 from ...sampling.rules import RESIDUAL
+from ...unet import known
 from ..family import Family
 from ..given import Given
 from ..recipe import Recipe
@@ -29,6 +32,9 @@ UNGUIDED = Recipe(steps=20, cfg=5.0, start="lq", denoise=0.5)
 #: S1 is distilled without CFG.
 ONCE = Recipe(steps=1, cfg=1.0, rule=RESIDUAL, timestep=S1_TIMESTEP)
 
+#: Topologies with SDXL's latents and prompts, SDXL's own first.
+_KIND = tuple(t.name for t in known.SDXL_KIND)
+_DISTILLED = tuple(name for name in _KIND if name != known.SDXL.name)
 #: Parts of FaithDiff's guidance; with others beside them it is PGP-DiffSR's.
 _OF_FAITHDIFF = frozenset({"lq_encoder", "alignment"})
 _PROMPTS = ("prompt", "negative_prompt", "conditioning", "negative_conditioning")
@@ -77,12 +83,12 @@ def _guidance_parts(given: Given) -> frozenset[str]:
         return frozenset()
 
 
-def _of_sdxl(file: WeightsFile) -> str | None:
-    """An UNet of SDXL's kind in words, or None."""
+def _of_kind(file: WeightsFile, topologies: tuple[str, ...] = _KIND) -> str | None:
+    """A UNet of one of these topologies in words, or None."""
     from ...unet.inspect import unet_of
 
     info = unet_of(file)
-    if info is None or info.plan.topology not in SDXL.topologies:
+    if info is None or info.plan.topology not in topologies:
         return None
     kind = info.plan.topology
     return f"{kind}, {info.plan.name}" if info.plan.removed else kind
@@ -91,7 +97,7 @@ def _of_sdxl(file: WeightsFile) -> str | None:
 def _recognise_faithdiff(file: WeightsFile, given: Given) -> str | None:
     from ...guidance.faithdiff import is_faithdiff
 
-    found = _of_sdxl(file)
+    found = _of_kind(file)
     if found is None:
         return None
     if is_faithdiff(file.shapes) and given.guidance is None:
@@ -100,12 +106,17 @@ def _recognise_faithdiff(file: WeightsFile, given: Given) -> str | None:
 
 
 def _recognise_pgp(file: WeightsFile, given: Given) -> str | None:
-    found = _of_sdxl(file)
+    found = _of_kind(file)
     return None if found is None or given.guidance is None else f"a UNet ({found}) for guidance"
 
 
+def _recognise_distilled(file: WeightsFile, _given: Given) -> str | None:
+    found = _of_kind(file, _DISTILLED)
+    return None if found is None else f"a UNet that was distilled from SDXL ({found})"
+
+
 def _recognise_sdxl(file: WeightsFile, _given: Given) -> str | None:
-    found = _of_sdxl(file)
+    found = _of_kind(file, SDXL.topologies)
     return None if found is None else f"a UNet ({found})"
 
 
@@ -126,7 +137,7 @@ SDXL = Family(
     takes=TAKES,
     licence="the model's own",
     published="wherever SDXL models are",
-    topologies=("sdxl",),
+    topologies=(known.SDXL.name,),
     recognise=_recognise_sdxl,
     load=_load,
     wrong=what_is_wrong,
@@ -143,6 +154,7 @@ FAITHDIFF = replace(
     files="FaithDiff.bin: an SDXL UNet with denoise_encoder.* and information_transformer_layes.* beside it; or both "
     "files that pgp-diffsr convert makes of it",
     steps=GUIDED,
+    topologies=_KIND,
     licence="its authors name none; SDXL, from which it was made, has CreativeML Open RAIL++-M",
     published="huggingface.co/jychen9811/FaithDiff",
     recognise=_recognise_faithdiff,
@@ -157,6 +169,7 @@ PGP_DIFFSR = replace(
     files="a pruned SDXL UNet, and a guidance file with PEAM and LQ adapter",
     wants=("its guidance: --guidance FILE", _BASE),
     steps=GUIDED,
+    topologies=_KIND,
     licence="that of whoever trained it",
     published="no weights are public; docs/training.md says how to train them",
     recognise=_recognise_pgp,
@@ -164,4 +177,17 @@ PGP_DIFFSR = replace(
     core=(),
 )
 
-FAMILIES = (FAITHDIFF, PGP_DIFFSR, SDXL)
+DISTILLED = replace(
+    SDXL,
+    name="distilled-sdxl",
+    title="SSD-1B, Segmind Vega, KOALA",
+    files="a UNet or a checkpoint with fewer blocks than SDXL's, whole or pruned, in ComfyUI's or diffusers' names",
+    topologies=_DISTILLED,
+    licence="the one on its page",
+    published="huggingface.co: segmind/SSD-1B, segmind/Segmind-Vega, etri-vilab/koala-700m, etri-vilab/koala-1b, and "
+    "their LCM and Lightning versions",
+    recognise=_recognise_distilled,
+    core=(),
+)
+
+FAMILIES = (FAITHDIFF, PGP_DIFFSR, DISTILLED, SDXL)

@@ -21,10 +21,10 @@ from ...guidance import file as guidance_file
 from ...guidance.module import Guidance, GuidanceSpec
 from ...progress import Say
 from ...unet.inspect import UNetInfo, inspect_unet
+from ...unet.known import SDXL_KIND
 from ...unet.loading import Build, load_unet
 from ...unet.model import UNet
 from ...unet.shape import UNetShape
-from ...unet.topology import SDXL, KeyMap
 from ..given import Given
 
 
@@ -76,7 +76,7 @@ def find_unet(given: Given, say: Say) -> FoundUNet:
         info = inspect_unet(file, given.plan)
     for note in info.notes:
         say(f"{info.name}: {note}")
-    if info.shape.topology is not SDXL:
+    if info.shape.topology not in SDXL_KIND:
         raise CheckpointError(f"{info.name} is {info.shape.topology.name}'s UNet: leave out --model to use it")
     if info.prediction not in ("epsilon", "v_prediction"):
         raise CheckpointError(f"{info.name} predicts {info.prediction!r}; epsilon and v_prediction are known")
@@ -125,7 +125,7 @@ def check_fits(spec: GuidanceSpec, shape: UNetShape, name: str) -> None:
     widths |= {f"down_blocks.{i}": n for i, n in enumerate(shape.channels)}
     if spec.base != shape.topology.name:
         raise GuidanceError(f"{name} guides {spec.base}, not {shape.topology.name}: give guidance for this model")
-    names = KeyMap()
+    names = shape.topology.names
     for site in spec.sites:
         width = next((n for head, n in widths.items() if f"{site.module}.".startswith(f"{head}.")), None)
         if width == site.channels and site.scale != 8 * 2 ** names.halvings_before(site.module):

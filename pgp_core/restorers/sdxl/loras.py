@@ -31,7 +31,7 @@ def merge_loras(unet: torch.nn.Module, paths: Sequence[Path], one_step: bool, sa
     """
     timestep = S1_TIMESTEP
     for path in paths:
-        layers, metadata = files.load(path)
+        layers, metadata = files.load(path, lora.names_of(unet))
         told = _timestep(metadata, layers.source, one_step)
         timestep = timestep if told is None else told
         lora.merge(unet, layers, say=say)
@@ -44,7 +44,7 @@ def put_beside(unet: torch.nn.Module, path: Path, say: Say) -> lora.Beside:
     Raises:
         CheckpointError: if it does not fit.
     """
-    layers, metadata = files.load(path)
+    layers, metadata = files.load(path, lora.names_of(unet))
     _timestep(metadata, layers.source, True)
     return lora.Beside(unet, layers, say=say)
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 
 from .merging import Beside, merge
-from .reading import PREFIX, LoRA, canonical, read
+from .reading import PREFIX, LoRA, canonical, names_of, read
 from .settings import Settings, from_config, from_metadata
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "from_metadata",
     "from_peft",
     "merge",
+    "names_of",
     "read",
 ]
 

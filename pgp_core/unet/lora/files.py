@@ -10,6 +10,7 @@ from ...errors import CheckpointError
 from ...files.boundary import parsing
 from ...files.json_format import loads
 from ...files.weights import open_weights
+from ..topology import KeyMap
 from .reading import LoRA, read
 from .settings import Settings, from_config, from_metadata
 
@@ -20,11 +21,12 @@ NAMES = tuple(f"{stem}.{end}" for stem in ("adapter_model", "pytorch_lora_weight
 _LONGEST_CONFIG = 1 << 20
 
 
-def load(path: Path) -> tuple[LoRA, Mapping[str, str]]:
+def load(path: Path, names: KeyMap | None = None) -> tuple[LoRA, Mapping[str, str]]:
     """A LoRA's layers and its file's metadata.
 
     Args:
         path: a file, or a folder with one of :data:`NAMES`. PEFT's configuration beside it is honoured.
+        names: see :func:`.read`.
 
     Raises:
         CheckpointError: if there is none, it is damaged, or it is no LoRA for SDXL; see :func:`.read`.
@@ -34,7 +36,7 @@ def load(path: Path) -> tuple[LoRA, Mapping[str, str]]:
         # Views of the mapped file are no more once it is closed.
         weights = {k: file.read(k).clone() for k in file.shapes}
         metadata = dict(file.metadata)
-    return read(weights, path.name, settings_of(path, metadata)), metadata
+    return read(weights, path.name, settings_of(path, metadata), names), metadata
 
 
 def file_of(path: Path) -> Path:

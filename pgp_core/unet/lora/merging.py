@@ -13,7 +13,7 @@ from ...progress import Say
 from ..prediction import Predict
 from .kinds import Matrices
 from .layers import Layer
-from .reading import LoRA, read
+from .reading import LoRA, names_of, read
 
 
 @torch.no_grad()
@@ -38,7 +38,7 @@ def merge(
     Raises:
         CheckpointError: if no layer fits, or a layer's shape does not; the UNet is then unchanged.
     """
-    lora = lora if isinstance(lora, LoRA) else read(lora, source)
+    lora = lora if isinstance(lora, LoRA) else read(lora, source, names=names_of(unet))
     fitted = lora.fitted(unet)
     for _, module, layer in fitted:
         change = layer.change(module.weight, strength)
@@ -74,7 +74,7 @@ class Beside:
         say: Say | None = None,
     ):
         self.active = True
-        lora = lora if isinstance(lora, LoRA) else read(lora, source)
+        lora = lora if isinstance(lora, LoRA) else read(lora, source, names=names_of(unet))
         fitted = lora.fitted(unet)
         self.layers = len(fitted)
         odd = [layer for _, module, layer in fitted if not isinstance(module, tuple(_ADDED))]

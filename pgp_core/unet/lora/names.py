@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from ..topology import KeyMap
 from .modules import by_flat_name, flat
 
 #: What may stand before a module's own, dotted or flat, name; more than one may.
@@ -94,8 +95,8 @@ class Key:
 
 
 @lru_cache(maxsize=1 << 14)
-def read_key(key: str) -> Key:
-    """What a key means."""
+def read_key(key: str, names: KeyMap = KeyMap()) -> Key:  # noqa: B008 - it is frozen
+    """What a key means in a LoRA for a UNet with these names."""
     if _EMBEDDING.search(key):
         return Key(key, "", "embedding")
     stem, part = key, ""
@@ -106,7 +107,7 @@ def read_key(key: str) -> Key:
             break
     if _TEXT.match(key):
         return Key(stem, part, "text")
-    return Key(stem, part, "unet", by_flat_name().get(bare(stem)))
+    return Key(stem, part, "unet", by_flat_name(names).get(bare(stem)))
 
 
 def bare(stem: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ...errors import CheckpointError, name_some
-from ..topology import split_block
+from ..topology import KeyMap, split_block
 from .layers import NAMES, Layer, build
 from .modules import flat
 from .names import Key, architecture, other_kind, read_key
@@ -87,7 +87,12 @@ class LoRA:
         return f"its keys are {self.shown}"
 
 
-def read(weights: Mapping[str, torch.Tensor], source: str = "LoRA", settings: Settings | None = None) -> LoRA:
+def read(
+    weights: Mapping[str, torch.Tensor],
+    source: str = "LoRA",
+    settings: Settings | None = None,
+    names: KeyMap | None = None,
+) -> LoRA:
     """The layers in a file's tensors, whatever tool wrote them.
 
     Read are plain LoRA, LoCon, DoRA, LoHa, LoKr, whole differences and values of weights and biases, in the names of
@@ -95,13 +100,14 @@ def read(weights: Mapping[str, torch.Tensor], source: str = "LoRA", settings: Se
 
     Args:
         settings: alphas of layers that have none of their own.
+        names: of the UNet that it is for; by default SDXL's.
 
     Raises:
         CheckpointError: if a key is of a kind that is not applied or not known, a layer is incomplete, a tensor is
             not finite, or it is a LoRA for another model than SDXL.
     """
     settings = settings or Settings()
-    keys = {k: read_key(k) for k in weights}
+    keys = {k: read_key(k, names or KeyMap()) for k in weights}
     other = architecture(weights, {k: tuple(v.shape) for k, v in weights.items()})
     if other:
         raise CheckpointError(f"{source} changes no layer of this UNet: it is for {other}, not for SDXL")
@@ -118,6 +124,12 @@ def read(weights: Mapping[str, torch.Tensor], source: str = "LoRA", settings: Se
         sum(v.where == "embedding" for v in keys.values()),
         name_some(weights),
     )
+
+
+def names_of(unet: torch.nn.Module) -> KeyMap:
+    """How the modules of a diffusers UNet are called in LDM's scheme."""
+    levels = [m for n, m in unet.named_modules() if n == "down_blocks.0.resnets"]
+    return KeyMap(sum(1 for _ in levels[0].children())) if levels else KeyMap()
 
 
 def canonical(lora: Mapping[str, torch.Tensor], source: str = "LoRA") -> dict[str, torch.Tensor]:

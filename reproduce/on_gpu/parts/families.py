@@ -33,7 +33,7 @@ def nano(device: torch.device, dtype: torch.dtype, tiny: bool) -> Made:
 
 def sdxl_shape(tiny: bool) -> Any:
     """SDXL's own; tiny: at the least width that its 64 channels a head allow."""
-    from pgp_core.unet.shape import SDXL_SHAPE
+    from pgp_core.unet.known import SDXL_SHAPE
 
     return replace(SDXL_SHAPE, channels=(64, 64, 64), context_dim=32, pooled_dim=32) if tiny else SDXL_SHAPE
 

@@ -52,7 +52,7 @@ def _free() -> None:
 
 def _options(setting: Setting, dtype: torch.dtype) -> Any:
     from pgp_core.bench import BenchOptions
-    from pgp_core.unet.shape import NANO_SHAPE, SDXL_SHAPE
+    from pgp_core.unet.known import NANO_SHAPE, SDXL_SHAPE
 
     size = {"latent": 8, "repeats": 1, "shape": NANO_SHAPE} if setting.tiny else {"repeats": REPEATS}
     return BenchOptions(device=setting.device, dtype=dtype, **{"latent": 128, "shape": SDXL_SHAPE, **size})

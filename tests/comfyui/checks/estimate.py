@@ -13,7 +13,7 @@ import comfy.model_management as mm
 import comfy.supported_models
 import torch
 from pgp_pack.nodes.comfy_backbone import model as loader
-from pgp_pack.pgp_core.unet.shape import SDXL_SHAPE
+from pgp_pack.pgp_core.unet.known import SDXL_SHAPE
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 

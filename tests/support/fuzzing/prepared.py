@@ -21,8 +21,8 @@ from pgp_core.files.checkpoints import write_safetensors
 from pgp_core.restorers.nano import model as nano
 from pgp_core.training.config import READY
 from pgp_core.training.state import FORMAT
+from pgp_core.unet.known import TOPOLOGIES
 from pgp_core.unet.plan import load_plan
-from pgp_core.unet.topology import TOPOLOGIES
 
 
 class Prepared:

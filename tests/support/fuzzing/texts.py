@@ -12,8 +12,8 @@ from pgp_core.planner.describe import headline, kept
 from pgp_core.redundancy.report import Report, load_report
 from pgp_core.training.config import load_config
 from pgp_core.training.sources import make_degradation
+from pgp_core.unet.known import TOPOLOGIES
 from pgp_core.unet.plan import PrunePlan, load_plan
-from pgp_core.unet.topology import TOPOLOGIES
 
 from . import hostile
 from .prepared import Prepared
