@@ -10,7 +10,7 @@ import torch
 from pgp_core.errors import PlanError
 from pgp_core.unet.costs import block_cost
 from pgp_core.unet.count import Counts, count
-from pgp_core.unet.known import NANO_SHAPE, SDXL_SHAPE
+from pgp_core.unet.known import NANO_SHAPE, SDXL_SHAPE, SHAPES
 from pgp_core.unet.on_diffusers import build_unet
 from pgp_core.unet.plan import PrunePlan, load_plan
 from pgp_core.unet.shape import UNetShape
@@ -58,6 +58,11 @@ def test_sdxl_is_the_design_s_count_and_the_counter_s(
 def test_nano_at_every_size(plan: str | None, latent: tuple[int, int]) -> None:
     loaded = load_plan(plan) if plan else None
     assert count(NANO_SHAPE, loaded, latent) == watched(NANO_SHAPE, loaded, latent)
+
+
+@pytest.mark.parametrize("name", sorted(SHAPES.keys() - {"sdxl", "pgp-nano"}))
+def test_every_known_unet_at_an_odd_size(name: str) -> None:
+    assert count(SHAPES[name], None, (30, 23)) == watched(SHAPES[name], None, (30, 23))
 
 
 def test_a_stack_without_blocks_and_another_width() -> None:

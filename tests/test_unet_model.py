@@ -18,15 +18,8 @@ from pgp_core.unet.plan import PrunePlan, StackPlan, load_plan, presets
 from pgp_core.unet.prune import prune_module
 from pgp_core.unet.shape import UNetShape
 
-PLANS = [None, *presets()]
-
-
-def fitting(plan: str | None, topology: str) -> PrunePlan | None:
-    """A bundled plan, or a skip where it is for another topology."""
-    loaded = load_plan(plan) if plan else None
-    if loaded and loaded.topology != topology:
-        pytest.skip("a plan for another topology")
-    return loaded
+#: Every known UNet whole, and under each bundled plan.
+UNETS = [*((name, None) for name in SHAPES), *((load_plan(plan).topology, plan) for plan in presets())]
 
 
 def narrow(name: str) -> UNetShape:
@@ -58,20 +51,18 @@ def inputs(shape: UNetShape, size: tuple[int, int], dtype: torch.dtype, batch: i
     }
 
 
-@pytest.mark.parametrize("plan", PLANS)
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize(("name", "plan"), UNETS)
 def test_names_and_shapes_are_diffusers(name: str, plan: str | None) -> None:
-    loaded = fitting(plan, name)
+    loaded = load_plan(plan) if plan else None
     with torch.device("meta"):
         theirs, ours = build_unet(SHAPES[name], loaded), UNet(SHAPES[name], loaded)
     assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in theirs.state_dict().items()}
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("plan", PLANS)
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize(("name", "plan"), UNETS)
 def test_numbers_are_diffusers_in_float64(name: str, plan: str | None) -> None:
-    loaded, shape = fitting(plan, name), narrow(name)
+    loaded, shape = load_plan(plan) if plan else None, narrow(name)
     theirs, ours = pair(shape, loaded, torch.float64)
     for size in ((16, 8), (13, 7), (1, 1)):
         given = inputs(shape, size, torch.float64)

@@ -1,4 +1,4 @@
-"""Loading a file's weights into diffusers' UNet."""
+"""Loading a file's weights into our UNet: it is then the one that diffusers built."""
 
 from __future__ import annotations
 
