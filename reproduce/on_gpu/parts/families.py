@@ -48,7 +48,7 @@ def sdxl_s1(device: torch.device, dtype: torch.dtype, tiny: bool) -> Made:
     from pgp_core.restorers.sdxl.family import recipe_for
     from pgp_core.restorers.sdxl.loading import Prompt
     from pgp_core.restorers.sdxl.restorer import SDXLRestorer
-    from pgp_core.unet.on_diffusers import load_unet
+    from pgp_core.unet.loading import load_unet
     from pgp_core.unet.plan import load_plan
     from pgp_core.unet.prune import prune_state_dict
 
