@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from pgp_core.tiling import PHASES, Tiling
+from pgp_core.choices import PHASES
+from pgp_core.tiling import Tiling
 
 from ..results import FailedError, Results
 from ..setting import Setting, picture
