@@ -11,7 +11,8 @@ from draws import draw
 from rounding import NETWORK, assert_same
 
 from pgp_core.sampling.euler import SampleOptions, draw_noise, euler
-from pgp_core.sampling.noise_levels import SPACINGS, NoiseLevels
+from pgp_core.sampling.noise_levels import NoiseLevels
+from pgp_core.sampling.rules import SPACINGS
 from pgp_core.schedule import PREDICTIONS
 
 #: What a thousand factors in float32 leave of ten million: diffusers' own table, which is float32 throughout.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..choices import BLENDS, COLOR_FIXES, PHASES, WRAPS
 from ..errors import PGPError, PictureError
-from ..sampling.rules import STARTS
+from ..sampling.rules import SPACINGS, STARTS
 from ..visible import visible
 from . import model_options
 from .batch import Batch, failure, paths
@@ -51,6 +51,11 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of the noise, with --steps (0)")
     parser.add_argument(
         "--start", choices=STARTS, help="what --steps starts from (nano: noise; full size: lr, without guidance lq)"
+    )
+    parser.add_argument(
+        "--spacing",
+        choices=SPACINGS,
+        help="of the timesteps; trailing for Lightning and Turbo (as the model's files say, else leading)",
     )
     parser.add_argument(
         "--denoise",
@@ -169,7 +174,7 @@ def _worker(model: Found, args: argparse.Namespace, size: Size, own: dict[str, A
     from ..restorers.recipe import decide
 
     restorer = _load(model, args)
-    wanted = {name: getattr(args, name) for name in ("steps", "cfg", "start", "denoise", "color_fix")}
+    wanted = {name: getattr(args, name) for name in ("steps", "cfg", "start", "spacing", "denoise", "color_fix")}
     recipe = decide(restorer.recipe, {k: v for k, v in wanted.items() if k != "steps" or not restorer.recipe.one_step})
     options = recipe.options(**own)
     return lambda job: _upscale(restorer, job, args, size, recipe, options)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PGPError
-from ..sampling.rules import EULER, RULES, STARTS
+from ..sampling.rules import EULER, RULES, SPACINGS, STARTS
 
 if TYPE_CHECKING:
     from ..sampling.options import SampleOptions
@@ -21,6 +21,7 @@ class Recipe:
         steps: of Euler; 1 for rules of one call.
         cfg: classifier-free guidance scale; 1 makes one UNet call a step.
         start: one of :data:`pgp_core.sampling.rules.STARTS`; read by Euler's rule.
+        spacing: of Euler's timesteps, one of :data:`pgp_core.sampling.rules.SPACINGS`; None as the files say.
         denoise: share of the noise range that an ``"lq"`` start goes through.
         rule: one of :data:`pgp_core.sampling.rules.RULES`.
         timestep: at which a rule of one call calls the UNet; None for Euler's.
@@ -36,6 +37,7 @@ class Recipe:
     steps: int = 20
     cfg: float = 5.0
     start: str = "noise"
+    spacing: str | None = None
     denoise: float = 0.5
     rule: str = EULER
     timestep: int | None = None
@@ -46,9 +48,9 @@ class Recipe:
     negative_prompt: str = ""
 
     def __post_init__(self) -> None:
-        for name, known in (("rule", RULES), ("start", STARTS)):
+        for name, known in (("rule", RULES), ("start", STARTS), ("spacing", (None, *SPACINGS))):
             if getattr(self, name) not in known:
-                raise PGPError(f"{name} is one of {', '.join(known)}, not {getattr(self, name)!r}")
+                raise PGPError(f"{name} is one of {', '.join(filter(None, known))}, not {getattr(self, name)!r}")
 
     @property
     def one_step(self) -> bool:
@@ -69,8 +71,14 @@ class Recipe:
         from ..sampling.options import SampleOptions
         from ..tiling import Tiling
 
-        said = {"steps": self.steps, "cfg": self.cfg, "start": self.start, "denoise": self.noise}
-        return SampleOptions(**{**said, "tiling": Tiling(self.tile, self.overlap), **others})
+        said = {
+            "steps": self.steps,
+            "cfg": self.cfg,
+            "start": self.start,
+            "denoise": self.noise,
+            "spacing": self.spacing,
+        }
+        return SampleOptions(**{**said, "denoise": self.noise, "tiling": Tiling(self.tile, self.overlap), **others})
 
 
 _NAMES = frozenset(f.name for f in fields(Recipe))

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from .. import schedule
+from .rules import SPACINGS
 
-#: How timesteps are spread over the schedule, by diffusers' names.
-SPACINGS = ("leading", "trailing", "linspace")
 #: What a product of ``1 - beta`` ends in that would end in 0: then the first noise level is large, not infinite.
 _ALMOST_ZERO = 2.0**-24
 
@@ -33,7 +32,8 @@ class NoiseLevels:
         """The last ``steps`` of ``total`` steps.
 
         Args:
-            spacing: one of :data:`SPACINGS`; "leading" has an offset of 1: 951, 901, ..., 1 for 20 steps.
+            spacing: one of :data:`pgp_core.sampling.rules.SPACINGS`; "leading" has an offset of 1: 951, 901, ..., 1 for
+                20 steps.
             zero_snr: the schedule is rescaled to end in pure noise (Lin et al., algorithm 1).
             total: of the whole schedule; by default ``steps``.
 

@@ -9,7 +9,7 @@ from ..errors import PGPError
 from ..images.wrap import Wrap
 from ..number import MAX_SEED, number
 from ..tiling import Tiling
-from .rules import STARTS
+from .rules import SPACINGS, STARTS
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class SampleOptions:
             FaithDiff does, from noise with a little of the LQ latent (see
             :func:`pgp_core.sampling.euler.euler`).
         denoise: share of the noise range that an ``"lq"`` start goes through, 0 to 1 (ComfyUI's "denoise").
+        spacing: of the timesteps, one of :data:`pgp_core.sampling.rules.SPACINGS`; None as the model's files say.
         strength: of the guidance, 0 to 1.
         start_percent, end_percent: part of the sampling in which the guidance works, as shares of the
             timesteps from noise to picture.
@@ -38,6 +39,7 @@ class SampleOptions:
     seed: int = 0
     start: str = "noise"
     denoise: float = 1.0
+    spacing: str | None = None
     strength: float = 1.0
     start_percent: float = 0.0
     end_percent: float = 1.0
@@ -50,6 +52,8 @@ class SampleOptions:
         number(self.seed, "the seed must be", 0, MAX_SEED, whole=True)
         if self.start not in STARTS:
             raise PGPError(f"start is one of {', '.join(STARTS)}, not {self.start!r}")
+        if self.spacing not in (None, *SPACINGS):
+            raise PGPError(f"spacing is one of {', '.join(SPACINGS)}, not {self.spacing!r}")
         Wrap(self.wrap)
         number(self.denoise, "denoise must be", above=0, high=1)
         number(self.strength, "strength must be", 0, 1)

@@ -66,6 +66,18 @@ def test_v_prediction_works_and_is_said(files: Everything, tmp_path: Path) -> No
         assert difference(ours, expected) <= allowed
 
 
+def test_the_user_s_spacing_goes_before_the_files(files: Everything, tmp_path: Path) -> None:
+    """As a folder whose scheduler says so: Lightning's single files cannot."""
+    shutil.copytree(files.sdxl, tmp_path / "t")
+    (tmp_path / "t/scheduler/scheduler_config.json").write_text('{"timestep_spacing": "trailing"}')
+    told = SDXLRestorer.load(Given(base=tmp_path / "t", **files.saved), say=str)
+    plain = SDXLRestorer.load(Given(base=files.sdxl, **files.saved), say=str)
+    options = replace(SHORT, start="noise")
+    expected = told.restore(picture(), options)
+    assert not torch.equal(plain.restore(picture(), options), expected)
+    assert torch.equal(plain.restore(picture(), replace(options, spacing="trailing")), expected)
+
+
 def test_zero_snr_is_comfyuis_rescaled_schedule(files: Everything, tmp_path: Path) -> None:
     """The square roots shifted to end in zero and scaled to keep the first (Lin et al., algorithm 1)."""
     from diffusers import EulerDiscreteScheduler

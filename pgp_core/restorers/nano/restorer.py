@@ -169,7 +169,10 @@ class NanoRestorer:
             latent = (lq.shape[0], pixel_codec.CHANNELS, *(n // pixel_codec.FACTOR for n in lq.shape[-2:]))
             zero = lq.new_zeros(1, device=self.device).expand(latent)
             margin = MARGIN // pixel_codec.FACTOR
-            residual = euler(denoiser, zero, self.prediction, options, watched, self.latent_std, margin=margin)
+            spacing = options.spacing or "leading"
+            residual = euler(
+                denoiser, zero, self.prediction, options, watched, self.latent_std, spacing=spacing, margin=margin
+            )
             z_h = residual.div_(nano.SCALE).add_(pixel_codec.encode(lq.to(self.device)))
         del denoiser, features
         return pixel_codec.decode(z_h)[..., :height, :width].clamp(0, 1).float().cpu()

@@ -185,7 +185,7 @@ class SDXLRestorer:
             predict = dialled(pixel, denoiser, self.dial)
             z_h = restore_once(predict, z_l, self.recipe.timestep, watched, self.recipe.rule)
         else:
-            how = {"zero_snr": self.zero_snr, "spacing": self.spacing, "margin": margin}
+            how = {"zero_snr": self.zero_snr, "spacing": options.spacing or self.spacing, "margin": margin}
             z_h = euler(denoiser, z_l, self.prediction, options, watched, **how)
         return self.vae.decode(z_h)[..., :height, :width].clamp(0, 1).cpu()
 
