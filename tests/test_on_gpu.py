@@ -289,20 +289,11 @@ def test_the_environment_has_this_python_s_packages_and_the_wheels(on_gpu: Any, 
         wheel.writestr("carried-1.0.dist-info/METADATA", about)
         wheel.writestr("carried-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr("carried-1.0.dist-info/RECORD", "")
+    on_gpu("pack").pack_tighter(tmp_path / "carried-1.0-py3-none-any.whl")
     python = on_gpu("environment").make(tmp_path / "python", tmp_path)
-    on_gpu("environment").stand_in_for_av(tmp_path / "python")
-    code = """
-import carried, safetensors, av
-from av.subtitles.stream import SubtitleStream
-from av.video.reformatter import ColorTrc
-print(carried.figure, ColorTrc.ARIB_STD_B67)
-try:
-    av.VideoFrame()
-except RuntimeError as e:
-    print(e)
-"""
+    code = "import carried, safetensors; print(carried.figure)"
     done = subprocess.run([str(python), "-c", code], capture_output=True, text=True)
-    assert done.stdout.splitlines() == ["7 ColorTrc.ARIB_STD_B67", "PyAV is not installed here"], done.stderr
+    assert done.stdout == "7\n", done.stderr
 
 
 def test_an_environment_without_good_wheels_is_refused(on_gpu: Any, tmp_path: Path) -> None:

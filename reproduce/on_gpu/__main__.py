@@ -90,8 +90,6 @@ def _beside(out: Path) -> Path | None:
 def _all(args: argparse.Namespace, temporary: Path) -> int:
     python = environment.make(temporary / "python", args.wheels)
     comfyui = environment.comfyui(args.comfyui, temporary / "ComfyUI") if args.comfyui else None
-    if comfyui is not None and not environment.has(python, "av"):
-        environment.stand_in_for_av(temporary / "python")
     machine = _machine(python, args.device)
     print(json.dumps(machine, indent=1), flush=True)  # noqa: T201
 

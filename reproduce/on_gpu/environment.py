@@ -8,30 +8,6 @@ import sys
 import zipfile
 from pathlib import Path
 
-#: What ComfyUI imports on its way to the pack's nodes, but which only pictures in motion need: 35 MB as a wheel.
-_AV = '''"""Stands in for PyAV, which was left out: importing ComfyUI works, and every use of it fails."""
-
-
-class _Named(type):
-    def __getattr__(cls, name):
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return f"{cls.__name__}.{name}"
-
-
-class _Missing(metaclass=_Named):
-    def __init__(self, *_args, **_kwargs):
-        raise RuntimeError("PyAV is not installed here")
-
-
-def __getattr__(name):
-    if name.startswith("__"):
-        raise AttributeError(name)
-    return _Named(name, (_Missing,), {})
-'''
-_AV_MODULES = ("__init__", "container", "codec", "subtitles/__init__", "subtitles/stream", "video/__init__")
-_AV_MODULES += ("video/reformatter",)
-
 
 def make(folder: Path, wheels: Path | None) -> Path:
     """An environment that sees this Python's packages, with the wheels in front; its Python.
@@ -62,20 +38,6 @@ def make(folder: Path, wheels: Path | None) -> Path:
 def _site(folder: Path) -> Path:
     lib = folder / ("Lib" if os.name == "nt" else f"lib/python{sys.version_info[0]}.{sys.version_info[1]}")
     return lib / "site-packages"
-
-
-def has(python: Path, package: str) -> bool:
-    """Whether a Python finds a package."""
-    code = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({package!r}) is None)"
-    return subprocess.run([str(python), "-c", code], stdin=subprocess.DEVNULL, capture_output=True).returncode == 0
-
-
-def stand_in_for_av(folder: Path) -> None:
-    """Let ComfyUI start without PyAV in the environment of :func:`make`."""
-    for name in _AV_MODULES:
-        file = _site(folder) / "av" / f"{name}.py"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(_AV, encoding="utf-8")
 
 
 def comfyui(given: Path, folder: Path) -> Path:

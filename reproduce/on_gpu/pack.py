@@ -1,6 +1,6 @@
 """Makes the folder that goes to a machine with a GPU and no network: ComfyUI as a zip file, and wheels.
 
-    python reproduce/on_gpu/pack.py -o CARRY --comfyui COMFYUI [--python 3.12] [--with-video]
+    python reproduce/on_gpu/pack.py -o CARRY --comfyui COMFYUI [--python 3.12]
 
 Then, there: ``python reproduce/on_gpu -o OUT --comfyui CARRY/ComfyUI.zip --wheels CARRY/wheels``. What is said at the
 end is how large everything is, this checkout's files included.
@@ -28,14 +28,16 @@ ANYWHERE = (
     *("pydantic", "pydantic-settings", "python-dotenv", "annotated-types", "typing-inspection", "simpleeval"),
     *("pytest", "pytest-timeout", "hypothesis", "sortedcontainers", "iniconfig", "pluggy"),
 )
-FOR_ONE_MACHINE = ("comfy-aimdo", "pydantic-core", "blake3")
-#: Only the workflow for video needs it, and it has 35 MB.
-VIDEO = "av"
+#: PyAV, most of it all, is how ComfyUI reads pictures.
+FOR_ONE_MACHINE = ("comfy-aimdo", "pydantic-core", "blake3", "av")
 #: Of ComfyUI's folder: what is no code that runs here.
 LEFT_OUT = (
     *("blueprints", "tests", "tests-unit", "custom_nodes", "input", "output", "temp", "models", "user"),
     *("script_examples", "openapi.yaml"),
 )
+
+#: A third smaller than a wheel's own; pip reads either.
+PACKING = zipfile.ZIP_LZMA
 
 #: pip matches these exactly.
 _PLATFORMS = ("2_28", "2_27", "2_24", "2_17", "2_12", "2_5")
@@ -47,13 +49,14 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to make")
     parser.add_argument("--comfyui", type=Path, required=True, help="ComfyUI's folder")
     parser.add_argument("--python", default="3.12", help="of the machine (3.12)")
-    parser.add_argument("--with-video", action="store_true", help="take PyAV along, 35 MB")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     packed = args.output / "ComfyUI.zip"
     pack_comfyui(args.comfyui, packed)
-    download(args.output / "wheels", args.comfyui, args.python, args.with_video)
+    download(args.output / "wheels", args.comfyui, args.python)
     wheels = sorted((args.output / "wheels").glob("*.whl"))
+    for wheel in wheels:
+        pack_tighter(wheel)
     own = subprocess.run(["git", "-C", str(ROOT), "ls-files", "-z"], check=True, capture_output=True, text=True).stdout
     checkout = [ROOT / name for name in own.split("\0") if name and (ROOT / name).is_file()]
     total = 0
@@ -68,7 +71,7 @@ def pack_comfyui(comfyui: Path, packed: Path) -> None:
     """ComfyUI's code as a zip file."""
     if not (comfyui / "main.py").is_file():
         raise SystemExit(f"{comfyui} holds no ComfyUI (no main.py)")
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as out:
+    with zipfile.ZipFile(packed, "w", PACKING) as out:
         for file in sorted(comfyui.rglob("*")):
             inside = file.relative_to(comfyui)
             hidden = any(p.startswith(".") or p in ("__pycache__", "venv") for p in inside.parts)
@@ -76,22 +79,35 @@ def pack_comfyui(comfyui: Path, packed: Path) -> None:
                 out.write(file, inside)
 
 
-def download(folder: Path, comfyui: Path, python: str, with_video: bool) -> None:
+def download(folder: Path, comfyui: Path, python: str) -> None:
     """The wheels, by pip, for a Linux machine on x86-64; those there already are kept."""
     pinned = versions(comfyui / "requirements.txt")
     common = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     common += ["--disable-pip-version-check", "--dest", str(folder), "--python-version", python]
     one_machine = [f"--platform=manylinux_{p}_x86_64" for p in _PLATFORMS]
     one_machine += ["--platform=manylinux2014_x86_64", "--platform=manylinux2010_x86_64", "--implementation=cp"]
-    special = [*FOR_ONE_MACHINE, *([VIDEO] if with_video else [])]
     for names, options in (
         (ANYWHERE, ["--platform=any", "--implementation=py", "--abi=none"]),
-        (special, one_machine),
+        (FOR_ONE_MACHINE, one_machine),
     ):
         wanted = [f"{name}{pinned.get(name.lower(), '')}" for name in names]
         # pydantic wants one release of its core.
         wanted = [w if w != "pydantic-core" else f"pydantic-core=={_core_of(folder)}" for w in wanted]
         subprocess.run([*common, *options, *wanted], stdin=subprocess.DEVNULL, check=True)
+
+
+def pack_tighter(wheel: Path) -> None:
+    """Pack a wheel anew; what is in it stays as it is."""
+    temporary = wheel.with_suffix(".tmp")
+    with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(temporary, "w") as new:
+        if all(entry.compress_type == PACKING for entry in old.infolist()):
+            temporary.unlink()
+            return
+        for entry in old.infolist():
+            info = zipfile.ZipInfo(entry.filename, entry.date_time)
+            info.external_attr = entry.external_attr
+            new.writestr(info, old.read(entry), PACKING)
+    temporary.replace(wheel)
 
 
 def versions(requirements: Path) -> dict[str, str]:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import shlex
-import subprocess
-from pathlib import Path
 from typing import Any
 
 from ..checkout import ROOT
 from ..results import Results
 from ..setting import Setting
-from .comfyui import python
 
 TESTS = ROOT / "tests"
 #: One workflow of each kind: as shipped; with the user's files; video; tiles; any SDXL. Files and names of tests.
@@ -87,8 +84,6 @@ def run(results: Results, setting: Setting) -> None:
     wanted = " or ".join(WORKFLOWS[f] for f in files)
     if setting.tiny:
         wanted += " and nano-s1"
-    if not _has_video(setting.comfyui):
-        wanted = f"({wanted}) and not video"
     _ask(pytest, [*common, "-k", wanted, *(str(TESTS / f) for f in files)], results)
 
 
@@ -98,9 +93,3 @@ def _ask(pytest: Any, arguments: list[str], results: Results) -> None:
     # 1: tests failed, which their rows say.
     if status not in (0, 1):
         results.put("tests", {"state": "failed", "error": f"pytest ended with {status}: see log.txt"}, 0)
-
-
-def _has_video(comfyui: Path) -> bool:
-    """Whether ComfyUI's Python has PyAV, and no stand-in."""
-    code = "import av; av.__version__"
-    return subprocess.run([str(python(comfyui)), "-c", code], capture_output=True).returncode == 0
