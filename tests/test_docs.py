@@ -25,7 +25,7 @@ else:
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(
     [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
-    + [*(ROOT / "docs").glob("*.md"), *(ROOT / "web" / "docs").glob("*.md")]
+    + [*(ROOT / "docs").glob("*.md"), *(ROOT / "web" / "docs").glob("*.md"), *(ROOT / "reproduce").rglob("*.md")]
 )
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 FOLDERS = ("tests", "pgp_core", "nodes", "docs", "reproduce", "workflows", "web", "subgraphs", ".github")
