@@ -79,10 +79,17 @@ def find(given: Given) -> Found:
         return Found(family, given, f"{family.title}, bundled")
     given.check_files()
     with _opened(given) as file:
-        for family in FAMILIES:
-            if what := family.recognise(file, given):
-                return Found(family, given, what)
+        if found := recognised(file, given):
+            return found
         raise no_restorer(file)
+
+
+def recognised(file: WeightsFile, given: Given) -> Found | None:
+    """The family that an open file with a UNet is of, with what is given beside it; or None."""
+    for family in FAMILIES:
+        if what := family.recognise(file, given):
+            return Found(family, given, what)
+    return None
 
 
 @contextmanager
