@@ -9,7 +9,6 @@ _TEXT_GOES = "for a prompt: ComfyUI's Load CLIP; here text encoders are a folder
 _VISION_GOES = "for ComfyUI's Load CLIP Vision"
 _ATTENTION = "layers.0.self_attn.q_proj.weight"
 _T5 = "encoder.block.0.layer.0.SelfAttention.q.weight"
-_QKV = "encoder.layers.0.self_attn.q_proj.weight"
 
 # fmt: off
 #: Of what has names of its own.
@@ -20,6 +19,7 @@ _OTHER_VAES = (
     Sign("a VAE of SeedVR2", ("decoder.up_blocks.2.upsamplers.0.upscale_conv.weight",)),
     Sign("a VAE for video", ("decoder.conv_in.conv.weight",)),
     Sign("a VAE of Stable Video Diffusion", ("decoder.mid.block_1.mix_factor",)),
+    Sign("a VAE of Stable Video Diffusion", ("decoder.time_conv_out.weight",)),
     Sign("a VAE of Stable Cascade (stage A)", ("vquantizer.codebook.weight",)),
     Sign("a small VAE for previews (TAESD)", ("taesd_decoder.1.weight",)),
     Sign("a small VAE for previews (TAESD)", ("decoder.layers.0.weight", "decoder.layers.2.conv.0.weight")),
@@ -37,21 +37,20 @@ _CHANNELS = {
 }
 _VAE = r"(?:encoder|decoder)\.(?:conv_in|conv_out|mid|mid_block|down|up|down_blocks|up_blocks)\."
 
+_CLASS, _PATCH = "embeddings.class_embedding", "embeddings.patch_embedding.weight"
 _VISION = (
-    Sign("CLIP-G, its vision part", ("vision_model.encoder.layers.47.layer_norm1.weight",)),
-    Sign("CLIP-H", ("vision_model.encoder.layers.30.layer_norm1.weight",),
-         sizes=(("vision_model.encoder.layers.30.layer_norm1.weight", 0, 1280),)),
-    Sign("CLIP-L", ("vision_model.encoder.layers.22.layer_norm1.weight", "vision_model.pre_layrnorm.weight")),
-    Sign("SigLIP", ("vision_model.encoder.layers.22.layer_norm1.weight",), lacks=("vision_model.pre_layrnorm.weight",)),
+    Sign("CLIP-G, its vision part", (_CLASS, "encoder.layers.47.layer_norm1.weight")),
+    Sign("CLIP-H", (_CLASS, "encoder.layers.31.layer_norm1.weight")),
+    Sign("CLIP-L", (_CLASS, "encoder.layers.23.layer_norm1.weight")),
+    Sign("SigLIP", (_PATCH, "encoder.layers.0.layer_norm1.weight"), lacks=(_CLASS,)),
     Sign("CLIP", like=(r"(?:.*\.)?(?:vision_model|visual)\.",)),
 )
 
+_TOKENS = "embeddings.token_embedding.weight"
 _TEXT = (
-    Sign("CLIP-G", ("encoder.layers.30.mlp.fc1.weight",), like=(r"(?:.*\.)?text_model\.",)),
-    Sign("CLIP-H", ("encoder.layers.22.mlp.fc1.weight",), like=(r"(?:.*\.)?text_model\.",)),
-    Sign("CLIP-G", ("text_model.encoder.layers.30.mlp.fc1.weight",)),
-    Sign("CLIP-H", ("text_model.encoder.layers.22.mlp.fc1.weight",)),
-    Sign("CLIP-L", ("text_model.encoder.layers.0.mlp.fc1.weight",)),
+    Sign("CLIP-G", (_TOKENS, "encoder.layers.31.mlp.fc1.weight")),
+    Sign("CLIP-H", (_TOKENS, "encoder.layers.22.mlp.fc1.weight")),
+    Sign("CLIP-L", (_TOKENS, "encoder.layers.11.mlp.fc1.weight")),
     Sign("CLIP-G", ("resblocks.31.attn.in_proj_weight",)),
     Sign("CLIP-H", ("resblocks.22.attn.in_proj_weight",)),
     Sign("CLIP", ("resblocks.0.attn.in_proj_weight",)),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 #: Words that may stand before a name, one or more of them; what follows is looked at too.
 _BEFORE = re.compile(
     r"(?:model|diffusion_model|transformer|module|net|unet|vae|first_stage_model|conditioner|cond_stage_model|embedders"
-    r"|text_encoders?|text_encoder_\d|clip_[lgh]|t5xxl|qwen\w*|language_model|state_dict|params|params_ema|params-ema"
+    r"|text_encoders?|text_encoder_\d|text_model|vision_model|clip_[lgh]|t5xxl|qwen\w*|language_model|state_dict|params|params_ema|params-ema"
     r"|model_ema|ema|dit|generator|backbone|\d{1,2})\."
 )
 _MOST_WORDS = 6

@@ -11,6 +11,8 @@ _SD3_OF_DIFFUSERS = ("transformer_blocks.0.attn.add_q_proj.weight", "pos_embed.p
 _LUMINA = "noise_refiner.0.attention.k_norm.weight"
 _LUMINA_OF_DIFFUSERS = "noise_refiner.0.attn.norm_k.weight"
 _HUNYUAN = "txt_in.individual_token_refiner.blocks.0.norm1.weight"
+#: No transformer; its names are no UNet's either.
+_CASCADE = "Stable Cascade"
 _CAPTIONS = "cap_embedder.1.weight"
 
 # fmt: off
@@ -45,8 +47,8 @@ SIGNS = (
     Sign("Stable Diffusion 3 medium", _SD3_OF_DIFFUSERS, sizes=(("pos_embed.proj.weight", 0, 1536),)),
     Sign("Stable Diffusion 3 or 3.5", _SD3_OF_DIFFUSERS),
 
-    Sign("Stable Cascade, stage C", ("clf.1.weight", "clip_txt_mapper.weight")),
-    Sign("Stable Cascade, stage B", ("clf.1.weight", "effnet_mapper.0.weight")),
+    Sign(f"{_CASCADE}, stage C", ("clf.1.weight", "clip_txt_mapper.weight")),
+    Sign(f"{_CASCADE}, stage B", ("clf.1.weight", "effnet_mapper.0.weight")),
 
     Sign("LTX-Video", ("adaln_single.emb.timestep_embedder.linear_1.bias", "patchify_proj.weight")),
     Sign("LTX-Video", ("time_embed.emb.timestep_embedder.linear_1.weight", "proj_in.weight", "scale_shift_table")),
@@ -90,9 +92,12 @@ _SOME = (
 
 
 def kind(names: Names) -> Kind | None:
-    """A diffusion transformer that is known by name; None where it is none."""
+    """A diffusion transformer, or Stable Cascade, that is known by name; None if it is none."""
     found = first(SIGNS, names)
-    return Kind(f"a diffusion transformer ({found})", instead=NEEDS_SDXL) if found else None
+    if found is None:
+        return None
+    what = found if found.startswith(_CASCADE) else f"a diffusion transformer ({found})"
+    return Kind(what, instead=NEEDS_SDXL)
 
 
 def some_kind(names: Names) -> Kind | None:

@@ -12,6 +12,8 @@ _INPUTS = {9: "for inpainting", 8: "for editing or variations", 7: "for enlargin
 #: Widths of the tokens that its cross-attention takes.
 _TOKENS = {768: "Stable Diffusion 1.5", 1024: "Stable Diffusion 2", 1280: "SDXL's refiner"}
 _TOKENS_IN = re.compile(r".*\.attn2\.to_k\.weight$")
+#: It always has the first picture beside the noisy ones.
+_VIDEO = "Stable Video Diffusion"
 _UNKNOWN = "Stable Diffusion 1.5 or 2"
 
 
@@ -23,7 +25,7 @@ def name_of(bare: Mapping[str, tuple[int, ...]]) -> str:
     """
     name = _base(bare)
     inputs = _side(bare, ("input_blocks.0.0.weight", "conv_in.weight"), 1)
-    return f"{name} {_INPUTS[inputs]}" if inputs in _INPUTS else name
+    return f"{name} {_INPUTS[inputs]}" if inputs in _INPUTS and name != _VIDEO else name
 
 
 def kind(bare: Mapping[str, tuple[int, ...]]) -> Kind | None:
@@ -46,7 +48,7 @@ def kind(bare: Mapping[str, tuple[int, ...]]) -> Kind | None:
 
 def _base(bare: Mapping[str, tuple[int, ...]]) -> str:
     if any("time_stack." in k or "temporal_transformer_blocks." in k for k in bare):
-        return "Stable Video Diffusion"
+        return _VIDEO
     if "encoder_hid_proj.weight" in bare:
         return "Kolors" if _side(bare, ("encoder_hid_proj.weight",), 0) == 2048 else "another kind"
     if any(k.startswith(("encoder_hid_proj.", "add_embedding.image_norm", "add_embedding.image_proj")) for k in bare):
@@ -56,7 +58,7 @@ def _base(bare: Mapping[str, tuple[int, ...]]) -> str:
     four = any(k.startswith(("input_blocks.9.", "down_blocks.3.")) for k in bare)
     if not labelled:
         if any(k.startswith(("label_emb.", "class_embedding.")) for k in bare):
-            return "Stable Diffusion 2 with classes" if width == 1024 else "another kind, with classes"
+            return "Stable Diffusion 2" if width == 1024 else "another kind, with classes"
         return _TOKENS.get(width or 0, _UNKNOWN)
     if not four:
         return "SDXL"

@@ -14,6 +14,7 @@ SIGNS = (
     Sign("ATD", ("conv_first.weight", "layers.0.residual_group.td")),
     Sign("Swin2SR", ("conv_first.weight", _SWIN, "layers.0.residual_group.blocks.0.attn.logit_scale")),
     Sign("SwinIR", (_SWIN,), like=(r"conv_first\.(?:1\.)?weight$",)),
+    Sign("RGT", ("conv_first.weight", "before_RG.1.weight", "layers.0.blocks.0.gamma")),
     Sign("DAT", ("conv_first.weight", "before_RG.1.weight", "layers.0.blocks.0.attn.qkv.weight")),
     Sign("DRCT", ("conv_first.weight", "layers.0.swin1.norm1.weight")),
     Sign("GRL", ("conv_first.weight", "layers.0.blocks.0.attn.window_attn.attn_transform.logit_scale")),
@@ -26,9 +27,10 @@ SIGNS = (
     Sign("Real-CUGAN", ("unet1.conv1.conv.0.weight", "unet2.conv_bottom.weight")),
     Sign("ESRGAN", like=(r"model\.1\.sub\.\d+\.RDB1\.",)),
     Sign("ESRGAN", ("conv_first.weight",), like=(r"RRDB_trunk\.0\.|body\.0\.rdb1\.",)),
-    Sign("ESRGAN's kind", ("conv_first.weight",)),
+    Sign("SCUNet", ("m_head.0.weight", "m_tail.0.weight")),
+    Sign("", ("conv_first.weight",)),
     Sign("Compact", ("body.0.weight", "body.1.weight"), ranks=(("body.0.weight", 4), ("body.1.weight", 1))),
-    Sign("ESRGAN's kind", like=(r"model\.0\.weight$|body\.0\.weight$|conv_up1\.|layers\.0\.residual_group\.",)),
+    Sign("", like=(r"model\.0\.weight$|body\.0\.weight$|conv_up1\.|layers\.0\.residual_group\.",)),
 )
 
 _FACES = (
@@ -47,4 +49,4 @@ def kind(names: Names) -> Kind | None:
     found = first(SIGNS, names)
     if found is None:
         return None
-    return Kind(f"an upscaler of {found}" if "kind" in found else f"an upscaler ({found})", _GOES)
+    return Kind(f"an upscaler ({found})" if found else "an upscaler", _GOES)
