@@ -56,7 +56,7 @@ def look(path: Path, beside: Given) -> Seen:
         with parsing(path.name, CheckpointError, "get it again"):
             return _look(path, beside)
     except PGPError as e:
-        return Seen(path, "damaged, or no file of a model", error=str(e))
+        return Seen(path, "a file that cannot be read", error=str(e))
 
 
 def each(path: Path) -> Iterator[Path]:

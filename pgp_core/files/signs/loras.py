@@ -53,7 +53,7 @@ _FOUR_SCALES = re.compile(
 )
 _OF_A_UNET = re.compile(r"(?:^|_)(?:down_blocks|up_blocks|mid_block|input_blocks|output_blocks|middle_block)_")
 #: Tensors whose second side is the width of the tokens.
-_TOKENS_IN = re.compile(r"attn2[._]to_[kv](?:[._]processor)?.*(?:lora_A|lora_down|lora\.down|\.down)\b")
+_TOKENS_IN = re.compile(r"attn2[._](?:processor[._])?to_[kv].*(?:lora_A|lora_down|\.down)\b")
 _BY_TOKENS = {768: "Stable Diffusion 1.5", 1024: "Stable Diffusion 2", 1280: "SDXL's refiner", 2048: "SDXL"}
 #: Kohya numbers the text encoders where there are two.
 _SECOND_ENCODER = re.compile(r"lora_te2_|text_encoder_2\.|clip_g\.")

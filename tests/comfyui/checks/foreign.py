@@ -1,6 +1,8 @@
 """Other models, built by core's own classes without memory, and upscalers by spandrel's: what core says that each is,
 and the names and shapes for what we say. What each is called here is core's or spandrel's name of it."""
 
+# ruff: noqa: C408 - settings as calls, which is how core and spandrel take them
+
 from __future__ import annotations
 
 import importlib
