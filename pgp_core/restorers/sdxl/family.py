@@ -38,7 +38,13 @@ ONCE = Recipe(steps=1, cfg=1.0, rule=RESIDUAL, timestep=S1_TIMESTEP)
 _KIND = tuple(t.name for t in known.SDXL_KIND)
 _DISTILLED = tuple(name for name in _KIND if name != known.SDXL.name)
 #: What topologies are called by people.
-_TITLES = {t.name: t.name.upper().replace("SEGMIND-VEGA", "Segmind Vega") for t in known.SDXL_KIND}
+_TITLES = {
+    "sdxl": "SDXL",
+    "ssd-1b": "SSD-1B, distilled from SDXL",
+    "segmind-vega": "Segmind Vega, distilled from SDXL",
+    "koala-1b": "KOALA-1B, distilled from SDXL",
+    "koala-700m": "KOALA-700M, distilled from SDXL",
+}
 #: Parts of FaithDiff's guidance; with others beside them it is PGP-DiffSR's.
 _OF_FAITHDIFF = frozenset({"lq_encoder", "alignment"})
 _PROMPTS = ("prompt", "negative_prompt", "conditioning", "negative_conditioning")
@@ -81,7 +87,7 @@ def _of_kind(file: WeightsFile, topologies: tuple[str, ...] = _KIND) -> tuple[st
     info = unet_of(file)
     if info is None or info.plan.topology not in topologies:
         return None
-    kind = _TITLES[info.plan.topology]
+    kind = _TITLES.get(info.plan.topology, info.plan.topology)
     return f"a UNet of {kind}{f', pruned ({info.plan.name})' if info.plan.removed else ''}", info.plan
 
 
@@ -102,8 +108,7 @@ def _recognise_pgp(file: WeightsFile, given: Given) -> str | None:
 
 
 def _recognise_distilled(file: WeightsFile, _given: Given) -> str | None:
-    found = _unguided(file, _DISTILLED)
-    return None if found is None else f"{found}, distilled from SDXL"
+    return _unguided(file, _DISTILLED)
 
 
 def _recognise_sdxl(file: WeightsFile, _given: Given) -> str | None:
