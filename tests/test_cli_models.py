@@ -252,3 +252,26 @@ def test_a_file_called_nano_is_given_by_a_path(
     status, (bundled, file), text = run("nano", "./nano", "--json")
     assert status == 0 and bundled["family"] == "pgp-nano" and file["family"] == "sdxl"
     assert "nano is the bundled model; the file of that name here is ./nano" in text
+
+
+@needs_weights
+def test_a_folder_called_nano_does_not_hide_the_bundled_model(
+    run: Run, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(files / "sdxl", tmp_path / "nano")
+    monkeypatch.chdir(tmp_path)
+    assert [r["family"] for r in run("nano", "--json")[1]] == ["pgp-nano"]
+    assert [r["family"] for r in run(".", "--json")[1]] == ["sdxl"]
+
+
+@needs_weights
+def test_a_nano_unet_whose_name_has_no_ending_is_not_the_bundled_one(tmp_path: Path) -> None:
+    shutil.copy(nano.FOLDER / nano.UNET_FILE, tmp_path / "mine")
+    assert len(find(Given(model=tmp_path / "mine")).needs) == 3
+
+
+def test_what_means_nothing_to_nano_is_said_of_nano_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["upscale", "a.png", "-o", "b.png", "--model", "nano", "--base", "sdxl"])
+    assert ended.value.code == 2
+    assert "--base means nothing to nano: leave it out, or give another --model" in capsys.readouterr().err

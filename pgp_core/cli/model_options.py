@@ -82,7 +82,7 @@ def add_conditioning(group: Any) -> None:
 def model_path(text: str) -> Path:
     """A type for argparse: ``nano`` is the bundled model, whatever lies in the working directory; ``./nano`` is a
     file, which as a path alone could not be told from it."""
-    from ..restorers.finding import SHORT_NAME
+    from ..restorers.given import SHORT_NAME
 
     path = Path(text)
     if text == SHORT_NAME:
@@ -126,19 +126,20 @@ def given(args: argparse.Namespace, one_step: bool | None) -> Given:
 
 def wrong_usage(args: argparse.Namespace, one_step: bool | None) -> str | None:
     """What does not go together, as far as no file need be looked at; or None."""
-    from ..restorers.finding import bundled, is_bundled
+    from ..restorers.finding import bundled
     from ..restorers.given import Given
 
     known = {**vars(args), **{field: getattr(args, option) for field, option in _OPTION_OF.items()}}
     fields = [name for name in Given.__dataclass_fields__ if name != "one_step" and known[name] is not None]
     named = Given(**{name: known[name] for name in fields}, one_step=one_step)
-    if not is_bundled(named):
+    if not named.bundled:
         return named.contradiction()
     family = bundled()
+    advice = "give --model or --base too" if named.model is None else "leave it out, or give another --model"
     if foreign := family.foreign(named):
-        return f"{_option(foreign)} means nothing to {family.title}: give --model or --base too"
+        return f"{_option(foreign)} means nothing to {family.title}: {advice}"
     if args.start == "lr" and family.recipe(False).start != "lr":
-        return f"--start lr means nothing to {family.title}: give --model or --base too"
+        return f"--start lr means nothing to {family.title}: {advice}"
     return None
 
 

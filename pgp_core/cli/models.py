@@ -107,14 +107,15 @@ def _words(recipe: Recipe, before: str, extra: str) -> str:
 
 def _files(files: list[str], beside: dict[str, Path | None], json: bool) -> int:
     from ..restorers.given import Given
-    from ..restorers.looking import each, look
+    from ..restorers.looking import each, look, look_bundled
 
     given = Given(**beside)  # type: ignore[arg-type]
     given.check_files()
     failed = total = 0
     for text in files:
-        for path in each(model_options.model_path(text)):
-            seen = look(path, given)
+        path = model_options.model_path(text)
+        found = [look_bundled()] if Given(model=path).bundled else (look(one, given) for one in each(path))
+        for seen in found:
             total += 1
             failed += seen.error is not None
             if json:

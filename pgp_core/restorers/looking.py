@@ -15,8 +15,8 @@ from ..files.weights import WeightsFile, open_weights
 from ..files.what_it_is import UNET_HEADS, described, kind_of
 from . import own_files
 from .family import Family
-from .finding import bundled, find, is_bundled, recognised
-from .given import Given
+from .finding import find, recognised
+from .given import SHORT_NAME, Given
 
 #: What may hold a model, or says of itself that it is something else.
 _LOOKED_AT = (
@@ -57,6 +57,12 @@ def look(path: Path, beside: Given) -> Seen:
             return _look(path, beside)
     except PGPError as e:
         return Seen(path, "a file that cannot be read", error=str(e))
+
+
+def look_bundled() -> Seen:
+    """What the bundled model is."""
+    found = find(Given())
+    return Seen(Path(SHORT_NAME), found.what, found.family, found.needs)
 
 
 def each(path: Path) -> Iterator[Path]:
@@ -114,8 +120,9 @@ def _is_one(folder: Path) -> bool:
 
 def _look(path: Path, beside: Given) -> Seen:
     given = replace(beside, model=path)
-    if is_bundled(given):
-        return _of_bundled(path, beside)
+    if given.bundled:
+        # A file that is called as the bundled model is.
+        given = replace(beside, model=path.absolute())
     if not path.exists():
         return Seen(path, "not there", error=f"there is no {path}")
     if path.is_dir():
@@ -135,11 +142,6 @@ def _look(path: Path, beside: Given) -> Seen:
         return Seen(path, other.what, goes="" if other.failed else other.advice, error=error)
     with open_weights(path) as file:
         return _of_weights(path, file, given)
-
-
-def _of_bundled(path: Path, beside: Given) -> Seen:
-    found = find(Given(one_step=beside.one_step))
-    return Seen(path, found.what, bundled(), found.needs)
 
 
 def _of_pipeline(path: Path, given: Given) -> Seen:
