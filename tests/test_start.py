@@ -59,6 +59,8 @@ def test_what_computes_nothing_waits_for_no_pytorch() -> None:
         ["--version"],
         ["plan", "list"],
         ["plan", "list", "--json"],
+        ["models"],
+        ["models", "--json"],
         ["plan", "show", "pgp-sdxl"],
         ["plan", "show", "pgp-nano", "--json", "--latent", "33"],
     ]
@@ -80,6 +82,7 @@ def test_wrong_usage_waits_for_no_pytorch() -> None:
         [*upscale, "--color-fix", "magic"],
         [*upscale, "--prompt", "a cat"],
         [*upscale, "--wrap", "z"],
+        ["models", "--base", "sdxl"],
         ["plan", "show"],
         ["plan", "build", "-o", "plan.json"],
         ["bench", "unet", "--latent", "0"],

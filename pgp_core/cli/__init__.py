@@ -11,7 +11,7 @@ from .. import __version__
 from ..errors import Cancelled, PGPError
 from ..files.boundary import first_line
 from ..visible import visible
-from . import analyze, bench, convert, evaluate, export, guidance, plan, plot, train, upscale
+from . import analyze, bench, convert, evaluate, export, guidance, models, plan, plot, train, upscale
 from .output import finish_streams, lines_of_others, plain, prepare_streams, say, write_out
 
 #: Characters of one argument that a message about wrong usage repeats.
@@ -46,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (upscale, convert, export, guidance, plan, train, evaluate, analyze, plot, bench):
+    for module in (upscale, models, convert, export, guidance, plan, train, evaluate, analyze, plot, bench):
         module.add_to(commands)
     return parser
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..choices import DTYPES
 from .numbers import finite
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from ..restorers.given import Given
     from ..restorers.restorer import Restorer
 
+#: Options of :func:`add_parts` and of :func:`add_conditioning`.
+PARTS = ("base", "guidance", "vae")
+CONDITIONING = ("conditioning", "negative_conditioning")
 #: Fields of :class:`pgp_core.restorers.given.Given` whose option has another name.
 _OPTION_OF = {"loras": "lora"}
 
@@ -30,18 +33,13 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         "is known; nothing is downloaded",
     )
     group.add_argument(
-        "--model", type=Path, metavar="nano|FILE", help="file of a UNet or checkpoint, or FaithDiff.bin (nano)"
+        "--model",
+        type=model_path,
+        metavar="nano|FILE",
+        help="file of a UNet or checkpoint, or FaithDiff.bin (nano; a file of that name is ./nano)",
     )
-    group.add_argument(
-        "--base",
-        "--sdxl",
-        type=Path,
-        metavar="DIR|CHECKPOINT",
-        help="what is not given otherwise: UNet, VAE, text encoders (--sdxl is the same)",
-    )
-    group.add_argument("--guidance", type=Path, metavar="FILE", help="guidance file, or FaithDiff.bin")
+    add_parts(group)
     group.add_argument("--plan", metavar="NAME|FILE", help="prune plan; blocks that it removes are not read")
-    group.add_argument("--vae", type=Path, metavar="FILE|DIR", help="VAE (the one in --base)")
     group.add_argument(
         "--lora",
         type=Path,
@@ -56,11 +54,42 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--semantic", type=finite, metavar="F", help="strength of --semantic-lora (1)")
     group.add_argument("--prompt", metavar="TEXT", help="what the picture shows (empty)")
     group.add_argument("--negative-prompt", metavar="TEXT", help="what it does not (empty)")
+    add_conditioning(group)
+    group.add_argument("--dtype", choices=DTYPES, help="of the UNet (fp32 on the CPU, else fp16)")
+
+
+def add_parts(group: Any) -> None:
+    """Register what a UNet needs beside it: :data:`PARTS`."""
+    group.add_argument(
+        "--base",
+        "--sdxl",
+        type=Path,
+        metavar="DIR|CHECKPOINT",
+        help="what is not given otherwise: UNet, VAE, text encoders (--sdxl is the same)",
+    )
+    group.add_argument("--guidance", type=Path, metavar="FILE", help="guidance file, or FaithDiff.bin")
+    group.add_argument("--vae", type=Path, metavar="FILE|DIR", help="VAE (the one in --base, else in --model)")
+
+
+def add_conditioning(group: Any) -> None:
+    """Register :data:`CONDITIONING`."""
     group.add_argument("--conditioning", type=Path, metavar="FILE", help="saved CONDITIONING in place of --prompt")
     group.add_argument(
         "--negative-conditioning", type=Path, metavar="FILE", help="the same in place of --negative-prompt"
     )
-    group.add_argument("--dtype", choices=DTYPES, help="of the UNet (fp32 on the CPU, else fp16)")
+
+
+def model_path(text: str) -> Path:
+    """A type for argparse: ``nano`` is the bundled model, whatever lies in the working directory; ``./nano`` is a
+    file, which as a path alone could not be told from it."""
+    from ..restorers.given import SHORT_NAME
+
+    path = Path(text)
+    if text == SHORT_NAME:
+        if path.exists():
+            say(f"{text} is the bundled model; the file of that name here is ./{text}")
+        return path
+    return path.absolute() if str(path) == SHORT_NAME else path
 
 
 def given(args: argparse.Namespace, one_step: bool | None) -> Given:
@@ -97,19 +126,20 @@ def given(args: argparse.Namespace, one_step: bool | None) -> Given:
 
 def wrong_usage(args: argparse.Namespace, one_step: bool | None) -> str | None:
     """What does not go together, as far as no file need be looked at; or None."""
-    from ..restorers.finding import bundled, is_bundled
+    from ..restorers.finding import bundled
     from ..restorers.given import Given
 
     known = {**vars(args), **{field: getattr(args, option) for field, option in _OPTION_OF.items()}}
     fields = [name for name in Given.__dataclass_fields__ if name != "one_step" and known[name] is not None]
     named = Given(**{name: known[name] for name in fields}, one_step=one_step)
-    if not is_bundled(named):
+    if not named.bundled:
         return named.contradiction()
     family = bundled()
+    advice = "give --model or --base too" if named.model is None else "leave it out, or give another --model"
     if foreign := family.foreign(named):
-        return f"{_option(foreign)} means nothing to {family.title}: give --model or --base too"
+        return f"{_option(foreign)} means nothing to {family.title}: {advice}"
     if args.start == "lr" and family.recipe(False).start != "lr":
-        return f"--start lr means nothing to {family.title}: give --model or --base too"
+        return f"--start lr means nothing to {family.title}: {advice}"
     return None
 
 

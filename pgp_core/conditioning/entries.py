@@ -24,6 +24,7 @@ from .. import __version__
 from ..errors import ConditioningError, name_some
 from ..files.checkpoints import read_safetensors, write_safetensors
 from ..files.json_format import check_format, parse_metadata
+from ..files.what_it_is import described
 from .checks import SIZES, check_entry, describe
 from .conditioning import Conditioning
 
@@ -39,17 +40,8 @@ _UNUSED_BY_SDXL = frozenset(
 #: Of JSON, in characters: far beyond any prompt, and below what a safetensors header takes.
 _LONGEST = 1_000_000
 
-#: What else a file may be, by a key of its metadata or a piece of a tensor's name.
+#: What else a file may be, by a key of its metadata.
 _OTHER_METADATA = {"pgp.guidance": "PGP-DiffSR guidance", "pgp.plan": "a pruned UNet"}
-_OTHER_TENSORS = {
-    "lora_": "a LoRA",
-    "first_stage_model.": "a checkpoint",
-    "input_blocks.": "a UNet",
-    "down_blocks.": "a UNet or VAE in diffusers' keys",
-    "text_model.": "a text encoder",
-    "latent_tensor": "a saved latent",
-    "clip_l": "an embedding",
-}
 
 #: ``[context, options]``, as ComfyUI has it; tuples are taken too.
 Entry = Sequence[Any]
@@ -211,9 +203,9 @@ def _header(metadata: Mapping[str, str], tensors: Mapping[str, Any], source: str
     """The metadata's JSON, checked."""
     text = metadata.get(METADATA_KEY)
     if text is None:
-        kinds = [kind for key, kind in _OTHER_METADATA.items() if key in metadata]
-        kinds += [kind for part, kind in _OTHER_TENSORS.items() if any(part in k for k in tensors)]
-        what = f"it is {kinds[0]}" if kinds else f'its metadata has no "{METADATA_KEY}"'
+        kind = next((kind for key, kind in _OTHER_METADATA.items() if key in metadata), None)
+        kind = kind or described({k: tuple(v.shape) for k, v in tensors.items()})
+        what = f"it is {kind}" if kind else f'its metadata has no "{METADATA_KEY}"'
         raise ConditioningError(f"{source} is no saved conditioning: {what}")
     header = parse_metadata(text, METADATA_KEY, source, ConditioningError)
     header = check_format(header, FORMAT, VERSION, source, "saved conditioning", ConditioningError)

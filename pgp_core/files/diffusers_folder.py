@@ -132,6 +132,14 @@ def weight_files(folder: Path) -> list[Path]:
     raise CheckpointError(f"{folder} has no weights: there is no {_STEMS[0]}{_SUFFIXES[0]}")
 
 
+def is_later_shard(path: Path) -> bool:
+    """Whether a file is one of several of a model, and the first of them lies beside it."""
+    shard = _SHARD.fullmatch(path.name)
+    if shard is None or int(shard["number"]) == 1:
+        return False
+    return path.with_name(f"{shard['stem']}-00001-of-{shard['count']}{shard['suffix']}").is_file()
+
+
 def _all_shards(folder: Path, shards: list[Path]) -> list[Path]:
     count = re.search(r"-of-(\d+)", shards[0].name)
     if count and len(shards) != int(count[1]):

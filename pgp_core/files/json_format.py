@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import PGPError
 from .boundary import first_line
+from .kinds import holds_weights
 from .text import read_text
 
 
@@ -56,8 +57,10 @@ def read_json(path: Path, kind: str, error: type[PGPError]) -> Any:
         PGPError: of the class given, if it cannot be read or is not valid JSON.
     """
     try:
+        if path.is_file() and holds_weights(path):
+            raise error(f"{path} holds weights, and is not {kind}: give a JSON file")
         raw = read_text(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, PGPError):
         raise
     # ValueError where a path holds a null character, or the file is no UTF-8.
     except (OSError, ValueError) as e:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from ..errors import GuidanceError, name_some
-from ..files.prefixes import beneath, find_home
+from ..files.prefixes import Home, beneath, find_home
 from ..files.weights import WeightsFile, count_numbered
 from ..files.what_it_is import FAITHDIFF_GROUPS, described
 from .module import KEY_PREFIX, METADATA_KEY, Guidance, GuidanceSpec, Site
@@ -35,7 +35,13 @@ def guidance_spec() -> GuidanceSpec:
 
 def is_faithdiff(names: Iterable[str]) -> bool:
     """Whether a file has any of FaithDiff's own groups, under whatever prefix."""
-    return find_home(names, GROUPS) is not None
+    return _home(names) is not None
+
+
+def _home(names: Iterable[str]) -> Home | None:
+    """Where FaithDiff's own groups stand; SUPIR has a denoise_encoder too, in its VAE."""
+    home = find_home(names, GROUPS)
+    return None if home is None or "first_stage_model." in home.prefix else home
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ def find_extras(file: WeightsFile) -> Extras:
     Raises:
         GuidanceError: naming the group that is missing or incomplete, or the key whose shape is wrong.
     """
-    home = find_home(file.shapes, GROUPS)
+    home = _home(file.shapes)
     if home is None:
         what = described(file.shapes)
         raise GuidanceError(

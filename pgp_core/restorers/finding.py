@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 #: Folders beside this file whose ``family`` module has ``FAMILIES``; the first that recognises a file has it.
 _FOLDERS = ("nano", "sdxl")
 
-#: What the bundled model is called on the command line.
-SHORT_NAME = "nano"
-
 FAMILIES: tuple[Family, ...] = tuple(
     f for name in _FOLDERS for f in import_module(f".{name}.family", __package__).FAMILIES
 )
@@ -63,26 +60,28 @@ def bundled() -> Family:
     return next(f for f in FAMILIES if f.bundled)
 
 
-def is_bundled(given: Given) -> bool:
-    """Whether what is given asks for the bundled model: nothing, or its short name."""
-    return given.base is None and (given.model is None or str(given.model) == SHORT_NAME)
-
-
 def find(given: Given) -> Found:
     """The family of what is given. Names and shapes are read, no weights.
 
     Raises:
         PGPError: if a file is not there, or is no restorer, saying what it is.
     """
-    if is_bundled(given):
+    if given.bundled:
         family = bundled()
         return Found(family, given, f"{family.title}, bundled")
     given.check_files()
     with _opened(given) as file:
-        for family in FAMILIES:
-            if what := family.recognise(file, given):
-                return Found(family, given, what)
+        if found := recognised(file, given):
+            return found
         raise no_restorer(file)
+
+
+def recognised(file: WeightsFile, given: Given) -> Found | None:
+    """The family that an open file with a UNet is of, with what is given beside it; or None."""
+    for family in FAMILIES:
+        if what := family.recognise(file, given):
+            return Found(family, given, what)
+    return None
 
 
 @contextmanager

@@ -12,6 +12,9 @@ from ..errors import PGPError
 if TYPE_CHECKING:
     from ..unet.plan import PrunePlan
 
+#: What the bundled model is called where a file may be given.
+SHORT_NAME = "nano"
+
 
 @dataclass(frozen=True)
 class Given:
@@ -55,6 +58,11 @@ class Given:
     def named(self) -> frozenset[str]:
         """Names of what is given."""
         return frozenset(f.name for f in fields(self) if getattr(self, f.name) not in (None, ()))
+
+    @property
+    def bundled(self) -> bool:
+        """Whether it asks for the bundled model: by its short name, or with no model at all."""
+        return self.base is None if self.model is None else str(self.model) == SHORT_NAME
 
     def files(self) -> Iterator[Path]:
         """All files and folders that are given."""

@@ -12,7 +12,7 @@ from ..files.json_format import loads, parse_metadata
 from ..files.prefixes import Home, beneath, find_home
 from ..files.scaled_fp8 import name_quantised
 from ..files.weights import WeightsFile
-from ..files.what_it_is import FAITHDIFF_GROUPS, OTHER_PARTS, UNET_HEADS, kind_of
+from ..files.what_it_is import FAITHDIFF_GROUPS, OTHER_PARTS, UNET_HEADS, kind_of, unet_kind
 from .known import SDXL
 from .plan import PrunePlan, StackPlan
 from .prediction import MARKERS, V_PREDICTION, ZERO_SNR, told
@@ -108,6 +108,8 @@ def _inspect(file: WeightsFile, plan: PrunePlan | None) -> UNetInfo:
     bare = {k: v for k, v in found.items() if not k.startswith((*FAITHDIFF_GROUPS, *OTHER_PARTS)) and k not in MARKERS}
     if not bare.keys() & _FIRST and (kind := kind_of(bare or file.shapes)):
         raise CheckpointError(f"{file.name} holds {kind.what}, no UNet: {kind.advice}")
+    if home and (kind := unet_kind(bare)):
+        raise CheckpointError(f"{file.name} holds {kind.what}: {kind.advice}")
     if home and (quantised := name_quantised(bare)):
         raise CheckpointError(f"{file.name} {quantised}")
     scheme, names = scheme_of(bare), KeyMap.of(bare)

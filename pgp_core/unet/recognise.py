@@ -31,7 +31,8 @@ def latent_channels(bare: _Shapes, scheme: Scheme, names: KeyMap) -> int:
         bare: a UNet's names, without prefix, to shapes.
 
     Raises:
-        CheckpointError: if it is another UNet than SDXL's kind, saying which.
+        CheckpointError: if it takes others than the known UNets do. UNets of another kind are found before, see
+            :func:`pgp_core.files.what_it_is.unet_kind`.
     """
     spell = names.to_ldm if scheme == "ldm" else str
     if any(k.startswith("time_embedding.cond_proj.") for k in bare):
@@ -39,15 +40,8 @@ def latent_channels(bare: _Shapes, scheme: Scheme, names: KeyMap) -> int:
             "it is a latent consistency model that takes CFG's scale as an input (time_embedding.cond_proj), which no "
             "sampler here gives: use the model that it was made from, with its LCM LoRA"
         )
-    if spell("add_embedding.linear_1.weight") not in bare:
-        raise CheckpointError("it is a UNet of Stable Diffusion 1.5 or 2; PGP-DiffSR needs SDXL's")
-    fourth = f"input_blocks.{3 * names.resnets + 3}." if scheme == "ldm" else "down_blocks.3."
-    if any(k.startswith(fourth) for k in bare):
-        raise CheckpointError("its UNet has four scales, as SDXL's refiner has; the base model is needed")
     inputs = _size(bare, spell("conv_in.weight"), 1)
     outputs = _size(bare, spell("conv_out.weight"), 0)
-    if inputs == 9:
-        raise CheckpointError("it is an inpainting UNet (9 input channels); a plain SDXL UNet (4) is needed")
     if inputs != outputs or inputs not in {s.latent_channels for s in SHAPES.values()}:
         raise CheckpointError(f"its UNet has {inputs} input and {outputs} output channels; SDXL has 4 and 4")
     return inputs

@@ -87,7 +87,7 @@ def _case(name: str, files: Everything, tmp: Path, s1: dict[str, Path]) -> tuple
     if name == "no vae":
         return Given(model=files.faithdiff, **files.saved), CheckpointError, "--vae"
     if name == "vae without vae":
-        return Given(**good, vae=files.faithdiff), CheckpointError, "holds a UNet, no VAE"
+        return Given(**good, vae=files.faithdiff), CheckpointError, "holds a UNet of SDXL, no VAE"
     if name == "flux vae":
         weights = sdxl_files.vae().state_dict()
         weights["decoder.conv_in.weight"] = torch.zeros(96, 16, 3, 3)

@@ -56,6 +56,13 @@ FILES: dict[str, Wrong] = {
     "sd3-checkpoint.safetensors": Wrong(
         "diffusion transformer", _only("model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight")
     ),
+    "wan.safetensors": Wrong("diffusion transformer (Wan)", _only("head.modulation", "patch_embedding.weight")),
+    "s3diff.safetensors": Wrong(
+        "S3Diff's adapter", _only("state_dict_unet_fuse_mlp.weight", "state_dict_vae_fuse_mlp.weight")
+    ),
+    "esrgan.safetensors": Wrong(
+        "an upscaler (ESRGAN)", _only("conv_first.weight", "body.0.rdb1.conv1.weight", "conv_body.weight")
+    ),
     "refiner.safetensors": Wrong(
         "refiner", lambda unet: {**unet, "input_blocks.9.0.op.weight": torch.zeros(64, 64, 3, 3)}
     ),

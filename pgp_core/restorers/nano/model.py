@@ -80,7 +80,7 @@ class Files:
     @classmethod
     def of(cls, given: Given) -> Files:
         """The bundled files, or those beside a nano UNet of the user's own."""
-        if given.model is None or not given.model.suffix:
+        if given.model is None or given.bundled:
             return cls()
         return cls(given.model.parent, given.model.name)
 

@@ -13,12 +13,14 @@ from ...unet import known
 from ..family import Family
 from ..given import Given
 from ..recipe import Recipe
+from .needs import BASE, has_vae_in, missing
 
 if TYPE_CHECKING:
     import torch
 
     from ...files.weights import WeightsFile
     from ...progress import Say
+    from ...unet.plan import PrunePlan
     from ..restorer import Restorer
 
 #: Latents of an eighth, halved twice by the UNet.
@@ -35,12 +37,19 @@ ONCE = Recipe(steps=1, cfg=1.0, rule=RESIDUAL, timestep=S1_TIMESTEP)
 #: Topologies with SDXL's latents and prompts, SDXL's own first.
 _KIND = tuple(t.name for t in known.SDXL_KIND)
 _DISTILLED = tuple(name for name in _KIND if name != known.SDXL.name)
+#: What topologies are called by people.
+_TITLES = {
+    "sdxl": "SDXL",
+    "ssd-1b": "SSD-1B, distilled from SDXL",
+    "segmind-vega": "Segmind Vega, distilled from SDXL",
+    "koala-1b": "KOALA-1B, distilled from SDXL",
+    "koala-700m": "KOALA-700M, distilled from SDXL",
+}
 #: Parts of FaithDiff's guidance; with others beside them it is PGP-DiffSR's.
 _OF_FAITHDIFF = frozenset({"lq_encoder", "alignment"})
 _PROMPTS = ("prompt", "negative_prompt", "conditioning", "negative_conditioning")
 _LORAS = ("loras", "semantic_lora", "pixel", "semantic")
 TAKES = frozenset({"base", "guidance", "vae", "plan", "dtype", *_LORAS, *_PROMPTS})
-_BASE = "a VAE and text encoders of SDXL: --base DIR or CHECKPOINT, or --vae FILE and --conditioning FILE"
 
 
 def recipe_for(one_step: bool, guided: bool) -> Recipe:
@@ -54,18 +63,6 @@ def what_is_wrong(given: Given) -> str | None:
     if given.one_step and not given.loras:
         return "--one-step of a full-size model needs its S1 LoRA: give --lora too"
     return given.contradiction()
-
-
-def _missing(given: Given) -> tuple[str, ...]:
-    found = []
-    if given.vae is None and given.base is None:
-        found.append("a VAE of SDXL: --vae FILE, or --base DIR or CHECKPOINT")
-    folder = given.base is not None and given.base.is_dir()
-    if given.conditioning is None and not folder:
-        found.append(
-            "SDXL's text encoders, or what they made: --base DIR as diffusers saves it, or --conditioning FILE"
-        )
-    return tuple(found)
 
 
 def _guidance_parts(given: Given) -> frozenset[str]:
@@ -83,15 +80,15 @@ def _guidance_parts(given: Given) -> frozenset[str]:
         return frozenset()
 
 
-def _of_kind(file: WeightsFile, topologies: tuple[str, ...] = _KIND) -> str | None:
-    """A UNet of one of these topologies in words, or None."""
+def _of_kind(file: WeightsFile, topologies: tuple[str, ...] = _KIND) -> tuple[str, PrunePlan] | None:
+    """A UNet of one of these topologies, in words, and its blocks; or None."""
     from ...unet.inspect import unet_of
 
     info = unet_of(file)
     if info is None or info.plan.topology not in topologies:
         return None
-    kind = info.plan.topology
-    return f"{kind}, {info.plan.name}" if info.plan.removed else kind
+    kind = _TITLES.get(info.plan.topology, info.plan.topology)
+    return f"a UNet of {kind}{f', pruned ({info.plan.name})' if info.plan.removed else ''}", info.plan
 
 
 def _recognise_faithdiff(file: WeightsFile, given: Given) -> str | None:
@@ -101,23 +98,32 @@ def _recognise_faithdiff(file: WeightsFile, given: Given) -> str | None:
     if found is None:
         return None
     if is_faithdiff(file.shapes) and given.guidance is None:
-        return f"FaithDiff: a UNet ({found}) with its LQ encoder and alignment"
-    return f"FaithDiff's UNet ({found})" if _guidance_parts(given) == _OF_FAITHDIFF else None
+        return f"FaithDiff: {found[0]}, with its LQ encoder and alignment"
+    return f"{found[0]}, for FaithDiff" if _guidance_parts(given) == _OF_FAITHDIFF else None
 
 
 def _recognise_pgp(file: WeightsFile, given: Given) -> str | None:
     found = _of_kind(file)
-    return None if found is None or given.guidance is None else f"a UNet ({found}) for guidance"
+    return None if found is None or given.guidance is None else f"{found[0]}, for PGP-DiffSR"
 
 
 def _recognise_distilled(file: WeightsFile, _given: Given) -> str | None:
-    found = _of_kind(file, _DISTILLED)
-    return None if found is None else f"a UNet that was distilled from SDXL ({found})"
+    return _unguided(file, _DISTILLED)
 
 
 def _recognise_sdxl(file: WeightsFile, _given: Given) -> str | None:
-    found = _of_kind(file, SDXL.topologies)
-    return None if found is None else f"a UNet ({found})"
+    return _unguided(file, SDXL.topologies)
+
+
+def _unguided(file: WeightsFile, topologies: tuple[str, ...]) -> str | None:
+    """A UNet, or a checkpoint with its VAE, in words."""
+    found = _of_kind(file, topologies)
+    if found is None:
+        return None
+    what, plan = found
+    if has_vae_in(file):
+        what = what.replace("a UNet", "a checkpoint", 1)
+    return f"{what}; with guidance (--guidance FILE) it is PGP-DiffSR" if plan.removed else what
 
 
 def _load(given: Given, device: torch.device, say: Say) -> Restorer:
@@ -130,7 +136,7 @@ SDXL = Family(
     name="sdxl",
     title="any SDXL model",
     files="a UNet or a checkpoint of SDXL, whole or pruned, in ComfyUI's or diffusers' names",
-    wants=(_BASE,),
+    wants=(BASE,),
     frame=FRAME,
     steps=UNGUIDED,
     once=ONCE,
@@ -141,7 +147,7 @@ SDXL = Family(
     recognise=_recognise_sdxl,
     load=_load,
     wrong=what_is_wrong,
-    missing=_missing,
+    missing=missing,
     guided=lambda parts: not parts,
     core=("SDXL",),
     canvas="sdxl",
@@ -167,7 +173,7 @@ PGP_DIFFSR = replace(
     name="pgp-diffsr",
     title="PGP-DiffSR",
     files="a pruned SDXL UNet, and a guidance file with PEAM and LQ adapter",
-    wants=("its guidance: --guidance FILE", _BASE),
+    wants=("its guidance: --guidance FILE", BASE),
     steps=GUIDED,
     topologies=_KIND,
     licence="that of whoever trained it",

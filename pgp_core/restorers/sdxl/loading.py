@@ -26,6 +26,7 @@ from ...unet.loading import Build, load_unet
 from ...unet.model import UNet
 from ...unet.shape import UNetShape
 from ..given import Given
+from .needs import has_vae
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def read_vae(given: Given, device: torch.device | str) -> VAE:
     Raises:
         CheckpointError: if there is none.
     """
-    path = given.vae or given.base
+    path = given.vae or given.base or (given.model if given.model and has_vae(given.model) else None)
     if path is None:
         raise CheckpointError("there is no VAE: give --vae FILE, or --base DIR or CHECKPOINT")
     if given.vae is None and diffusers_folder.is_pipeline(path):

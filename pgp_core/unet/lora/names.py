@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from ...files.signs.loras import base_of
 from ..topology import KeyMap
 from .modules import by_flat_name, flat
 
@@ -55,26 +56,6 @@ _OTHER_KINDS = (
     ("a LoRA that enlarges weights", re.compile(r"\.reshape_weight$")),
     ("a LoCon with sparse biases", re.compile(r"\.bias_(indices|values|size)$")),
 )
-#: What other models' LoRAs have in their names. Of these, some begin as SDXL's do.
-_ARCHITECTURES = (
-    ("a video motion module (AnimateDiff)", re.compile(r"motion_modules|temporal_transformer")),
-    ("Stable Cascade", re.compile(r"^lora_prior_")),
-    ("Flux or a model of its kind", re.compile(r"(double|single)_blocks[._]|single_transformer_blocks[._]")),
-    ("Stable Diffusion 3", re.compile(r"joint_blocks[._]")),
-    (
-        "a diffusion transformer",
-        re.compile(
-            r"^(transformer\.|lora_transformer_|diffusion_model\.(blocks|layers|transformer_blocks)\.|lora_unet_(blocks|layers)_)"
-        ),
-    ),
-    ("a language model", re.compile(r"model\.layers\.\d+\.(self_attn|mlp)\.")),
-    ("a ControlNet", re.compile(r"controlnet|input_hint_block|zero_conv|^lora_controlnet")),
-)
-#: Modules that Stable Diffusion 1.5, 2 and SDXL's refiner have and SDXL has not.
-_FOUR_SCALES = re.compile(
-    r"(down_blocks_0_attentions|(down|up)_blocks_3|up_blocks_2_attentions|input_blocks_([12]_1|9|1[01])_"
-    r"|output_blocks_(9|1[01])_)"
-)
 
 
 @dataclass(frozen=True)
@@ -121,22 +102,7 @@ def other_kind(key: str) -> str | None:
     return next((kind for kind, pattern in _OTHER_KINDS if pattern.search(key)), None)
 
 
-def architecture(keys: Iterable[str], shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+def architecture(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     """The model that a LoRA is for, where names or widths say that it is not SDXL."""
-    names = [k for k in keys if not _TEXT.match(k)]
-    for what, pattern in _ARCHITECTURES:
-        if any(pattern.search(k) for k in names):
-            return what
-    widths = {s[-1] if len(s) == 2 else s[1] for k, s in shapes.items() if len(s) >= 2 and _is_token_input(k)}
-    by_width = {768: "Stable Diffusion 1.5", 1024: "Stable Diffusion 2", 1280: "SDXL's refiner"}
-    said = next((by_width[w] for w in sorted(widths) if w in by_width), None)
-    four = any(_FOUR_SCALES.match(bare(k)) for k in names)
-    if said or four:
-        return said or "Stable Diffusion 1.5 or 2, or SDXL's refiner"
-    return None
-
-
-def _is_token_input(key: str) -> bool:
-    """Whether a tensor's second dimension is the width of the text encoder's tokens."""
-    known = read_key(key)
-    return known.where == "unet" and known.part == "down" and bare(known.stem).endswith(("attn2_to_k", "attn2_to_v"))
+    base = base_of(shapes)
+    return None if base in ("SDXL", "SDXL's text encoders", "text encoders") else base

@@ -9,12 +9,15 @@ from typing import Any
 import torch
 
 from ...errors import CheckpointError, name_some
+from ...files.what_it_is import described
 from ..topology import KeyMap, split_block
 from .layers import NAMES, Layer, build
 from .modules import flat
 from .names import Key, architecture, other_kind, read_key
 from .settings import Settings
 
+#: What files that have layers, or other things that LoRAs bring along, are described as.
+_OURS = ("a LoRA", "an embedding")
 #: What a layer's keys begin with in the names of trainers, and in files of ours.
 PREFIX = "lora_unet_"
 
@@ -108,8 +111,11 @@ def read(
     """
     settings = settings or Settings()
     keys = {k: read_key(k, names or KeyMap()) for k in weights}
-    other = architecture(weights, {k: tuple(v.shape) for k, v in weights.items()})
-    if other:
+    shapes = {k: tuple(v.shape) for k, v in weights.items()}
+    what = described(shapes)
+    if what and not what.startswith(_OURS) and not any(v.part or other_kind(k) for k, v in keys.items()):
+        raise CheckpointError(f"{source} holds {what}, no LoRA for an SDXL UNet: choose a LoRA's file")
+    if other := architecture(shapes):
         raise CheckpointError(f"{source} changes no layer of this UNet: it is for {other}, not for SDXL")
     unet = {k: v for k, v in keys.items() if v.where == "unet"}
     _refuse_other_kinds([k for k, v in unet.items() if not v.part], source)
