@@ -1,0 +1,58 @@
+"""PGP-DiffSR as its own tools write it: a pruned UNet in LDM's names, and guidance with PEAM and LQ adapter."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import narrow_sdxl
+import torch
+from guidance_oracle import Written
+from restorer_kit import Tiles, Variant
+from run_oracle import Changes
+from safetensors.torch import save_file
+from sdxl_scene import peam_file
+
+from pgp_core.restorers.given import Given
+from pgp_core.unet.plan import load_plan
+from pgp_core.unet.topology import split_block
+
+VARIANTS = ("PGP-DiffSR in steps", "PGP-DiffSR in one step")
+
+SITE = "down_blocks.0.downsamplers.0"
+
+
+def _kept() -> narrow_sdxl.Weights:
+    plan = load_plan("pgp-sdxl")
+    return {k: v for k, v in narrow_sdxl.unet().items() if not (b := split_block(k)) or plan.keeps(*b)}
+
+
+def make(name: str, folder: Path) -> Variant:
+    once, parts = name.endswith("one step"), narrow_sdxl.beside(folder / "pgp")
+    model, guidance = (folder / "pgp" / f"{x}.safetensors" for x in ("pgp-unet", "pgp-guidance"))
+    if not model.exists():
+        plan = load_plan("pgp-sdxl")
+        save_file(narrow_sdxl.ldm(_kept()), model, {"pgp.plan": json.dumps(plan.to_json())})
+        peam_file(guidance)
+    loras = (narrow_sdxl.s1(folder / "pgp" / "s1.safetensors"),) if once else ()
+
+    def peam(lq: torch.Tensor, dtype: torch.dtype) -> Changes:
+        written = Written(guidance, dtype, 16, residual=False)
+        (feature,) = written.features(lq)
+        return {SITE: lambda h: written.peam(0, h, feature)}
+
+    return Variant(
+        name,
+        Given(model=model, guidance=guidance, loras=loras, one_step=once, cfg=1.0 if once else None, **parts),
+        r"a UNet \(sdxl, pgp-sdxl\) for guidance",
+        narrow_sdxl.oracle(peam, _kept, plan=load_plan("pgp-sdxl"), loras=loras, once=once),
+        Tiles(
+            (64, 256), 160, 64, 1.0, 1.0,
+            "each tile exchanges the phase of its own features; weights that nobody trained attend to all alike",
+        ),  # fmt: skip
+        {} if once else {"steps": 2, "seed": 3},
+        {"float16": 0.1, "bfloat16": 0.1},
+        parts={"UNet": (model, "middle_block."), "guidance": (guidance, "pgp.lq_adapter.")},
+        contexts=narrow_sdxl.contexts(),
+        vae=narrow_sdxl.VAE_PARAMETERS,
+    )

@@ -1,0 +1,151 @@
+"""What the tests of all restorers ask of a family: files in its authors' layout, and what must hold of them.
+
+A family's maker is ``tests/restorers/makers/<family>.py``, with "_" for "-". It has ``VARIANTS``, the names of the ways
+in which the family is used, and ``make(name, folder)``, which writes the files of one into a folder (that all variants
+share, so that what is there need not be made again) and returns a :class:`Variant`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from pgp_core.restorers.given import Given
+from pgp_core.sampling.options import SampleOptions
+
+MAKERS = Path(__file__).parents[1] / "restorers" / "makers"
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """What tiles may change.
+
+    Attributes:
+        size: of the canvas, height and width.
+        tile, overlap: in pixels.
+        mean, largest: by how much colours in [0, 1] may differ from those of the whole canvas, on average and anywhere.
+        why: they differ at all, and by that much.
+    """
+
+    size: tuple[int, int]
+    tile: int
+    overlap: int
+    mean: float
+    largest: float
+    why: str
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way of using a family.
+
+    Attributes:
+        name: its own.
+        given: what it is made of.
+        what: a pattern of what the file with the UNet is called when it is recognised.
+        oracle: ``oracle(canvas, options, dtype)``, the authors' arithmetic without our code, in a precision.
+        tiles: see there.
+        run: fields of SampleOptions for a short run; the rest is the recipe's.
+        halves: by how much colours in [0, 1] may differ on average from the exact ones, by the name of a half precision
+            that the family allows.
+        largest: height and width of the largest picture that a test can afford.
+        parts: files of weights in which a damaged tensor is an error, and what the names of such tensors begin with, by
+            names for people.
+        leaves_surplus: those of the parts whose readers leave alone what they do not know.
+        contexts: positive and negative: tokens and pooled vector, for ComfyUI; micro-conditioning if it is fixed.
+        vae: parameters of ComfyUI's autoencoder, where it is one.
+    """
+
+    name: str
+    given: Given
+    what: str
+    oracle: Callable[[torch.Tensor, SampleOptions, torch.dtype], torch.Tensor]
+    tiles: Tiles
+    run: Mapping[str, Any] = field(default_factory=dict)
+    halves: Mapping[str, float] = field(default_factory=dict)
+    largest: tuple[int, int] = (17, 33)
+    parts: Mapping[str, tuple[Path, str]] = field(default_factory=dict)
+    leaves_surplus: frozenset[str] = frozenset()
+    contexts: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    sizes: tuple[float, ...] = ()
+    vae: Mapping[str, Any] | None = None
+
+    @property
+    def unet(self) -> Path:
+        """The file with the UNet."""
+        path = self.given.model or self.given.base
+        assert path is not None, f"{self.name} has no file by which it is found"
+        return path
+
+    def with_file(self, old: Path, new: Path) -> Given:
+        """With another file in the place of one. What is found beside a UNet is found there too: new folder, all files.
+
+        The new file may have another name, if only the UNet is of one.
+        """
+        if old.parent != new.parent:
+            for path in old.parent.rglob("*"):
+                target = new.parent / path.relative_to(old.parent)
+                if path.is_file() and not target.exists():
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    os.link(path, target)
+
+        def moved(value: Any) -> Any:
+            if not isinstance(value, Path) or old.parent not in (value, *value.parents):
+                return value
+            return new if value == old else new.parent / value.relative_to(old.parent)
+
+        given = self.given
+        changed = {f.name: moved(getattr(given, f.name)) for f in fields(given) if f.name != "loras"}
+        return replace(given, **changed, loras=tuple(moved(p) for p in given.loras))
+
+
+def maker_path(family: str) -> Path:
+    """Where a family's maker is."""
+    return MAKERS / f"{family.replace('-', '_')}.py"
+
+
+def maker(family: str) -> ModuleType | None:
+    """A family's maker, or None."""
+    path, name = maker_path(family), f"maker_of_{family.replace('-', '_')}"
+    if name not in sys.modules:
+        if not path.is_file():
+            return None
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None and spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+def cases() -> list[tuple[str, str]]:
+    """Family and variant of all that are made."""
+    from pgp_core.restorers.finding import FAMILIES
+
+    made = [(f.name, maker(f.name)) for f in FAMILIES]
+    return [(family, name) for family, module in made if module is not None for name in module.VARIANTS]
+
+
+def picture(height: int, width: int, seed: int = 5, batch: int = 1) -> torch.Tensor:
+    """Smooth, with a little noise: ``(B, 3, H, W)``."""
+    g = torch.Generator().manual_seed(seed)
+    small, fine = torch.rand(batch, 3, 6, 6, generator=g), torch.rand(batch, 3, height, width, generator=g)
+    large = torch.nn.functional.interpolate(small, size=(height, width), mode="bicubic")
+    return (0.9 * large + 0.1 * fine).clamp(0, 1)
+
+
+def arguments(given: Given) -> list[str]:
+    """What is given, as options of the command line."""
+    named = {
+        "model": given.model, "base": given.base, "guidance": given.guidance, "vae": given.vae,
+        "conditioning": given.conditioning, "negative-conditioning": given.negative_conditioning,
+    }  # fmt: skip
+    out = [text for name, path in named.items() if path is not None for text in (f"--{name}", str(path))]
+    return [*out, *(text for path in given.loras for text in ("--lora", str(path)))]
