@@ -33,12 +33,7 @@ def test_it_is_the_authors_arithmetic(restorer: Restorer, options: SampleOptions
 
 
 def test_nothing_said_is_the_recipe(restorer: Restorer) -> None:
-    canvas = picture(16, 24)
-    if restorer.recipe.steps > 1:
-        # Twenty of them on the command line are enough.
-        restorer_steps = replace(restorer.recipe, steps=2)
-        assert restorer_steps.options() == replace(restorer.recipe.options(), steps=2)
-        return
+    canvas = picture(8, 16)
     assert torch.equal(restorer.restore(canvas), restorer.restore(canvas, restorer.recipe.options()))
 
 
@@ -65,7 +60,7 @@ def test_a_batch_is_its_pictures_alone(restorer: Restorer, options: SampleOption
 
 
 def test_a_batch_of_canvases_is_each_alone(restorer: Restorer, options: SampleOptions) -> None:
-    """Within rounding: products of another shape are added up in another order. Noise would differ: one step has none."""
+    """Within rounding: products of another shape are added up in another order."""
     if not restorer.recipe.one_step:
         pytest.skip("each picture of a batch has noise of its own")
     pictures = picture(24, 40, batch=2)
@@ -77,13 +72,16 @@ def test_a_batch_of_canvases_is_each_alone(restorer: Restorer, options: SampleOp
 def test_half_precision_is_near_and_finite(made: Variant, options: SampleOptions, exact: Exact) -> None:
     """Flat and saturated canvases beside a picture: numbers grow largest on them."""
     expected, _ = exact(CANVAS)
+    if not made.halves:
+        pytest.skip("another variant of the family shows it")
     flat = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 16, 24)
+    once = options if made.given.one_step else replace(options, steps=1, cfg=1.0)
     for dtype, mean in made.halves.items():
         half = find(replace(made.given, dtype=dtype)).load(say=str)
         assert {str(p.dtype) for p in half.unet.parameters()} == {f"torch.{dtype}"}  # type: ignore[attr-defined]
         apart = float((half.restore(CANVAS, options).double() - expected).abs().mean())
         assert 0 < apart <= mean, (dtype, apart)
-        assert bool(half.restore(flat, options).isfinite().all())
+        assert bool(half.restore(flat, once).isfinite().all())
 
 
 def test_tiles_are_the_whole(made: Variant, restorer: Restorer, options: SampleOptions) -> None:

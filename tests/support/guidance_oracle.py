@@ -1,4 +1,4 @@
-"""LQ adapter and PEAM written out with plain convolutions and numpy's FFT, from the tensors of a file, in any precision."""
+"""LQ adapter and PEAM written out with plain convolutions and numpy's FFT, from a file's tensors, in any precision."""
 
 from __future__ import annotations
 

@@ -82,7 +82,11 @@ def s1(path: Path, found: Weights | None = None) -> Path:
     """A LoRA for one step on layers of several kinds."""
     if not path.exists():
         found, g, out = found or unet(), torch.Generator().manual_seed(4), {}
-        for module in ("conv_in", "down_blocks.2.attentions.0.transformer_blocks.0.attn1.to_q", "up_blocks.1.resnets.0.conv1"):
+        for module in (
+            "conv_in",
+            "down_blocks.2.attentions.0.transformer_blocks.0.attn1.to_q",
+            "up_blocks.1.resnets.0.conv1",
+        ):
             shape, stem = found[f"{module}.weight"].shape, "lora_unet_" + module.replace(".", "_")
             out[f"{stem}.lora_down.weight"] = torch.randn(4, *shape[1:], generator=g) * 0.1
             out[f"{stem}.lora_up.weight"] = torch.randn(shape[0], 4, *(1 for _ in shape[2:]), generator=g) * 0.1

@@ -1,8 +1,8 @@
 """What the tests of all restorers ask of a family: files in its authors' layout, and what must hold of them.
 
 A family's maker is ``tests/restorers/makers/<family>.py``, with "_" for "-". It has ``VARIANTS``, the names of the ways
-in which the family is used, and ``make(name, folder)``, which writes the files of one into a folder (that all variants
-share, so that what is there need not be made again) and returns a :class:`Variant`.
+in which the family is used, and ``make(name, folder)``, which writes the files of one into a folder within that folder
+and returns a :class:`Variant`. All variants share the folder, so what is there need not be made again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
 from pgp_core.restorers.given import Given
 from pgp_core.sampling.options import SampleOptions
@@ -85,22 +87,25 @@ class Variant:
         assert path is not None, f"{self.name} has no file by which it is found"
         return path
 
-    def with_file(self, old: Path, new: Path) -> Given:
-        """With another file in the place of one. What is found beside a UNet is found there too: new folder, all files.
+    def copied(self, folder: Path, old: Path | None = None, new: str = "") -> Given:
+        """The same from another folder, with links to all files.
 
-        The new file may have another name, if only the UNet is of one.
+        Args:
+            folder: must be new.
+            old: a file that has another name there.
+            new: which one.
         """
-        if old.parent != new.parent:
-            for path in old.parent.rglob("*"):
-                target = new.parent / path.relative_to(old.parent)
-                if path.is_file() and not target.exists():
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    os.link(path, target)
+        root = self.unet.parent
+        for path in root.rglob("*"):
+            if path.is_file() and path != old:
+                target = folder / path.relative_to(root)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.link(path, target)
 
         def moved(value: Any) -> Any:
-            if not isinstance(value, Path) or old.parent not in (value, *value.parents):
+            if not isinstance(value, Path):
                 return value
-            return new if value == old else new.parent / value.relative_to(old.parent)
+            return folder / new if value == old else folder / value.relative_to(root)
 
         given = self.given
         changed = {f.name: moved(getattr(given, f.name)) for f in fields(given) if f.name != "loras"}
@@ -149,3 +154,23 @@ def arguments(given: Given) -> list[str]:
     }  # fmt: skip
     out = [text for name, path in named.items() if path is not None for text in (f"--{name}", str(path))]
     return [*out, *(text for path in given.loras for text in ("--lora", str(path)))]
+
+
+def command(variant: Variant, source: Path, out: Path, scale: float, given: Given | None = None) -> list[str]:
+    """A whole command line for a short run."""
+    run = ["--one-step"] if variant.given.one_step else [f"--{k}={v}" for k, v in variant.run.items()]
+    options = ["-o", str(out), f"--scale={scale:g}", "--json", "--device=cpu", *run]
+    return ["upscale", str(source), *options, *arguments(given or variant.given)]
+
+
+def photo(path: Path, height: int, width: int) -> Path:
+    """A small PNG."""
+    levels = (picture(height, width)[0] * 255).round().byte().permute(1, 2, 0).numpy()
+    Image.fromarray(levels).save(path)
+    return path
+
+
+def read(path: Path) -> torch.Tensor:
+    """A picture as ``(1, 3, H, W)``."""
+    with Image.open(path) as image:
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255

@@ -34,12 +34,16 @@ def make(name: str, folder: Path) -> Variant:
         r"FaithDiff: a UNet \(sdxl\) with its LQ encoder and alignment",
         narrow_sdxl.oracle(_aligned, loras=loras, once=once),
         Tiles(
-            (64, 256), 160, 64, 1.0, 1.0,
+            (64, 256),
+            160,
+            64,
+            1.0,
+            1.0,
             "weights that nobody trained attend to everything alike, so a tile's means are its own",
-        ),  # fmt: skip
+        ),
         {} if once else {"steps": 2, "seed": 3},
-        {"float16": 0.1, "bfloat16": 0.1},
-        parts={"UNet": (model, "mid_block."), "guidance": (model, "information_transformer_layes.")},
+        {} if once else {"float16": 0.1, "bfloat16": 0.1},
+        parts={} if once else {"UNet": (model, "mid_block."), "guidance": (model, "information_transformer_layes.")},
         contexts=narrow_sdxl.contexts(),
         vae=narrow_sdxl.VAE_PARAMETERS,
     )

@@ -47,12 +47,16 @@ def make(name: str, folder: Path) -> Variant:
         r"a UNet \(sdxl, pgp-sdxl\) for guidance",
         narrow_sdxl.oracle(peam, _kept, plan=load_plan("pgp-sdxl"), loras=loras, once=once),
         Tiles(
-            (64, 256), 160, 64, 1.0, 1.0,
+            (64, 256),
+            160,
+            64,
+            1.0,
+            1.0,
             "each tile exchanges the phase of its own features; weights that nobody trained attend to all alike",
-        ),  # fmt: skip
+        ),
         {} if once else {"steps": 2, "seed": 3},
-        {"float16": 0.1, "bfloat16": 0.1},
-        parts={"UNet": (model, "middle_block."), "guidance": (guidance, "pgp.lq_adapter.")},
+        {} if once else {"float16": 0.1, "bfloat16": 0.1},
+        parts={} if once else {"UNet": (model, "middle_block."), "guidance": (guidance, "pgp.lq_adapter.")},
         contexts=narrow_sdxl.contexts(),
         vae=narrow_sdxl.VAE_PARAMETERS,
     )

@@ -69,17 +69,23 @@ def make(name: str, folder: Path) -> Variant:
         "nano UNet, pgp-nano",
         oracle,
         Tiles(
-            (160, 224), 96, 32, 1 / 255, 16 / 255,
+            (160, 224),
+            96,
+            32,
+            1 / 255,
+            16 / 255,
             "each tile exchanges the phase of its own features, and attention sees no further than the tile",
-        ),  # fmt: skip
+        ),
         {} if once else {"steps": 4, "cfg": 1.5, "seed": 3},
         # Ten and seven bits of a residual that is a tenth of the picture, through 60 layers and the phase exchange.
         {"float16": 2 / 255, "bfloat16": 16 / 255},
         largest=(513, 777) if once else (130, 194),
         parts={
-            "UNet": (unet, "middle_block."), "guidance": (guidance, "pgp.peam."), "contexts": (contexts, ""),
-            **{"S1 LoRA": (path, "lora_unet_mid_block") for path in loras},
-        },  # fmt: skip
+            "UNet": (unet, "middle_block."),
+            "guidance": (guidance, "pgp.peam."),
+            "contexts": (contexts, ""),
+            **({"S1 LoRA": (loras[0], "lora_unet_mid_block")} if once else {}),
+        },
         leaves_surplus=frozenset({"contexts"}),
         contexts=load_file(contexts),
         sizes=SIZES,

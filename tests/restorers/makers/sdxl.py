@@ -13,6 +13,8 @@ from pgp_core.restorers.given import Given
 
 VARIANTS = ("SDXL in steps", "SDXL in one step")
 
+PREFIX = "model.diffusion_model."
+
 
 def make(name: str, folder: Path) -> Variant:
     once, parts = name.endswith("one step"), narrow_sdxl.beside(folder / "sdxl")
@@ -34,12 +36,16 @@ def make(name: str, folder: Path) -> Variant:
         r"a UNet \(sdxl\)",
         narrow_sdxl.oracle(loras=loras, once=once),
         Tiles(
-            (64, 256), 160, 64, 1.0, 1.0,
+            (64, 256),
+            160,
+            64,
+            1.0,
+            1.0,
             "weights that nobody trained attend to everything alike, so a tile's means are its own",
-        ),  # fmt: skip
+        ),
         {} if once else {"steps": 2, "seed": 3},
-        {"float16": 0.1, "bfloat16": 0.1},
-        parts={"UNet": (model, "mid_block." if once else "model.diffusion_model.middle_block.")},
+        {} if once else {"float16": 0.1, "bfloat16": 0.1},
+        parts={"S1 LoRA": (loras[0], "lora_unet_conv_in")} if once else {"UNet": (model, PREFIX + "middle_block.")},
         contexts=narrow_sdxl.contexts(),
         vae=narrow_sdxl.VAE_PARAMETERS,
     )
