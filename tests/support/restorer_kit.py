@@ -64,6 +64,9 @@ class Variant:
         leaves_surplus: those of the parts whose readers leave alone what they do not know.
         contexts: positive and negative: tokens and pooled vector, for ComfyUI; micro-conditioning if it is fixed.
         vae: parameters of ComfyUI's autoencoder, where it is one.
+        in_comfyui: what a graph there has beside what is given here: ``guidance``, ``loras``, ``timestep`` of the one
+            step where it is not the family's; ``start``, where the family's own is made by core's nodes for twenty
+            steps only.
     """
 
     name: str
@@ -79,6 +82,7 @@ class Variant:
     contexts: Mapping[str, torch.Tensor] = field(default_factory=dict)
     sizes: tuple[float, ...] = ()
     vae: Mapping[str, Any] | None = None
+    in_comfyui: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def unet(self) -> Path:

@@ -46,4 +46,5 @@ def make(name: str, folder: Path) -> Variant:
         parts={} if once else {"UNet": (model, "mid_block."), "guidance": (model, "information_transformer_layes.")},
         contexts=narrow_sdxl.contexts(),
         vae=narrow_sdxl.VAE_PARAMETERS,
+        in_comfyui={"guidance": model, "timestep": narrow_sdxl.TIMESTEP, **({} if once else {"start": "noise"})},
     )

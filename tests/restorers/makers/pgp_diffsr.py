@@ -59,4 +59,5 @@ def make(name: str, folder: Path) -> Variant:
         parts={} if once else {"UNet": (model, "middle_block."), "guidance": (guidance, "pgp.lq_adapter.")},
         contexts=narrow_sdxl.contexts(),
         vae=narrow_sdxl.VAE_PARAMETERS,
+        in_comfyui={"timestep": narrow_sdxl.TIMESTEP, **({} if once else {"start": "noise"})},
     )

@@ -89,4 +89,5 @@ def make(name: str, folder: Path) -> Variant:
         leaves_surplus=frozenset({"contexts"}),
         contexts=load_file(contexts),
         sizes=SIZES,
+        in_comfyui={"guidance": guidance, "loras": loras},
     )

@@ -48,4 +48,5 @@ def make(name: str, folder: Path) -> Variant:
         parts={"S1 LoRA": (loras[0], "lora_unet_conv_in")} if once else {"UNet": (model, PREFIX + "middle_block.")},
         contexts=narrow_sdxl.contexts(),
         vae=narrow_sdxl.VAE_PARAMETERS,
+        in_comfyui={"timestep": narrow_sdxl.TIMESTEP},
     )
