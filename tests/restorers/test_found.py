@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -114,10 +113,14 @@ def test_a_damaged_tensor_is_one_line(damage: str, made: Variant, tmp_path: Path
         assert "\n" not in said and path.name in said, f"{part}: {said}"
 
 
-def test_a_file_that_is_not_there_is_one_line(made: Variant, tmp_path: Path) -> None:
+@pytest.mark.parametrize("half", [False, True], ids=["gone", "cut"])
+def test_a_file_that_is_gone_or_cut_is_one_line(half: bool, made: Variant, tmp_path: Path) -> None:
     for part, (path, _) in made.parts.items():
         given = made.copied(tmp_path / part)
-        os.unlink(tmp_path / part / path.relative_to(made.unet.parent))
+        copy = tmp_path / part / path.relative_to(made.unet.parent)
+        copy.unlink()
+        if half:
+            copy.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         with pytest.raises(PGPError) as error:
             find(given).load(say=str)
         assert "\n" not in str(error.value) and path.name in str(error.value), part

@@ -12,13 +12,13 @@ import pytest
 
 from pgp_core.choices import COLOR_FIXES
 from pgp_core.errors import PGPError, WrongUsage
-from pgp_core.guidance.spec import PARTS
+from pgp_core.guidance.spec import GuidanceSpec
 from pgp_core.images.frames import Frame
 from pgp_core.restorers.family import Family, Found
 from pgp_core.restorers.finding import CANVASES, FAMILIES, SHORT_NAME, bundled, family_named, family_of_unet, find
 from pgp_core.restorers.given import Given
 from pgp_core.restorers.recipe import Recipe
-from pgp_core.unet.topology import TOPOLOGIES
+from pgp_core.unet.known import TOPOLOGIES
 
 GIVEN = {f.name for f in fields(Given)}
 EVERY = pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.name)
@@ -42,7 +42,7 @@ def test_one_comes_with_the_package_and_is_what_nothing_asks_for() -> None:
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
-@pytest.mark.parametrize("parts", list(chain.from_iterable(combinations(PARTS, n) for n in range(len(PARTS) + 1))))
+@pytest.mark.parametrize("parts", list(chain.from_iterable(combinations(GuidanceSpec.PARTS, n) for n in range(5))))
 def test_every_unet_with_any_guidance_is_of_a_family(topology: str, parts: tuple[str, ...]) -> None:
     family = family_of_unet(topology, frozenset(parts))
     assert topology in family.topologies and family.guided(frozenset(parts))

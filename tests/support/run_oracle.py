@@ -20,6 +20,7 @@ class UNet:
     """diffusers' UNet with CFG, something changed behind some of its modules.
 
     Args:
+        build: makes diffusers' UNet.
         weights: in diffusers' names.
         contexts: ``positive.context``, ``positive.pooled``, and the same of "negative".
         loras: files whose product is added to the weights.
@@ -27,18 +28,16 @@ class UNet:
 
     def __init__(
         self,
+        build: Callable[[], Any],
         weights: Mapping[str, torch.Tensor],
-        shape: Any,
-        plan: Any,
         contexts: Mapping[str, torch.Tensor],
         dtype: torch.dtype,
         loras: Sequence[Path] = (),
     ):
-        from pgp_core.unet.on_diffusers import build_unet
-
         with torch.device("meta"):
-            self.unet: Any = build_unet(shape, plan)
-        self.unet.load_state_dict({k: v.to(dtype) for k, v in weights.items()}, assign=True)
+            self.unet: Any = build()
+        # Copies: LoRAs are added in place.
+        self.unet.load_state_dict({k: v.to(dtype, copy=True) for k, v in weights.items()}, assign=True)
         self.unet.eval().requires_grad_(False)
         self.dtype, self.contexts = dtype, {k: v.to(dtype) for k, v in contexts.items()}
         for path in loras:

@@ -97,6 +97,8 @@ class NanoRestorer:
         opened = partial(open_weights, files.folder / files.unet)
         with opened() as file:
             info, metadata = inspect_unet(file), dict(file.metadata)
+        if info.plan.topology not in NANO.topologies:
+            raise CheckpointError(f"{files.unet} is {info.plan.topology}'s UNet, not nano's")
         about = nano.about(metadata, files.unet)
         names = {k: info.diffusers(k) for k in info.keys}
         unet = load_unet(info.shape, info.plan, read_converted(opened, names, device, dtype), files.unet)

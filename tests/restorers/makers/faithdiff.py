@@ -7,7 +7,7 @@ from pathlib import Path
 import faithdiff_file
 import narrow_sdxl
 import torch
-from restorer_kit import Tiles, Variant
+from restorer_kit import Variant
 from run_oracle import Changes
 
 from pgp_core.restorers.given import Given
@@ -33,16 +33,9 @@ def make(name: str, folder: Path) -> Variant:
         Given(model=model, loras=loras, one_step=once, cfg=1.0 if once else None, **parts),
         r"FaithDiff: a UNet \(sdxl\) with its LQ encoder and alignment",
         narrow_sdxl.oracle(_aligned, loras=loras, once=once),
-        Tiles(
-            (64, 256),
-            160,
-            64,
-            1.0,
-            1.0,
-            "weights that nobody trained attend to everything alike, so a tile's means are its own",
-        ),
+        narrow_sdxl.tiles(once),
         {} if once else {"steps": 2, "seed": 3},
-        {} if once else {"float16": 0.1, "bfloat16": 0.1},
+        {} if once else narrow_sdxl.HALVES,
         parts={} if once else {"UNet": (model, "mid_block."), "guidance": (model, "information_transformer_layes.")},
         contexts=narrow_sdxl.contexts(),
         vae=narrow_sdxl.VAE_PARAMETERS,

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import narrow_sdxl
 import torch
+from faithdiff_file import NARROW
 from guidance_oracle import Written
-from restorer_kit import Tiles, Variant
+from restorer_kit import Variant
 from run_oracle import Changes
 from safetensors.torch import save_file
 from sdxl_scene import peam_file
 
 from pgp_core.restorers.given import Given
+from pgp_core.unet.on_diffusers import build_unet
 from pgp_core.unet.plan import load_plan
 from pgp_core.unet.topology import split_block
 
@@ -45,17 +47,10 @@ def make(name: str, folder: Path) -> Variant:
         name,
         Given(model=model, guidance=guidance, loras=loras, one_step=once, cfg=1.0 if once else None, **parts),
         r"a UNet \(sdxl, pgp-sdxl\) for guidance",
-        narrow_sdxl.oracle(peam, _kept, plan=load_plan("pgp-sdxl"), loras=loras, once=once),
-        Tiles(
-            (64, 256),
-            160,
-            64,
-            1.0,
-            1.0,
-            "each tile exchanges the phase of its own features; weights that nobody trained attend to all alike",
-        ),
+        narrow_sdxl.oracle(peam, _kept, lambda: build_unet(NARROW, load_plan("pgp-sdxl")), loras, once),
+        narrow_sdxl.tiles(once),
         {} if once else {"steps": 2, "seed": 3},
-        {} if once else {"float16": 0.1, "bfloat16": 0.1},
+        {} if once else narrow_sdxl.HALVES,
         parts={} if once else {"UNet": (model, "middle_block."), "guidance": (guidance, "pgp.lq_adapter.")},
         contexts=narrow_sdxl.contexts(),
         vae=narrow_sdxl.VAE_PARAMETERS,

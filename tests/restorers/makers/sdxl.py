@@ -6,7 +6,7 @@ from pathlib import Path
 
 import narrow_sdxl
 import sdxl_files
-from restorer_kit import Tiles, Variant
+from restorer_kit import Variant
 from safetensors.torch import save_file
 
 from pgp_core.restorers.given import Given
@@ -35,16 +35,9 @@ def make(name: str, folder: Path) -> Variant:
         given,
         r"a UNet \(sdxl\)",
         narrow_sdxl.oracle(loras=loras, once=once),
-        Tiles(
-            (64, 256),
-            160,
-            64,
-            1.0,
-            1.0,
-            "weights that nobody trained attend to everything alike, so a tile's means are its own",
-        ),
+        narrow_sdxl.tiles(once),
         {} if once else {"steps": 2, "seed": 3},
-        {} if once else {"float16": 0.1, "bfloat16": 0.1},
+        {} if once else narrow_sdxl.HALVES,
         parts={"S1 LoRA": (loras[0], "lora_unet_conv_in")} if once else {"UNet": (model, PREFIX + "middle_block.")},
         contexts=narrow_sdxl.contexts(),
         vae=narrow_sdxl.VAE_PARAMETERS,
