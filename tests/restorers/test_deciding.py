@@ -19,12 +19,13 @@ from pgp_core.cli import main, model_options
 from pgp_core.errors import PGPError
 from pgp_core.restorers.recipe import Recipe, decide
 from pgp_core.sampling.options import SampleOptions
-from pgp_core.sampling.rules import RULES, STARTS
+from pgp_core.sampling.rules import RULES, SPACINGS, STARTS
 
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "steps": st.integers(1, 1000),
     "cfg": st.floats(0, 100),
     "start": st.sampled_from(STARTS),
+    "spacing": st.none() | st.sampled_from(SPACINGS),
     "denoise": st.floats(0.01, 1),
     "rule": st.sampled_from(RULES),
     "timestep": st.integers(0, 999),
@@ -62,7 +63,7 @@ def test_what_is_no_setting_is_passed_over(family: Recipe, foreign: dict[str, An
     assert decide(family, foreign, {"topology": "sdxl", "latent_std": 1.75, "seed": 3}) == family
 
 
-@pytest.mark.parametrize("name", ["rule", "start"])
+@pytest.mark.parametrize("name", ["rule", "start", "spacing"])
 def test_words_that_are_none_are_refused_whoever_says_them(name: str) -> None:
     with pytest.raises(PGPError, match=f"{name} is one of .*, not 'sideways'"):
         decide(Recipe(), {name: "sideways"})
@@ -72,6 +73,7 @@ def test_words_that_are_none_are_refused_whoever_says_them(name: str) -> None:
 def test_options_are_the_recipe_s_and_the_run_s(recipe: Recipe, seed: int, strength: float) -> None:
     options = recipe.options(seed=seed, strength=strength, blend="gaussian", phase="canvas")
     assert (options.steps, options.cfg, options.start) == (recipe.steps, recipe.cfg, recipe.start)
+    assert options.spacing == recipe.spacing
     # A share of the noise range belongs to a start from the picture's latent; any other goes through all of it.
     assert options.denoise == (recipe.denoise if recipe.start == "lq" else 1.0)
     assert (options.tiling.tile, options.tiling.overlap) == (recipe.tile, recipe.overlap)
