@@ -88,9 +88,11 @@ def add_to(commands: Any) -> None:
         "--tile",
         type=integer,
         metavar="N",
-        help="side in pixels (the model's own, mostly 0: by what fits and is fast)",
+        help="side in pixels; 0 by what fits and is fast (the model's own, else 0)",
     )
-    tiles.add_argument("--overlap", type=integer, metavar="N", help="of neighbours, in pixels (mostly 128)")
+    tiles.add_argument(
+        "--overlap", type=integer, metavar="N", help="of neighbours, in pixels (the model's own, else 128)"
+    )
     tiles.add_argument("--blend", choices=BLENDS, default="cosine", help="of what tiles share (cosine)")
     tiles.add_argument("--phase", choices=PHASES, default="tile", help="over what PEAM exchanges the phase (tile)")
     model_options.add_to(parser)
