@@ -75,7 +75,7 @@ def unread(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_is_known_without_a_weight(case: tuple[str, str], made: Variant, unread: None) -> None:
     found = find(made.given)
     assert found.family.name == case[0]
-    assert made.what.replace("\\", "") in found.what
+    assert made.what in found.what
     assert not found.needs
 
 
@@ -91,7 +91,7 @@ def test_it_is_known_again_converted_and_wrapped(
     save_file(wrapped, tmp_path / "copy" / "wrapped.safetensors", metadata or None)
     found = find(given)
     assert found.family.name == case[0]
-    assert made.what.replace("\\", "") in found.what
+    assert made.what in found.what
     if prefix == "module._orig_mod." and case[1] == maker(case[0]).VARIANTS[0]:  # type: ignore[union-attr]
         canvas = picture(40, 48)
         assert torch.equal(found.load(say=str).restore(canvas, options), restorer.restore(canvas, options))

@@ -52,7 +52,7 @@ class Variant:
     Attributes:
         name: its own.
         given: what it is made of.
-        what: a pattern of what the file with the UNet is called when it is recognised.
+        what: words of what the file with the UNet is said to be.
         oracle: ``oracle(canvas, options, dtype)``, the authors' arithmetic without our code, in a precision.
         tiles: see there.
         run: fields of SampleOptions for a short run; the rest is the recipe's.
@@ -62,7 +62,8 @@ class Variant:
         parts: files of weights in which a damaged tensor is an error, and what the names of such tensors begin with, by
             names for people.
         leaves_surplus: those of the parts whose readers leave alone what they do not know.
-        contexts: positive and negative: tokens and pooled vector, for ComfyUI; micro-conditioning if it is fixed.
+        contexts: for ComfyUI, tokens and pooled vectors: ``positive.context``, ``positive.pooled``, and of "negative".
+        sizes: SDXL's micro-conditioning, where it is not the canvas's.
         vae: parameters of ComfyUI's autoencoder, where it is one.
         in_comfyui: what a graph there has beside what is given here: ``guidance``, ``loras``, ``timestep`` of the one
             step where it is not the family's; ``start``, where the family's own is made by core's nodes for twenty

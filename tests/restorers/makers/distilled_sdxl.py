@@ -24,7 +24,7 @@ def make(name: str, folder: Path) -> Variant:
     return Variant(
         name,
         Given(model=model, **parts),
-        rf"a UNet that was distilled from SDXL \({topology}\)",
+        f"a UNet that was distilled from SDXL ({topology})",
         narrow_sdxl.oracle(
             found=lambda: distilled.narrow(topology).state_dict(),
             build=lambda: distilled.by_diffusers(topology, NARROW.channels, NARROW.context_dim, NARROW.pooled_dim),

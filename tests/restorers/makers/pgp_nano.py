@@ -78,7 +78,7 @@ def make(name: str, folder: Path) -> Variant:
             16 / 255,
             "each tile exchanges the phase of its own features, and attention sees no further than the tile",
         ),
-        {} if once else {"steps": 2, "cfg": 1.5, "seed": 3},
+        {} if once else {"steps": 4, "cfg": 1.5, "seed": 3},
         # Eleven and eight bits of a residual that is a tenth of the picture: 0.04 and 0.3 levels were measured.
         {"float16": 0.15 / 255, "bfloat16": 1.2 / 255},
         largest=(513, 777) if once else (130, 194),

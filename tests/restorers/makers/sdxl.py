@@ -33,7 +33,7 @@ def make(name: str, folder: Path) -> Variant:
     return Variant(
         name,
         given,
-        r"a UNet \(sdxl\)",
+        "a UNet (sdxl)",
         narrow_sdxl.oracle(loras=loras, once=once),
         narrow_sdxl.tiles(once),
         {} if once else {"steps": 2, "seed": 3},

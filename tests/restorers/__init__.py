@@ -1,1 +1,0 @@
-"""What holds for every family of restorers. A package, so that its tests can import the makers beside them."""
