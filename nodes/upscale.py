@@ -130,7 +130,9 @@ class PGPDiffSRUpscale(io.ComfyNode):
         number(seed, "PGP-DiffSR Upscale: the seed must be", 0, MAX_SEED, whole=True)
         number(tile, "PGP-DiffSR Upscale: tile must be", 0, sizes.MAX_SIDE, whole=True)
         known = _record(model, model_patch)
-        recipe = known.recipe(steps == 1, cfg=cfg or None, **({} if steps == 1 else {"steps": steps}))
+        recipe = known.recipe(
+            steps == 1, cfg=cfg or None, tile=tile or None, **({} if steps == 1 else {"steps": steps})
+        )
         if model is None:
             _check_nothing_connected(others)
         else:
@@ -142,7 +144,7 @@ class PGPDiffSRUpscale(io.ComfyNode):
         else:
             links = {name: sources.of(name, value) for name, value in others.items()}
             parts = Parts(known, sources.of("model", model), **links)
-        settings = Settings(scale, recipe, strength, seed, tile, color_fix, shared_noise, wrap)
+        settings = Settings(scale, recipe, strength, seed, color_fix, shared_noise, wrap)
         result = restored(graph, sources.of("image", image), parts, settings)
         return io.NodeOutput(result, expand=graph.finalize())
 

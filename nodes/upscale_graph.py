@@ -56,7 +56,6 @@ class Settings:
     recipe: Recipe
     strength: float
     seed: int
-    tile: int
     color_fix: str
     shared_noise: bool
     wrap: str = "none"
@@ -87,7 +86,7 @@ def restored(graph: GraphBuilder, image: Any, parts: Parts, settings: Settings) 
             start_percent=0.0,
             end_percent=1.0,
         ).out(0)
-    model = _in_tiles(graph, model, settings.tile, settings.recipe.overlap, wrap)
+    model = _in_tiles(graph, model, settings.recipe.tile, settings.recipe.overlap, wrap)
     latent = graph.node("VAEEncode", pixels=lq, vae=parts.vae).out(0)
     if settings.recipe.one_step:
         sampled = _once(graph, model, latent, parts, settings)

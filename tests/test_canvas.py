@@ -13,7 +13,7 @@ from PIL import Image
 
 from pgp_core.codecs import pixel as pixel_codec
 from pgp_core.errors import PGPError
-from pgp_core.images import canvas, sizes
+from pgp_core.images import canvas, resampling, sizes
 from pgp_core.restorers.finding import CANVASES
 
 
@@ -57,7 +57,7 @@ def test_a_scale_is_exact(width: int, height: int, scale: float, model: str) -> 
     assert [w, h] == exact
     assert out.shape[-1] % multiple == out.shape[-2] % multiple == 0
     assert out.dtype == torch.float32 and 0 <= out.min() <= out.max() <= 1
-    large = canvas.resample(pictures, w, h)
+    large = resampling.resample(pictures, w, h)
     assert torch.equal(canvas.crop(out, w, h), large)
     # The frame is the picture mirrored or its edge repeated, and as narrow as it can be.
     frames = [(total - n) for total, n in zip(out.shape[-2:], (h, w), strict=True)]
@@ -111,7 +111,7 @@ def test_sizes_that_are_none() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_resampling_is_lanczos_in_floats(dtype: torch.dtype) -> None:
     rgb = picture(9, 14).to(dtype)
-    out = canvas.resample(rgb, 35, 20)
+    out = resampling.resample(rgb, 35, 20)
     for one, plane in zip(out.flatten(0, 1), rgb.float().flatten(0, 1), strict=True):
         expected = _lanczos(_lanczos(plane.double().numpy(), 35).T, 20).T
         np.testing.assert_allclose(one.numpy(), expected.clip(0, 1), atol=2e-6)
@@ -127,7 +127,7 @@ def _lanczos(rows: np.ndarray, n: int) -> np.ndarray:
 
 
 def test_resize_is_exact_about_the_size() -> None:
-    assert canvas.resize(Image.new("RGB", (7, 5)), 31, 17).size == (31, 17)
+    assert resampling.resize(Image.new("RGB", (7, 5)), 31, 17).size == (31, 17)
 
 
 @given(st.integers(1, 8), st.integers(1, 8))

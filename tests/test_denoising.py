@@ -6,7 +6,9 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import rounding
 import torch
 from draws import LQ, draw
 
@@ -18,6 +20,7 @@ from pgp_core.sampling.denoiser import Denoiser
 from pgp_core.sampling.euler import euler, restore_once
 from pgp_core.sampling.one_step import Dial, dialled, one_step
 from pgp_core.sampling.options import SampleOptions
+from pgp_core.sampling.rules import X0
 
 IDS = (512.0, 500.0, 0.0, 8.0, 512.0, 500.0)
 
@@ -160,6 +163,35 @@ def test_one_step_is_z_l_minus_the_prediction() -> None:
     ((x, t),) = seen
     assert torch.equal(x, LQ), "no noise is added and nothing is scaled"
     assert t.tolist() == [7, 7]
+
+
+@pytest.mark.parametrize("timestep", [1, 200, 999])
+def test_one_step_by_x0_is_the_clean_latent_of_that_noise(timestep: int) -> None:
+    """z_H = (z_L - sqrt(1 - a) e) / sqrt(a), in float64, with SDXL's products of alphas."""
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def predict(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        seen.append((x, t))
+        return 0.25 * x + 1
+
+    a = float(np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)[timestep])
+    noise = 0.25 * LQ.double() + 1
+    expected = (LQ.double() - (1 - a) ** 0.5 * noise) / a**0.5
+    z_h = one_step(predict, LQ, timestep, X0)
+    # The formula goes through numbers as large as both terms; it divides by 0.068 at the noisiest timestep.
+    rounding.assert_same(z_h, expected, rounding.LAYER, LQ / a**0.5, noise / a**0.5)
+    ((x, t),) = seen
+    assert torch.equal(x, LQ) and t.tolist() == [timestep] * len(LQ)
+    # What noise of that timestep was added to comes back.
+    clean = draw(31, *LQ.shape)
+    noised = (a**0.5 * clean.double() + (1 - a) ** 0.5 * draw(32, *LQ.shape).double()).float()
+    back = one_step(lambda *_: draw(32, *LQ.shape), noised, timestep, X0)
+    rounding.assert_same(back, clean, rounding.LAYER, noised / a**0.5, draw(32, *LQ.shape) / a**0.5)
+
+
+def test_one_step_by_no_rule() -> None:
+    with pytest.raises(ValueError, match="made by residual or x0, not by 'euler'"):
+        one_step(lambda x, _t: x, LQ, 7, "euler")
 
 
 def test_one_step_reports_and_can_be_cancelled() -> None:

@@ -16,7 +16,6 @@ from pgp_core.choices import COLOR_FIXES
 from pgp_core.images.sizes import Size
 from pgp_core.restorers.nano.restorer import NanoRestorer
 from pgp_core.restorers.upscale import upscale
-from pgp_core.sampling.options import SampleOptions
 
 #: What tests of several files share.
 SUPPORT = str(Path(__file__).parent / "support")
@@ -53,15 +52,6 @@ def test_saturated_fields_of_a_chart_keep_their_colour(one_step: bool) -> None:
         top, left = 96 * (i // 3) + 16, 96 * (i % 3) + 16
         mean = out[0, :, top : top + 64, left : left + 64].mean((1, 2))
         assert (mean - field).abs().max() * 255 < 2, field
-
-
-def test_a_batch_of_eight_is_eight_runs() -> None:
-    pictures = torch.rand(8, 3, 9, 7, generator=torch.Generator().manual_seed(0))
-    for one_step, options in ((True, None), (False, SampleOptions(steps=2, cfg=1.0, seed=3))):
-        pipeline = NanoRestorer.load(one_step=one_step)
-        batch = upscale(pipeline, pictures, Size(scale=4), options)
-        for i in range(8):
-            assert torch.equal(batch[i : i + 1], upscale(pipeline, pictures[i : i + 1], Size(scale=4), options))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's peak memory")

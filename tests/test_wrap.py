@@ -12,8 +12,9 @@ from PIL import Image
 
 from pgp_core.cli import main
 from pgp_core.errors import PGPError
-from pgp_core.images.canvas import canvas, resample, uncanvas
+from pgp_core.images.canvas import canvas, uncanvas
 from pgp_core.images.color_fix import color_fix
+from pgp_core.images.resampling import resample
 from pgp_core.images.sizes import Size
 from pgp_core.images.wrap import MARGIN, Wrap
 from pgp_core.restorers.finding import CANVASES

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from ..restorers.restorer import Restorer
     from ..sampling.options import SampleOptions
 
+#: Fields of :class:`pgp_core.restorers.recipe.Recipe` that are options here.
+_SETTINGS = ("steps", "cfg", "start", "spacing", "denoise", "color_fix", "tile", "overlap")
+
 
 def add_to(commands: Any) -> None:
     """Register the command."""
@@ -84,11 +87,12 @@ def add_to(commands: Any) -> None:
     tiles.add_argument(
         "--tile",
         type=integer,
-        default=0,
         metavar="N",
-        help="side in pixels (0: by what fits and is fast)",
+        help="side in pixels; 0 by what fits and is fast (the model's own, else 0)",
     )
-    tiles.add_argument("--overlap", type=integer, default=128, metavar="N", help="of neighbours, in pixels (128)")
+    tiles.add_argument(
+        "--overlap", type=integer, metavar="N", help="of neighbours, in pixels (the model's own, else 128)"
+    )
     tiles.add_argument("--blend", choices=BLENDS, default="cosine", help="of what tiles share (cosine)")
     tiles.add_argument("--phase", choices=PHASES, default="tile", help="over what PEAM exchanges the phase (tile)")
     model_options.add_to(parser)
@@ -174,9 +178,9 @@ def _worker(model: Found, args: argparse.Namespace, size: Size, own: dict[str, A
     from ..restorers.recipe import decide
 
     restorer = _load(model, args)
-    wanted = {name: getattr(args, name) for name in ("steps", "cfg", "start", "spacing", "denoise", "color_fix")}
+    wanted = {name: getattr(args, name) for name in _SETTINGS}
     recipe = decide(restorer.recipe, {k: v for k, v in wanted.items() if k != "steps" or not restorer.recipe.one_step})
-    options = recipe.options(**own)
+    options = recipe.options(**own, blend=args.blend, phase=args.phase)
     return lambda job: _upscale(restorer, job, args, size, recipe, options)
 
 
@@ -243,15 +247,13 @@ def _size(args: argparse.Namespace) -> Size:
 
 def _own_options(args: argparse.Namespace) -> dict[str, Any]:
     """What belongs to this run and to no recipe; all numbers are looked at before anything is read."""
-    from ..sampling.options import SampleOptions
-    from ..tiling import Tiling
+    from ..restorers.recipe import Recipe, decide
 
     if not 1 <= args.quality <= 100:
         raise PGPError(f"the quality is 1 to 100, not {args.quality}")
-    tiling = Tiling(args.tile, args.overlap, args.blend, args.phase)
-    own: dict[str, Any] = {"seed": args.seed, "strength": args.strength, "tiling": tiling}
-    said = {name: getattr(args, name) for name in ("steps", "cfg", "denoise") if getattr(args, name) is not None}
-    SampleOptions(**said, **own)
+    own: dict[str, Any] = {"seed": args.seed, "strength": args.strength}
+    # From the latent, which is what a share of the noise range belongs to.
+    decide(Recipe(), {name: getattr(args, name) for name in _SETTINGS}, {"start": "lq"}).options(**own)
     return own
 
 

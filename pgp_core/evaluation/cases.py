@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from ..images.canvas import resize
+from ..images.resampling import resize
 from ..training.degradation import fixed_recipe
 from .photographs import photographs
 

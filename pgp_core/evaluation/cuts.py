@@ -17,7 +17,7 @@ from ..conditioning.conditioning import Conditioning
 from ..errors import CheckpointError
 from ..files.checkpoints import read_safetensors
 from ..guidance.module import KEY_PREFIX, Guidance
-from ..images.canvas import resize
+from ..images.resampling import resize
 from ..planner import by_count, dial
 from ..planner.fine import smallest_scale, totals
 from ..progress import Progress, tell

@@ -4,75 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
 from ..errors import PGPError
 from ..memory import with_swap
 from .frames import Frame
+from .resampling import coarse, enlarge, resample
 from .sizes import Size
-from .transparency import bleed, without_ringing
 from .wrap import MARGIN, PLAIN, Wrap, whole
 
 #: Canvases in float32 that a picture takes at least, whatever the model: LQ, its features, result, result with its
 #: colours put right.
 _COPIES = 4
-
-
-def resize(image: Image.Image, width: int, height: int, box: tuple[int, int, int, int] | None = None) -> Image.Image:
-    """Lanczos, in 8 bits a channel, which is also what ComfyUI's "lanczos" does; of a part of the picture, which sees
-    what is around it, where there is a box."""
-    return image.resize((width, height), Image.Resampling.LANCZOS, box)
-
-
-def resample(pictures: torch.Tensor, width: int, height: int, wrap: Wrap = PLAIN) -> torch.Tensor:
-    """Lanczos in float32, for canvases.
-
-    Args:
-        pictures: ``(B, C, H, W)`` in [0, 1].
-        wrap: along which axes they repeat.
-
-    Returns:
-        ``(B, C, height, width)`` float32 in [0, 1] on the same device.
-    """
-    if pictures.shape[-2:] == (height, width):
-        return pictures.float()
-    out = torch.empty(*pictures.shape[:2], height, width)
-    box = None
-    if wrap:
-        across, down = pictures.shape[-1], pictures.shape[-2]
-        # Lanczos looks at three pixels of the coarser grid.
-        reach = 4 * max(1, -(-across // width), -(-down // height))
-        left, top = (reach if dim in wrap.dims else 0 for dim in (-1, -2))
-        box = (left, top, left + across, top + down)
-        pictures = wrap.around(pictures, reach)
-    for picture, target in zip(pictures, out, strict=True):
-        for plane, place in zip(picture, target, strict=True):
-            image = Image.fromarray(plane.float().cpu().numpy(), mode="F")
-            place.copy_(torch.from_numpy(np.array(resize(image, width, height, box))))
-    return out.clamp_(0, 1).to(pictures.device)
-
-
-def enlarge(pictures: torch.Tensor, width: int, height: int, wrap: Wrap = PLAIN) -> torch.Tensor:
-    """:func:`resample` for pictures that may have an alpha channel.
-
-    The visible colours are carried under what is transparent first, so that none that was hidden comes into view.
-
-    Args:
-        pictures: ``(B, C, H, W)`` in [0, 1]; the fourth of four channels is alpha, which no colour is multiplied by.
-        wrap: along which axes they repeat.
-
-    Returns:
-        ``(B, C, height, width)`` float32 in [0, 1] on the same device.
-    """
-    if pictures.shape[1] != 4:
-        return resample(pictures, width, height, wrap)
-    around = min(pictures.shape[-2:])
-    seen = wrap.inner(bleed(wrap.around(pictures, around)), around)
-    large = resample(seen, width, height, wrap)
-    return torch.cat([large[:, :3], without_ringing(pictures[:, 3:], large[:, 3:], wrap)], 1)
 
 
 def pad(rgb: torch.Tensor, multiple: int) -> torch.Tensor:
@@ -105,13 +49,19 @@ def frame(rgb: torch.Tensor, multiple: int, border: int = 0, dims: tuple[int, ..
     return rgb
 
 
-def crop(pictures: torch.Tensor, width: int, height: int) -> torch.Tensor:
+def crop(pictures: torch.Tensor, width: int, height: int, enlarges: int = 1) -> torch.Tensor:
     """What :func:`frame` put a frame around: the middle of ``(B, C, H, W)``; a view.
+
+    Args:
+        enlarges: how many times the pictures are as large as what the frame was put around.
 
     Raises:
         PGPError: if the pictures are smaller.
     """
-    top, left = ((n - m) // 2 for n, m in zip(pictures.shape[-2:], (height, width), strict=True))
+    top, left = (
+        enlarges * ((n // enlarges - _cells(m, enlarges)) // 2) + _spare(m, enlarges) // 2
+        for n, m in zip(pictures.shape[-2:], (height, width), strict=True)
+    )
     if min(top, left) < 0:
         raise PGPError(f"{pictures.shape[-1]}x{pictures.shape[-2]} pixels cannot be cropped to {width}x{height}")
     return pictures[..., top : top + height, left : left + width]
@@ -127,8 +77,22 @@ def same_proportions(have: Sequence[int], want: Sequence[int], rounding: int) ->
     return max(low for low, _ in scales) < min(high for _, high in scales)
 
 
+def _cells(size: int, enlarges: int) -> int:
+    """Pixels of a canvas that a result of this size is made of."""
+    return -(-size // enlarges)
+
+
+def _spare(size: int, enlarges: int) -> int:
+    """Pixels by which what is made of these is larger than the result; half of them, rounded down, lie before it."""
+    return enlarges * _cells(size, enlarges) - size
+
+
 def canvas(pictures: torch.Tensor, size: Size, around: Frame, wrap: Wrap = PLAIN) -> tuple[torch.Tensor, int, int]:
-    """Enlarge pictures to their final size and put the frame around them that a model needs.
+    """Enlarge pictures to the size that a model takes and put the frame around them that it needs.
+
+    That size is the result's, or for a model that enlarges as much smaller, rounded up. The picture lies in it so that
+    every pixel of the result is where it belongs, whether or not the result's sides are multiples of what the model
+    enlarges by; the part of a pixel that is left at an end is mirrored.
 
     Args:
         pictures: ``(B, C, H, W)`` in [0, 1], see :func:`enlarge`.
@@ -137,38 +101,55 @@ def canvas(pictures: torch.Tensor, size: Size, around: Frame, wrap: Wrap = PLAIN
             around as many pixels as a model can repeat, up to 31 more than the result has.
 
     Returns:
-        the canvas, ``(B, C, ...)`` float32 in [0, 1], and the width and height for :func:`uncanvas`.
+        the canvas, ``(B, C, ...)`` float32 in [0, 1], and the width and height for :func:`uncanvas`. For a model that
+        enlarges it has no alpha: what is seen is carried under what is transparent, and alpha has the result's size.
 
     Raises:
         PGPError: see :meth:`.sizes.Size.of`; if this machine's memory cannot hold what is to be done.
     """
     width, height = size.of(pictures.shape[-1], pictures.shape[-2])
     _check_memory(len(pictures), width, height)
-    across, down = (whole(n) if dim in wrap.dims else n for n, dim in ((width, -1), (height, -2)))
-    enlarged = wrap.around(enlarge(pictures, across, down, wrap), MARGIN)
+    across, down = _sides(width, height, wrap, around.enlarges)
+    if around.enlarges == 1:
+        enlarged = enlarge(pictures, across, down, wrap)
+    else:
+        spare = [0 if dim in wrap.dims else _spare(n, around.enlarges) for n, dim in ((width, -1), (height, -2))]
+        enlarged = coarse(pictures, across, down, around.enlarges, (spare[0], spare[1]), wrap)
+    enlarged = wrap.around(enlarged, MARGIN)
     others = tuple(dim for dim in (-1, -2) if dim not in wrap.dims)
     return frame(enlarged, around.multiple, around.border, others), width, height
 
 
-def uncanvas(pictures: torch.Tensor, width: int, height: int, wrap: Wrap = PLAIN) -> torch.Tensor:
+def _sides(width: int, height: int, wrap: Wrap, enlarges: int) -> tuple[int, int]:
+    """Width and height of what a canvas has within its frame."""
+    across, down = (_cells(n, enlarges) for n in (width, height))
+    return (whole(across) if -1 in wrap.dims else across), (whole(down) if -2 in wrap.dims else down)
+
+
+def uncanvas(pictures: torch.Tensor, width: int, height: int, wrap: Wrap = PLAIN, enlarges: int = 1) -> torch.Tensor:
     """The result within the frame of :func:`canvas`, of its exact size; mostly a view.
 
     Args:
         pictures: ``(B, C, H, W)`` in [0, 1].
+        enlarges: how many times they are as large as the canvas that they were made of.
 
     Raises:
         PGPError: if the pictures are smaller, or have no margins where they should repeat.
     """
     if not wrap:
-        return crop(pictures, width, height)
-    across, down = (whole(n) if dim in wrap.dims else n for n, dim in ((width, -1), (height, -2)))
+        return crop(pictures, width, height, enlarges)
+    sides = _sides(width, height, wrap, enlarges)
+    across, down = (
+        enlarges * side if dim in wrap.dims else n
+        for side, n, dim in zip(sides, (width, height), (-1, -2), strict=True)
+    )
     for dim, size in ((-1, across), (-2, down)):
-        if dim in wrap.dims and pictures.shape[dim] != size + 2 * MARGIN:
+        if dim in wrap.dims and pictures.shape[dim] != size + 2 * MARGIN * enlarges:
             raise PGPError(
-                f"a picture that repeats and is cropped to {width}x{height} has {size + 2 * MARGIN} pixels with its "
-                f"margins, not {pictures.shape[dim]}: connect the canvas that was made with the same wrap"
+                f"a picture that repeats and is cropped to {width}x{height} has {size + 2 * MARGIN * enlarges} pixels "
+                f"with its margins, not {pictures.shape[dim]}: connect the canvas that was made with the same wrap"
             )
-    inner = crop(pictures, across, down)
+    inner = crop(pictures, across, down, enlarges)
     return inner if (across, down) == (width, height) else resample(inner, width, height, wrap)
 
 

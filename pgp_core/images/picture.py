@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from .canvas import resample
+from .resampling import resample
 from .transparency import bleed, without_ringing
 
 #: BT.601, as Pillow's own conversion to grey.

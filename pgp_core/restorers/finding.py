@@ -23,8 +23,9 @@ FAMILIES: tuple[Family, ...] = tuple(
 )
 
 
-#: What canvases there are, by the names that are chosen among.
-CANVASES: dict[str, Frame] = {family.canvas: family.frame for family in FAMILIES}
+#: What canvases there are, by the names that are chosen among. They have the result's size: what enlarges by itself is
+#: no MODEL of a graph with a canvas in it.
+CANVASES: dict[str, Frame] = {f.canvas: f.frame for f in FAMILIES if f.frame.enlarges == 1}
 
 
 def family_named(name: str) -> Family:

@@ -25,8 +25,9 @@ class Recipe:
         denoise: share of the noise range that an ``"lq"`` start goes through.
         rule: one of :data:`pgp_core.sampling.rules.RULES`.
         timestep: at which a rule of one call calls the UNet; None for Euler's.
-        tile: side of the tiles in pixels, 0 for what fits and is fast.
-        overlap: of neighbouring tiles in pixels.
+        tile: side of the tiles in pixels of the canvas: what a model is meant to do at once, for one that is worse at
+            larger sizes; 0 for what fits and is fast.
+        overlap: of neighbouring tiles in pixels of the canvas.
         color_fix: one of :data:`pgp_core.choices.COLOR_FIXES`.
         prompt, negative_prompt: what the model is told where nobody says.
 
@@ -62,11 +63,15 @@ class Recipe:
         """The share of the noise range that sampling goes through; all of it, but for an ``"lq"`` start."""
         return self.denoise if self.start == "lq" else 1.0
 
-    def options(self, **others: Any) -> SampleOptions:
+    def options(self, blend: str = "cosine", phase: str = "tile", **others: Any) -> SampleOptions:
         """How one picture is sampled.
 
         Args:
+            blend, phase: of tiles, see :class:`pgp_core.tiling.Tiling`.
             others: what belongs to this run alone, such as the seed.
+
+        Raises:
+            PGPError: if a number is out of its range.
         """
         from ..sampling.options import SampleOptions
         from ..tiling import Tiling
@@ -78,7 +83,7 @@ class Recipe:
             "denoise": self.noise,
             "spacing": self.spacing,
         }
-        return SampleOptions(**{**said, "denoise": self.noise, "tiling": Tiling(self.tile, self.overlap), **others})
+        return SampleOptions(**{**said, "tiling": Tiling(self.tile, self.overlap, blend, phase), **others})
 
 
 _NAMES = frozenset(f.name for f in fields(Recipe))

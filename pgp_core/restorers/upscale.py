@@ -9,7 +9,8 @@ import torch
 from ..errors import PGPError
 from ..images import canvas, sizes
 from ..images.color_fix import color_fix
-from ..images.wrap import Wrap
+from ..images.resampling import enlarge
+from ..images.wrap import MARGIN, Wrap
 from ..progress import Progress
 from ..sampling.options import SampleOptions
 from .restorer import Restorer
@@ -47,12 +48,24 @@ def upscale(
         options = replace(restorer.recipe.options() if options is None else options, wrap=wrap)
     for picture in pictures:
         lq, width, height = canvas.canvas(picture[None], size, restorer.frame, around)
-        rgb, alpha = lq[:, :3], lq[:, 3:].cpu() if lq.shape[1] == 4 else None
-        restored = restorer.restore(rgb, options, progress)
+        restored = restorer.restore(lq[:, :3], options, progress)
         if not bool(restored.isfinite().all()):
             raise PGPError("the result is not finite: one of the model's files is damaged")
-        # Before the frame is cut off, as the nodes do it: both look at the same pixels.
-        fixed = color_fix(restored, rgb.cpu(), fix or restorer.recipe.color_fix, alpha=alpha, wrap=around)
-        fixed = fixed if alpha is None else torch.cat([fixed, alpha], 1)
-        results.append(canvas.uncanvas(fixed, width, height, around))
+        method, enlarges = fix or restorer.recipe.color_fix, restorer.frame.enlarges
+        if enlarges == 1:
+            # Before the frame is cut off, as the nodes do it: both look at the same pixels.
+            fixed = _fixed(restored, lq.cpu(), method, around)
+            results.append(canvas.uncanvas(fixed, width, height, around))
+            continue
+        # Nothing but the result has its size.
+        result = around.around(canvas.uncanvas(restored, width, height, around, enlarges), MARGIN)
+        lq = around.around(enlarge(picture[None], width, height, around), MARGIN)
+        results.append(around.inner(_fixed(result, lq.cpu(), method, around), MARGIN))
     return torch.cat(results)
+
+
+def _fixed(restored: torch.Tensor, lq: torch.Tensor, method: str, wrap: Wrap) -> torch.Tensor:
+    """With the colours of the LQ picture, and its alpha where it has one."""
+    alpha = lq[:, 3:] if lq.shape[1] == 4 else None
+    fixed = color_fix(restored, lq[:, :3], method, alpha=alpha, wrap=wrap)
+    return fixed if alpha is None else torch.cat([fixed, alpha], 1)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pgp_core.images import canvas
+from pgp_core.images.resampling import enlarge
 
 from . import pictures
 from .comfy_server import Server
@@ -68,7 +68,7 @@ def test_sizes_are_exact_and_alpha_comes_along(
     result = _image(server.picture(saved))
     assert (result.size, result.mode) == (size, "RGBA")
     x = torch.from_numpy(np.array(rgba)).movedim(-1, 0)[None] / 255
-    expected = canvas.enlarge(x, *size)[0].movedim(0, -1).numpy() * 255
+    expected = enlarge(x, *size)[0].movedim(0, -1).numpy() * 255
     # SaveImage rounds down.
     assert np.abs(np.asarray(result) - expected).max() <= 1.01
 

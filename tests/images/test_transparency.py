@@ -12,9 +12,10 @@ from perfect import Perfect
 from PIL import Image
 
 from pgp_core.choices import COLOR_FIXES
-from pgp_core.images.canvas import canvas, crop, enlarge
+from pgp_core.images.canvas import canvas, crop
 from pgp_core.images.color_fix import color_fix
 from pgp_core.images.reading import open_picture
+from pgp_core.images.resampling import enlarge
 from pgp_core.images.sizes import Size
 from pgp_core.images.transparency import bleed, without_ringing
 from pgp_core.images.writing import save_picture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,42 +9,9 @@ import pytest
 import torch
 from sdxl_scene import SHORT, Everything, peam_file, picture
 
-from pgp_core.errors import Cancelled, PGPError
-from pgp_core.images.sizes import Size
+from pgp_core.errors import PGPError
 from pgp_core.restorers.given import Given
 from pgp_core.restorers.sdxl.restorer import SDXLRestorer
-from pgp_core.restorers.upscale import upscale
-
-
-@pytest.mark.parametrize(("width", "height", "scale"), [(37, 29, 2.0), (9, 21, 3.3), (1, 1, 8.0)])
-def test_every_size_comes_out_exactly(width: int, height: int, scale: float, pipeline: SDXLRestorer) -> None:
-    options = replace(SHORT, steps=1, cfg=1.0)
-    out = upscale(pipeline, picture(1, height, width), Size(scale=scale), options, fix="none")
-    assert out.shape == (1, 3, int(height * scale + 0.5), int(width * scale + 0.5))
-    assert torch.isfinite(out).all()
-    assert pipeline.restore(picture(1, height, width), options).shape == (1, 3, height, width)
-
-
-def test_a_batch_is_its_pictures_alone(pipeline: SDXLRestorer) -> None:
-    pictures = picture(2, 20, 27)
-    both = upscale(pipeline, pictures, Size(scale=2.0), SHORT)
-    assert not torch.equal(both[0], both[1])
-    for i in range(2):
-        assert torch.equal(both[i : i + 1], upscale(pipeline, pictures[i : i + 1], Size(scale=2.0), SHORT))
-
-
-def test_a_run_can_be_stopped(pipeline: SDXLRestorer) -> None:
-    seen: list[tuple[int, int]] = []
-
-    def stop(done: int, total: int) -> bool:
-        seen.append((done, total))
-        return done < 2
-
-    with pytest.raises(Cancelled):
-        pipeline.restore(picture(), replace(SHORT, steps=5), stop)
-    assert seen == [(1, 5), (2, 5)]
-    # Nothing of the stopped run stays hooked in.
-    assert not pipeline.unet.get_submodule("conv_in")._forward_hooks
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

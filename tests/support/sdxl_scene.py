@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -61,18 +60,13 @@ def schedule() -> tuple[np.ndarray, np.ndarray]:
 
 
 class Oracle:
-    """FaithDiff's inference from the facts: authors' modules, diffusers' UNet and VAE, Euler by hand.
+    """FaithDiff's inference from the facts: authors' modules, diffusers' UNet and VAE, Euler by hand."""
 
-    Args:
-        unet: another of diffusers' than FaithDiff's; copied.
-    """
-
-    def __init__(self, files: Everything, aligned: bool = True, dtype: torch.dtype = torch.float64, unet: Any = None):
+    def __init__(self, files: Everything, aligned: bool = True, dtype: torch.dtype = torch.float64):
         self.dtype = dtype
-        if unet is None:
-            unet = build_unet(faithdiff_file.NARROW)
-            unet.load_state_dict(files.unet)
-        self.unet: Any = copy.deepcopy(unet).to(dtype).eval()
+        self.unet: Any = build_unet(faithdiff_file.NARROW)
+        self.unet.load_state_dict(files.unet)
+        self.unet.to(dtype).eval()
         self.authors, self.vae = faithdiff_file.authors().to(dtype), sdxl_files.vae().to(dtype)
         self.aligned = aligned
         entries = [conditioning.load(p).entries[0] for p in (files.negative, files.positive)]
@@ -123,12 +117,10 @@ class Oracle:
         return x, (self.vae.decode(x / 0.13025).sample / 2 + 0.5).clamp(0, 1)
 
 
-def exact(
-    files: Everything, *run: Any, aligned: bool = True, unet: Any = None
-) -> tuple[torch.Tensor, torch.Tensor, float]:
+def exact(files: Everything, *run: Any, aligned: bool = True) -> tuple[torch.Tensor, torch.Tensor, float]:
     """:meth:`Oracle.run`: latent and picture in float64, and how far from the picture float32 may end."""
-    latent, expected = Oracle(files, aligned, unet=unet).run(*run)
-    _, rounded = Oracle(files, aligned, torch.float32, unet).run(*run)
+    latent, expected = Oracle(files, aligned).run(*run)
+    _, rounded = Oracle(files, aligned, torch.float32).run(*run)
     return latent, expected, rounding.allowed(rounded, expected)
 
 

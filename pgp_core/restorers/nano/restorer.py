@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from ...codecs import pixel as pixel_codec
 from ...conditioning.conditioning import Conditioning
-from ...errors import CheckpointError, PGPError
-from ...files.checkpoints import read_safetensors
-from ...files.json_format import loads
+from ...errors import CheckpointError
+from ...files.checkpoints import check_finite, read_safetensors
+from ...files.weights import open_weights, read_converted
 from ...guidance.lq_tiles import LQTiles
 from ...guidance.module import Guidance, GuidanceSpec
 from ...images.canvas import pad
@@ -21,9 +22,9 @@ from ...sampling.denoiser import Denoiser
 from ...sampling.euler import euler, restore_once
 from ...sampling.options import SampleOptions
 from ...unet import lora
-from ...unet.known import NANO_SHAPE
+from ...unet.inspect import inspect_unet
 from ...unet.loading import load_unet
-from ...unet.plan import PrunePlan
+from ...unet.shape import UNetShape
 from ..given import Given
 from ..recipe import Recipe
 from . import model as nano
@@ -93,31 +94,24 @@ class NanoRestorer:
 
     @classmethod
     def _load(cls, files: nano.Files, one_step: bool, device: str | torch.device, dtype: torch.dtype) -> NanoRestorer:
-        weights, metadata = read_safetensors(files.folder / files.unet)
-        try:
-            plan = PrunePlan.from_json(loads(metadata["pgp.plan"]), files.unet)
-        except PGPError:
-            raise
-        except Exception as e:
-            raise CheckpointError(f"{files.unet} lacks nano's metadata ({e})") from None
+        opened = partial(open_weights, files.folder / files.unet)
+        with opened() as file:
+            info, metadata = inspect_unet(file), dict(file.metadata)
+        if info.plan.topology not in NANO.topologies:
+            raise CheckpointError(f"{files.unet} is {info.plan.topology}'s UNet, not nano's")
         about = nano.about(metadata, files.unet)
-        unet = load_unet(NANO_SHAPE, plan, {k: v.to(dtype) for k, v in weights.items()}, files.unet).to(device)
+        names = {k: info.diffusers(k) for k in info.keys}
+        unet = load_unet(info.shape, info.plan, read_converted(opened, names, device, dtype), files.unet)
         if one_step:
             s1, _ = read_safetensors(files.folder / files.s1)
+            check_finite(s1, files.s1)
             lora.merge(unet, s1, source=files.s1)
         tensors, metadata = read_safetensors(files.folder / files.guidance)
         spec = GuidanceSpec.from_metadata(metadata, files.guidance)
         guidance = Guidance(spec, device="meta").load(tensors, files.guidance).to(device, dtype).eval()
         # Twelve convolutions in a row overflow half precision.
         guidance.peam.float()
-        contexts, _ = read_safetensors(files.folder / files.contexts)
-        try:
-            positive, negative = (
-                Conditioning.of_prompt(contexts[f"{k}.context"].float(), contexts[f"{k}.pooled"].float(), nano.TIME_IDS)
-                for k in ("positive", "negative")
-            )
-        except KeyError as e:
-            raise CheckpointError(f"{files.contexts} lacks {e}") from None
+        positive, negative = _contexts(files, info.shape)
         recipe = NANO.recipe(one_step, {} if one_step else {"cfg": about["cfg"]})
         return cls(unet, guidance, positive, negative, recipe, about["prediction"], about["latent_std"])
 
@@ -176,3 +170,27 @@ class NanoRestorer:
             z_h = residual.div_(nano.SCALE).add_(pixel_codec.encode(lq.to(self.device)))
         del denoiser, features
         return pixel_codec.decode(z_h)[..., :height, :width].clamp(0, 1).float().cpu()
+
+
+def _contexts(files: nano.Files, shape: UNetShape) -> list[Conditioning]:
+    """The positive and the negative prompt.
+
+    Raises:
+        CheckpointError: if a tensor is missing, has another width, or is no number.
+    """
+    contexts, _ = read_safetensors(files.folder / files.contexts)
+    found = []
+    for kind in ("positive", "negative"):
+        try:
+            tokens, pooled = (contexts[f"{kind}.{part}"].float() for part in ("context", "pooled"))
+        except KeyError as e:
+            raise CheckpointError(f"{files.contexts} lacks {e}") from None
+        wanted = ((1, tokens.shape[1] if tokens.dim() == 3 else 1, shape.context_dim), (1, shape.pooled_dim))
+        if (tuple(tokens.shape), tuple(pooled.shape)) != wanted:
+            raise CheckpointError(
+                f"{files.contexts} does not fit: its {kind} prompt has shapes {tuple(tokens.shape)} and "
+                f"{tuple(pooled.shape)}, expected {wanted[0]} and {wanted[1]}"
+            )
+        found.append(Conditioning.of_prompt(tokens, pooled, nano.TIME_IDS))
+    check_finite(contexts, files.contexts)
+    return found
