@@ -15,6 +15,7 @@ from ..files.weights import WeightsFile
 from ..guidance import spec as guidance
 from ..unet import plan
 from ..unet.inspect import RENUMBERED_KEY
+from ..unet.known import SDXL
 from ..unet.lora.files import NAMES
 from .sdxl.loras import S1_KEY
 
@@ -100,7 +101,7 @@ def _conditioning(said: Mapping[str, Any]) -> Kind:
 def _one_step(file: WeightsFile) -> Kind:
     try:
         said = loads(file.metadata[S1_KEY])
-        timestep, topology = int(said["timestep"]), str(said.get("topology", "sdxl"))
+        timestep, topology = int(said["timestep"]), str(said.get("topology", SDXL.name))
     # Older files say less.
     except Exception:
         return Kind("a LoRA for one step (S1)", "for --lora with --one-step")
