@@ -76,7 +76,7 @@ class Given:
             if getattr(self, f"{kind}prompt") is not None and getattr(self, f"{kind}conditioning") is not None:
                 dashed = kind.replace("_", "-")
                 return f"--{dashed}prompt and --{dashed}conditioning both say the same thing: give one of them"
-        if self.semantic_lora is not None and not self.one_step:
+        if self.semantic_lora is not None and self.one_step is False:
             return "--semantic-lora is for --one-step"
         if self.semantic_lora is None and (self.pixel is not None or self.semantic is not None):
             return "--pixel and --semantic weigh two LoRAs: give the second with --semantic-lora"

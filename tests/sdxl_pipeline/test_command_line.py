@@ -91,7 +91,7 @@ def test_one_step_on_the_command_line(
         ["--model=m", "--dtype=int8"],
         ["--model=m", "--one-step", "--steps=3", "--lora=x"],
         ["--semantic-lora=x"],
-        ["--model=m", "--lora=x", "--semantic-lora=x"],
+        ["--model=m", "--lora=x", "--semantic-lora=x", "--steps=2"],
         ["--model=m", "--one-step", "--lora=x", "--semantic=0.5"],
     ],
 )

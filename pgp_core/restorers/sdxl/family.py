@@ -62,6 +62,8 @@ def what_is_wrong(given: Given) -> str | None:
     """What does not go together, in the words of the command line, or None."""
     if given.one_step and not given.loras:
         return "--one-step of a full-size model needs its S1 LoRA: give --lora too"
+    if given.semantic_lora is not None and not given.one_step:
+        return "--semantic-lora is for --one-step"
     return given.contradiction()
 
 
