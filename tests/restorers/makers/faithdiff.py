@@ -31,7 +31,7 @@ def make(name: str, folder: Path) -> Variant:
     return Variant(
         name,
         Given(model=model, loras=loras, one_step=once, cfg=1.0 if once else None, **parts),
-        "FaithDiff: a UNet (sdxl) with its LQ encoder and alignment",
+        "FaithDiff: a UNet of SDXL, with its LQ encoder and alignment",
         narrow_sdxl.oracle(_aligned, loras=loras, once=once),
         narrow_sdxl.tiles(once),
         {} if once else {"steps": 2, "seed": 3},
