@@ -15,7 +15,7 @@ from pgp_core.errors import PGPError, WrongUsage
 from pgp_core.guidance.spec import GuidanceSpec
 from pgp_core.images.frames import Frame
 from pgp_core.restorers.family import Family, Found
-from pgp_core.restorers.finding import CANVASES, FAMILIES, SHORT_NAME, bundled, family_named, family_of_unet, find
+from pgp_core.restorers.finding import CANVASES, FAMILIES, bundled, family_named, family_of_unet, find
 from pgp_core.restorers.given import Given
 from pgp_core.restorers.recipe import Recipe
 from pgp_core.unet.known import TOPOLOGIES
@@ -38,7 +38,7 @@ def test_names_are_one_each() -> None:
 
 def test_one_comes_with_the_package_and_is_what_nothing_asks_for() -> None:
     assert [f for f in FAMILIES if f.bundled] == [bundled()]
-    assert find(Given()).family is find(Given(model=Path(SHORT_NAME))).family is bundled()
+    assert find(Given()).family is bundled()
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
@@ -140,7 +140,7 @@ import sys
 from pgp_core.restorers.finding import FAMILIES, CANVASES, family_of_unet
 from pgp_core.restorers.given import Given
 for family in FAMILIES:
-    vars(family), family.recipe(), family.recipe(True), family.missing(Given()), family.wrong(Given())
+    vars(family), family.recipe(), family.recipe(True), family.wrong(Given())
     family.foreign(Given(prompt="a"))
     for topology in family.topologies:
         family_of_unet(topology)

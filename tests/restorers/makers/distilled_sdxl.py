@@ -11,7 +11,7 @@ from restorer_kit import Variant
 
 from pgp_core.restorers.given import Given
 
-VARIANTS = ("SSD-1B", "Segmind Vega", "KOALA 700M", "KOALA 1B")
+VARIANTS = ("SSD-1B", "Segmind Vega", "KOALA-700M", "KOALA-1B")
 
 
 def make(name: str, folder: Path) -> Variant:
@@ -24,7 +24,7 @@ def make(name: str, folder: Path) -> Variant:
     return Variant(
         name,
         Given(model=model, **parts),
-        f"a UNet that was distilled from SDXL ({topology})",
+        f"a UNet of {name}, distilled from SDXL",
         narrow_sdxl.oracle(
             found=lambda: distilled.narrow(topology).state_dict(),
             build=lambda: distilled.by_diffusers(topology, NARROW.channels, NARROW.context_dim, NARROW.pooled_dim),

@@ -31,12 +31,13 @@ def make(name: str, folder: Path) -> Variant:
     return Variant(
         name,
         Given(model=model, loras=loras, one_step=once, cfg=1.0 if once else None, **parts),
-        "FaithDiff: a UNet (sdxl) with its LQ encoder and alignment",
+        "FaithDiff: a UNet of SDXL, with its LQ encoder and alignment",
         narrow_sdxl.oracle(_aligned, loras=loras, once=once),
         narrow_sdxl.tiles(once),
         {} if once else {"steps": 2, "seed": 3},
         {} if once else narrow_sdxl.HALVES,
-        parts={} if once else {"UNet": (model, "mid_block."), "guidance": (model, "information_transformer_layes.")},
+        # Its UNet is read as any of SDXL's.
+        parts={} if once else {"guidance": (model, "information_transformer_layes.")},
         contexts=narrow_sdxl.contexts(),
         vae=narrow_sdxl.VAE_PARAMETERS,
         in_comfyui={"guidance": model, "timestep": narrow_sdxl.TIMESTEP, **({} if once else {"start": "noise"})},

@@ -46,7 +46,7 @@ def make(name: str, folder: Path) -> Variant:
     return Variant(
         name,
         Given(model=model, guidance=guidance, loras=loras, one_step=once, cfg=1.0 if once else None, **parts),
-        "a UNet (sdxl, pgp-sdxl) for guidance",
+        "a UNet of SDXL, pruned (pgp-sdxl), for PGP-DiffSR",
         narrow_sdxl.oracle(peam, _kept, lambda: build_unet(NARROW, load_plan("pgp-sdxl")), loras, once),
         narrow_sdxl.tiles(once),
         {} if once else {"steps": 2, "seed": 3},

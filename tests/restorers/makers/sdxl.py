@@ -33,7 +33,7 @@ def make(name: str, folder: Path) -> Variant:
     return Variant(
         name,
         given,
-        "a UNet (sdxl)",
+        "a UNet of SDXL" if once else "a checkpoint of SDXL",
         narrow_sdxl.oracle(loras=loras, once=once),
         narrow_sdxl.tiles(once),
         {} if once else {"steps": 2, "seed": 3},
