@@ -115,7 +115,7 @@ def test_what_is_not_given_is_not_named() -> None:
     [
         (Given(prompt="a", conditioning=Path("c")), "--prompt and --conditioning"),
         (Given(negative_prompt="a", negative_conditioning=Path("c")), "--negative-prompt and --negative-conditioning"),
-        (Given(semantic_lora=Path("s"), loras=(Path("l"),)), "--semantic-lora is for --one-step"),
+        (Given(semantic_lora=Path("s"), loras=(Path("l"),), one_step=False), "--semantic-lora is for --one-step"),
         (Given(pixel=0.5), "--pixel and --semantic"),
         (Given(one_step=True, semantic=0.5), "--pixel and --semantic"),
     ],
