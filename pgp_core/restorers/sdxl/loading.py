@@ -26,6 +26,7 @@ from ...unet.loading import Build, load_unet
 from ...unet.model import UNet
 from ...unet.shape import UNetShape
 from ..given import Given
+from ..recipe import Recipe
 from .needs import has_vae
 
 
@@ -157,20 +158,19 @@ def read_vae(given: Given, device: torch.device | str) -> VAE:
     return load_vae(path, device, *(("give one with --vae",) if given.vae is None else ()))
 
 
-def read_prompts(
-    given: Given, with_negative: bool, device: torch.device | str, say: Say
-) -> tuple[Prompt, Prompt | None]:
+def read_prompts(given: Given, recipe: Recipe, device: torch.device | str, say: Say) -> tuple[Prompt, Prompt | None]:
     """Positive and negative prompt: saved CONDITIONING where it is given, else text.
 
     Args:
-        with_negative: whether a negative one is needed, as CFG needs it.
+        recipe: whose texts they are; CFG needs the negative one.
 
     Raises:
         ConditioningError, CheckpointError: if a file is none, or there is nothing to encode a text with.
     """
-    wanted = [(given.conditioning, given.prompt or "", "--conditioning")]
+    with_negative = recipe.cfg != 1
+    wanted = [(given.conditioning, recipe.prompt, "--conditioning")]
     if with_negative:
-        wanted.append((given.negative_conditioning, given.negative_prompt or "", "--negative-conditioning"))
+        wanted.append((given.negative_conditioning, recipe.negative_prompt, "--negative-conditioning"))
     texts = [text for path, text, _ in wanted if path is None]
     encoded: list[list[Entry]] = []
     if texts:

@@ -101,8 +101,9 @@ class SDXLRestorer:
                 say(f"{source.name}: {note}")
         else:
             say("no --guidance: the picture comes in through its latent alone")
-        recipe = decide(recipe_for(once, guidance is not None), {"cfg": given.cfg})
-        positive, negative = loading.read_prompts(given, recipe.cfg != 1, device, say)
+        said = {"cfg": given.cfg, "prompt": given.prompt, "negative_prompt": given.negative_prompt}
+        recipe = decide(recipe_for(once, guidance is not None), said)
+        positive, negative = loading.read_prompts(given, recipe, device, say)
         for prompt in (positive, negative):
             if prompt is not None:
                 loading.check_prompt(prompt, shape)
