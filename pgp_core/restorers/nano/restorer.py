@@ -124,19 +124,7 @@ class NanoRestorer:
     def restore(
         self, canvas: torch.Tensor, options: SampleOptions | None = None, progress: Progress | None = None
     ) -> torch.Tensor:
-        """Restore canvases.
-
-        Args:
-            canvas: ``(B, 3, H, W)`` RGB in [0, 1], the LQ picture at its final size; any size.
-            options: how to sample; by default what :attr:`recipe` says.
-            progress: see :data:`pgp_core.progress.Progress`.
-
-        Returns:
-            ``(B, 3, H, W)`` float32 on the CPU, in [0, 1].
-
-        Raises:
-            Cancelled: when ``progress`` returned False.
-        """
+        """Restore canvases, see :meth:`pgp_core.restorers.restorer.Restorer.restore`."""
         options = options or self.recipe.options()
         weight = next(self.unet.parameters())
         height, width = canvas.shape[-2:]

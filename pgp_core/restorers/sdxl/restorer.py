@@ -142,20 +142,7 @@ class SDXLRestorer:
     def restore(
         self, canvas: torch.Tensor, options: SampleOptions | None = None, progress: Progress | None = None
     ) -> torch.Tensor:
-        """Restore canvases.
-
-        Args:
-            canvas: ``(B, 3, H, W)`` RGB in [0, 1], the LQ picture at its final size; any size, memory permitting.
-            options: how to sample; by default what :attr:`recipe` says.
-            progress: see :data:`pgp_core.progress.Progress`.
-
-        Returns:
-            ``(B, 3, H, W)`` float32 on the CPU, in [0, 1].
-
-        Raises:
-            PGPError: if numbers overflow, in float32 too.
-            Cancelled: when ``progress`` returned False.
-        """
+        """Restore canvases, see :meth:`pgp_core.restorers.restorer.Restorer.restore`."""
         options = options or self.recipe.options()
         height, width = canvas.shape[-2:]
         lq = pad(canvas, self.vae.factor).float()
