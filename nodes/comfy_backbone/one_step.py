@@ -13,7 +13,6 @@ from comfy.samplers import KSAMPLER, CFGGuider
 from ...pgp_core.errors import PGPError
 from ...pgp_core.number import number
 from ...pgp_core.sampling.one_step import Dial, dialled, one_step
-from ...pgp_core.sampling.rules import RESIDUAL
 from ...pgp_core.schedule import TRAIN_STEPS
 from ...pgp_core.unet.prediction import Predict
 from .noise_levels import Level
@@ -91,13 +90,7 @@ def one_step_sampler(
 
 def _decided(model: ModelPatcher, timestep: int | None, rule: str | None) -> tuple[int, str]:
     """The user's, else the model's own, which is said."""
-    if timestep is not None and rule is not None:
-        return timestep, rule
-    try:
-        recipe = record_of(model).recipe(True, timestep=timestep, rule=rule)
-    except PGPError:
-        # A kind that no family has is refused by what it does, see :class:`.noise_levels.Level`.
-        return (1 if timestep is None else timestep), rule or RESIDUAL
+    recipe = record_of(model).recipe(True, timestep=timestep, rule=rule)
     chosen = recipe.timestep if recipe.timestep is not None else 1
     if timestep is None:
         log.info("%s: timestep %d, by rule %s, as %s has it", NAME, chosen, recipe.rule, record_of(model).family.title)

@@ -128,10 +128,7 @@ def lacks_s1(model: ModelPatcher) -> bool:
 
 
 def _is_bundled_kind(model: ModelPatcher) -> bool:
-    try:
-        return record_of(model).family.bundled
-    except PGPError:
-        return False
+    return record_of(model).family.bundled
 
 
 def _is_changed(model: ModelPatcher) -> bool:

@@ -9,13 +9,13 @@ from typing import Any
 import comfy.latent_formats
 from comfy.model_patcher import ModelPatcher
 
-from ...pgp_core.errors import PGPError
 from ...pgp_core.guidance.module import Guidance
 from ...pgp_core.restorers.family import Family
 from ...pgp_core.restorers.finding import FAMILIES, family_of_unet
 from ...pgp_core.restorers.nano.family import NANO
 from ...pgp_core.restorers.nano.model import own_cfg
 from ...pgp_core.restorers.recipe import Recipe
+from ...pgp_core.restorers.sdxl.family import SDXL
 from .nano_latent import NanoLatent
 
 #: Of core's attachments to a MODEL, which its clones share.
@@ -60,24 +60,16 @@ def bundled_record() -> Record:
 
 
 def record_of(model: ModelPatcher, guidance: Guidance | None = None) -> Record:
-    """The record that a MODEL carries, or what follows from core's class for it.
+    """The record that a MODEL carries, or what follows from core's class for it. A MODEL of which nothing is known is
+    used as any SDXL model is; what cannot work with it is refused by what it does.
 
     Args:
         guidance: that will be applied to it.
-
-    Raises:
-        PGPError: if it is of a kind that no family here has.
     """
     carried = model.get_attachment(_KEY)
     if not isinstance(carried, Record):
         classes = {cls.__name__ for cls in type(model.model).__mro__}
-        family = next((f for f in reversed(FAMILIES) if classes & set(f.core)), None)
-        if family is None:
-            known = ", ".join(sorted({name for f in FAMILIES for name in f.core}))
-            raise PGPError(
-                f"this MODEL is {type(model.model).__name__}, which no restorer here is made of: connect one of {known}"
-            )
-        carried = Record(family)
+        carried = Record(next((f for f in reversed(FAMILIES) if classes & set(f.core)), SDXL))
     return guided(carried, guidance) if isinstance(guidance, Guidance) else carried
 
 
