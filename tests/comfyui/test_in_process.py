@@ -252,6 +252,13 @@ def test_the_lora_may_stand_before_or_behind_the_guidance(checks: Checks) -> Non
     assert checks["one_step_with_guidance_before_lora"]["difference"] == 0
 
 
+def test_one_step_takes_what_the_model_carries(checks: Checks) -> None:
+    """Through clones, guidance and LoRAs a nano MODEL stays nano, whose own timestep is the one of its LoRA."""
+    result = checks["model_s_own"]
+    assert set(result["families"].values()) == {"pgp-nano"}
+    assert result["sigmas"] and result["difference"] == 0
+
+
 def test_one_step_refuses_a_noise_mask(checks: Checks) -> None:
     message = checks["noise_mask"]["message"]
     assert message is not None

@@ -60,6 +60,25 @@ def check_one_step_of_every_prediction(_out: Path) -> Any:
     return results
 
 
+def check_model_s_own(_out: Path) -> Any:
+    """What a MODEL carries through clones and guidance, and the timestep and rule that One Step takes of it."""
+    nano = scene.Nano()
+    image = scene.pictures(1)
+    guided = nano.guided(image)
+    model, _ = _with_s1(guided)
+    z_l = nano.vae.encode(image)
+    (own, own_sigmas), (_, sigmas) = (comfy_backbone.one_step_sampler(model, t) for t in (None, TIMESTEP))
+    guider = Guider_Basic(model)
+    guider.set_conds(nano.positive)
+    z_h = guider.sample(torch.zeros_like(z_l), z_l, own, own_sigmas, disable_pbar=True, seed=0).to(z_l)
+    records = {"nano": nano.model, "a clone": nano.model.clone(), "guided": guided, "with a LoRA": model}
+    return {
+        "difference": scene.difference(z_h, _sample(nano, model, z_l, basic=True)),
+        "sigmas": own_sigmas.tolist() == sigmas.tolist(),
+        "families": {name: comfy_backbone.record_of(m).family.name for name, m in records.items()},
+    }
+
+
 def check_noise_mask(_out: Path) -> Any:
     nano = scene.Nano()
     image = scene.pictures(1)
