@@ -33,6 +33,7 @@ STEP = ("-o", "{out}", "--scale", "4", "--one-step", "--overwrite", "--json")
 #: What is run, by name; what stands in braces are pictures.
 PROGRAM = {
     "--help": ["--help"],
+    "models": ["models"],
     "plan show": ["plan", "show", "pgp-sdxl"],
     "wrong usage": ["upscale", "{small}", "-o", "{out}", "--scale", "9"],
     "nano, one step": ["upscale", "{small}", *STEP],
