@@ -54,7 +54,7 @@ class Variant:
         given: what it is made of.
         what: words of what the file with the UNet is said to be.
         oracle: ``oracle(canvas, options, dtype)``, the authors' arithmetic without our code, in a precision.
-        tiles: see there.
+        tiles: see there; None where its restorer has none.
         run: fields of SampleOptions for a short run; the rest is the recipe's.
         halves: by how much colours in [0, 1] may differ on average from the exact ones, by the name of a half precision
             that the family allows.
@@ -65,7 +65,7 @@ class Variant:
         contexts: for ComfyUI, tokens and pooled vectors: ``positive.context``, ``positive.pooled``, and of "negative".
         sizes: SDXL's micro-conditioning, where it is not the canvas's.
         vae: parameters of ComfyUI's autoencoder, where it is one.
-        in_comfyui: what a graph there has beside what is given here: ``guidance``, ``loras``, ``timestep`` of the one
+        in_comfyui: None where ComfyUI has it as no MODEL; else what a graph there has beside what is given here: ``guidance``, ``loras``, ``timestep`` of the one
             step where it is not the family's; ``start``, where the family's own is made by core's nodes for twenty
             steps only.
     """
@@ -74,7 +74,7 @@ class Variant:
     given: Given
     what: str
     oracle: Callable[[torch.Tensor, SampleOptions, torch.dtype], torch.Tensor]
-    tiles: Tiles
+    tiles: Tiles | None = None
     run: Mapping[str, Any] = field(default_factory=dict)
     halves: Mapping[str, float] = field(default_factory=dict)
     largest: tuple[int, int] = (17, 33)
@@ -83,7 +83,7 @@ class Variant:
     contexts: Mapping[str, torch.Tensor] = field(default_factory=dict)
     sizes: tuple[float, ...] = ()
     vae: Mapping[str, Any] | None = None
-    in_comfyui: Mapping[str, Any] = field(default_factory=dict)
+    in_comfyui: Mapping[str, Any] | None = field(default_factory=dict)
 
     @property
     def unet(self) -> Path:
@@ -101,6 +101,7 @@ class Variant:
             new: which one.
         """
         root = self.unet.parent
+        folder.mkdir(parents=True)
         for path in root.rglob("*"):
             if path.is_file() and path != old:
                 target = folder / path.relative_to(root)
