@@ -65,9 +65,9 @@ class Variant:
         contexts: for ComfyUI, tokens and pooled vectors: ``positive.context``, ``positive.pooled``, and of "negative".
         sizes: SDXL's micro-conditioning, where it is not the canvas's.
         vae: parameters of ComfyUI's autoencoder, where it is one.
-        in_comfyui: None where ComfyUI has it as no MODEL; else what a graph there has beside what is given here: ``guidance``, ``loras``, ``timestep`` of the one
-            step where it is not the family's; ``start``, where the family's own is made by core's nodes for twenty
-            steps only.
+        in_comfyui: None where ComfyUI has it as no MODEL; else what a graph there has beside what is given here:
+            ``guidance``, ``loras``, ``timestep`` of the one step where it is not the family's; ``start``, where the
+            family's own is made by core's nodes for twenty steps only.
     """
 
     name: str
