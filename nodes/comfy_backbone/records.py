@@ -15,7 +15,7 @@ from ...pgp_core.restorers.finding import FAMILIES, family_of_unet
 from ...pgp_core.restorers.nano.family import NANO
 from ...pgp_core.restorers.nano.model import own_cfg
 from ...pgp_core.restorers.recipe import Recipe
-from ...pgp_core.restorers.sdxl.family import SDXL
+from ...pgp_core.unet.known import SDXL
 from .nano_latent import NanoLatent
 
 #: Of core's attachments to a MODEL, which its clones share.
@@ -69,7 +69,8 @@ def record_of(model: ModelPatcher, guidance: Guidance | None = None) -> Record:
     carried = model.get_attachment(_KEY)
     if not isinstance(carried, Record):
         classes = {cls.__name__ for cls in type(model.model).__mro__}
-        carried = Record(next((f for f in reversed(FAMILIES) if classes & set(f.core)), SDXL))
+        family = next((f for f in reversed(FAMILIES) if classes & set(f.core)), None)
+        carried = Record(family or family_of_unet(SDXL.name))
     return guided(carried, guidance) if isinstance(guidance, Guidance) else carried
 
 
