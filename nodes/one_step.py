@@ -31,7 +31,7 @@ class PGPDiffSROneStep(io.ComfyNode):
                     min=-1,
                     max=999,
                     tooltip="The timestep that the S1 LoRA was distilled at: 1 for PGP-DiffSR-S1, 999 for nano. -1 is "
-                    "the model's own.",
+                    "that of the model's kind; set it for a LoRA that was distilled at another.",
                 ),
                 io.Model.Input(
                     "pixel_model",

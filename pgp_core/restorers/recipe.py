@@ -92,7 +92,7 @@ _NAMES = frozenset(f.name for f in fields(Recipe))
 def decide(recipe: Recipe, *answers: Mapping[str, Any]) -> Recipe:
     """What each setting is: the family's, unless the file says otherwise, unless the user does.
 
-    Everybody asks it: the command line, the nodes, previews of training, evaluation and bench.
+    Everybody who samples asks it: the command line, the nodes, sample pictures of training, evaluation.
 
     Args:
         recipe: the family's.
