@@ -21,7 +21,7 @@ from pgp_core.errors import Cancelled, PGPError, PictureError
 from pgp_core.evaluation import mechanism, quality, report
 from pgp_core.evaluation.cases import Case, cases, picture_of
 from pgp_core.evaluation.mechanism import mechanism_table
-from pgp_core.evaluation.metrics import METRICS, psnr_y
+from pgp_core.evaluation.metrics import AGAINST_HQ, psnr_y
 from pgp_core.evaluation.photographs import photographs
 from pgp_core.evaluation.quality import quality_table
 from pgp_core.evaluation.sheet import sheet
@@ -148,7 +148,7 @@ def test_quality_table(pictures: dict[str, Image.Image]) -> None:
         assert rows["lq"]["photographs"][name]["psnr_y"] == pytest.approx([off_by(hq, 12), off_by(hq, 14)])
         bicubic = np.asarray(fixed_recipe(hq).resize(hq.size, Image.Resampling.BICUBIC)) / 255
         assert rows["bicubic"]["photographs"][name]["psnr_y"] == pytest.approx([psnr_y(bicubic, np.asarray(hq) / 255)])
-        assert set(rows["lq"]["photographs"][name]) == set(METRICS)
+        assert set(rows["lq"]["photographs"][name]) == set(AGAINST_HQ)
     per_seed = [statistics.fmean(off_by(hq, e) for hq in pictures.values()) for e in (8, 10)]
     assert rows["noise"]["mean"]["psnr_y"] == pytest.approx(statistics.fmean(per_seed))
     assert rows["noise"]["spread"]["psnr_y"] == pytest.approx(abs(per_seed[0] - per_seed[1]) / 2**0.5)
@@ -176,7 +176,7 @@ def test_quality_markdown(pictures: dict[str, Image.Image]) -> None:
     assert any(line.startswith(f"| bicubic | {rows['bicubic']['mean']['psnr_y']:.2f} |") for line in lines)
     assert any(line.startswith("| b, 20 steps from LQ, denoise 0.4 | ") for line in lines)
     tables = [line for line in lines if line.startswith("|")]
-    assert {line.count("|") for line in tables} == {len(METRICS) + 2}
+    assert {line.count("|") for line in tables} == {len(AGAINST_HQ) + 2}
     assert len(tables) == 2 + 5 + 2 + 15
 
 

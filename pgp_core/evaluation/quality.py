@@ -11,7 +11,7 @@ from ..progress import Progress, tell
 from ..restorers.recipe import decide
 from ..restorers.restorer import Restorer
 from .cases import RECIPE, Case, cases, floats, picture_of
-from .metrics import METRICS, score
+from .metrics import AGAINST_HQ, score
 from .summary import HEADS, Scores, figure, markdown_table, summarise
 
 STEPS = 20
@@ -71,7 +71,7 @@ def quality_table(
     done, total = 0, len(todo) * sum(len(s) for _, s, _ in methods.values())
     rows = {}
     for key, (label, row_seeds, restore) in methods.items():
-        scores: Scores = {case.name: {m: [] for m in METRICS} for case in todo}
+        scores: Scores = {case.name: {m: [] for m in AGAINST_HQ} for case in todo}
         for case in todo:
             for seed in row_seeds:
                 picture = restore(case, seed)

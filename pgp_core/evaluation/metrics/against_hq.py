@@ -17,35 +17,20 @@ The others take full-range luma (the Y of YIQ), so that their levels are levels 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import PGPError
-from .extras import extra
+from ...errors import PGPError
+from ..extras import extra
 
 Array = npt.NDArray[np.float64]
 
 #: Side of the patches in which flat noise is measured, and the share of them that counts as flat.
 FLAT_PATCH = 16
 FLAT_SHARE = 0.1
-
-
-def score(result: npt.ArrayLike, hq: npt.ArrayLike, names: Sequence[str] | None = None) -> dict[str, float]:
-    """Several metrics at once.
-
-    Args:
-        names: which of :data:`METRICS`; all by default.
-
-    Raises:
-        PGPError: if the two are not RGB pictures of one size, or a library is missing.
-    """
-    a, b = np.asarray(result, np.float64), np.asarray(hq, np.float64)
-    if a.shape != b.shape or a.ndim != 3 or a.shape[2] != 3:
-        raise PGPError(f"a result of shape {a.shape} cannot be compared with an HQ picture of shape {b.shape}")
-    return {n: METRICS[n](a, b) for n in names or METRICS}
 
 
 def studio_luma(rgb: npt.ArrayLike) -> Array:
@@ -128,17 +113,6 @@ def flat_noise(result: npt.ArrayLike, hq: npt.ArrayLike) -> float:
     ours, theirs = (_patches(255 * luma(p)).std(axis=1) for p in (result, hq))
     flat = np.argsort(theirs, kind="stable")[: max(1, round(FLAT_SHARE * len(theirs)))]
     return float(np.mean(ours[flat]) - np.mean(theirs[flat]))
-
-
-#: Every metric by the name that it has in tables.
-METRICS: dict[str, Callable[[npt.ArrayLike, npt.ArrayLike], float]] = {
-    "psnr_y": psnr_y,
-    "ssim": ssim,
-    "haarpsi": haarpsi,
-    "gmsd": gmsd,
-    "sharpness": sharpness,
-    "flat_noise": flat_noise,
-}
 
 
 def _yiq(rgb: npt.ArrayLike) -> Array:

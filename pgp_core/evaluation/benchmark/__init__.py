@@ -1,0 +1,1 @@
+"""Benchmarks on folders of pictures: pairs, results, tables, and a page to look at them."""
