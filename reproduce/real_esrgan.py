@@ -47,7 +47,7 @@ def main() -> int:
         temporary = target.with_suffix(".part")
         Image.fromarray(result).save(temporary, "PNG")
         temporary.replace(target)
-    print(f"{len(pictures)} pictures, {time.perf_counter() - started:.1f} s")
+    print(f"{len(pictures)} pictures, {time.perf_counter() - started:.1f} s")  # noqa: T201
     return 0
 
 

@@ -22,7 +22,7 @@ def add_to(commands: Any) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from ..evaluation import run
+    from ..evaluation.report import run
     from ..restorers.nano import model as nano
 
     data = run(args.table, args.folder or nano.FOLDER, tuple(range(args.seeds)), args.output)

@@ -1,13 +1,5 @@
-"""Evaluation: metrics, photographs that nothing trains on, the quality table and the ablation table.
+"""Evaluation: metrics, benchmarks on folders of pictures, and the tables of nano on photographs that nothing trains on.
 
-Needs the ``eval`` extra (scikit-image, SciPy); nothing outside this package does.
+Needs the ``eval`` extra (scikit-image, SciPy, torchmetrics); nothing outside this package does. Nothing is imported
+here: processes that measure would wait for PyTorch, which they do not need.
 """
-
-from .mechanism import mechanism_table
-from .metrics import METRICS, Metric, score
-from .photographs import photographs
-from .quality import quality_table
-from .report import run
-from .sheet import sheet
-
-__all__ = ["METRICS", "Metric", "mechanism_table", "photographs", "quality_table", "run", "score", "sheet"]

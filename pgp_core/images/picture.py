@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from .resampling import resample
-from .transparency import bleed, without_ringing
+if TYPE_CHECKING:
+    # Reading and measuring pictures does not wait for it.
+    import torch
 
 #: BT.601, as Pillow's own conversion to grey.
 LUMA = (0.299, 0.587, 0.114)
@@ -65,10 +66,14 @@ class Picture:
     def rgb(self) -> torch.Tensor:
         """``(1, 3, H, W)`` float32 in [0, 1]; grey is repeated, the visible colours are carried under what is
         transparent."""
+        from .transparency import bleed
+
         return bleed(self.channels(), self.white)[:, :3] if self.alpha is not None else self.channels()
 
     def channels(self) -> torch.Tensor:
         """``(1, 3 or 4, H, W)`` float32 in [0, 1] as they are in the file, the fourth is alpha; grey is repeated."""
+        import torch
+
         rgb = _floats(self.pixels).expand(-1, 3, -1, -1)
         return rgb if self.alpha is None else torch.cat([rgb, _floats(self.alpha[..., None])], 1)
 
@@ -79,9 +84,13 @@ class Picture:
         Args:
             result: ``(3, H, W)`` or ``(4, H, W)`` in [0, 1]; without alpha it is this picture's, enlarged.
         """
+        from .resampling import resample
+        from .transparency import without_ringing
+
         rgb, alpha = result[:3], result[3:]
         if self.pixels.shape[-1] == 1:
-            rgb = sum((weight * plane for weight, plane in zip(LUMA, rgb, strict=True)), torch.zeros(1))[None]
+            red, green, blue = (weight * plane for weight, plane in zip(LUMA, rgb, strict=True))
+            rgb = (red + green + blue)[None]
         if self.alpha is None:
             return replace(self, pixels=self._levels(rgb), frames=1, notes=())
         if not len(alpha):
@@ -97,5 +106,7 @@ class Picture:
 
 def _floats(levels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> torch.Tensor:
     """``(H, W, C)`` to ``(1, C, H, W)`` float32 in [0, 1]."""
+    import torch
+
     scaled = levels.astype(np.float32) / np.iinfo(levels.dtype).max
     return torch.from_numpy(scaled).permute(2, 0, 1)[None]

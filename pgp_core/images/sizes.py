@@ -20,6 +20,7 @@ class Size:
     Attributes:
         scale: result over input, 1 to 8.
         width, height, longest: pixels of that side of the result; the other side follows in proportion.
+        both: width and height of the result, for one that is to lie on another picture pixel by pixel.
 
     Raises:
         PGPError: if none or several are given, or one is out of range.
@@ -29,13 +30,17 @@ class Size:
     width: int | None = None
     height: int | None = None
     longest: int | None = None
+    both: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         given = {k: v for k, v in vars(self).items() if v is not None}
         if len(given) != 1:
             raise PGPError(f"give one of scale, width, height and longest side, not {len(given)} of them")
         ((name, value),) = given.items()
-        if name == "scale":
+        if name == "both":
+            for side, pixels in zip(("width", "height"), value, strict=True):
+                number(pixels, f"the {side} is", 1, MAX_SIDE, whole=True, unit="pixels")
+        elif name == "scale":
             number(value, "the scale is", MIN_SCALE, MAX_SCALE)
         else:
             side = name.replace("longest", "longest side")
@@ -47,7 +52,9 @@ class Size:
         Raises:
             PGPError: if the result would be more than 8 times as large as the picture, or too large at all.
         """
-        if self.scale is not None:
+        if self.both is not None:
+            target = self.both
+        elif self.scale is not None:
             target = _round(width * self.scale), _round(height * self.scale)
         else:
             along_width = self.width is not None or (self.longest is not None and width >= height)

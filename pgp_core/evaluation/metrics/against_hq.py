@@ -1,18 +1,13 @@
 """How close a result is to its HQ picture, and whether it is as sharp and as clean.
 
-Every function takes ``(result, hq)``: RGB arrays ``(H, W, 3)`` in [0, 1] of one size, and crops no border.
-PSNR and SSIM's ingredients are scikit-image's. The rest is written here because no maintained library on
-NumPy has it:
+Every function takes ``(result, hq)``: RGB arrays ``(H, W, 3)`` in [0, 1] of one size, and crops no border. They are
+written here because no maintained library on NumPy has them:
 
 * HaarPSI, after Reisenhofer, Bosse, Kutyniok and Wiegand (2018), with the authors' settings: C = 30,
   alpha = 4.2, three scales, colour (YIQ, the chroma maps included), averaged over 2x2 and subsampled first;
 * GMSD, after Xue, Zhang, Mou and Bovik (2014), with the authors' settings: T = 170 for levels of 255,
   Prewitt gradients, luma only, averaged over 2x2 and subsampled first;
 * sharpness and flat noise, to be read together: grain counts as sharpness, but shows as noise in flat places.
-
-Two lumas are in use. PSNR-Y and SSIM take the Y of BT.601 with studio range, 16 to 235 of 255 (MATLAB's
-``rgb2ycbcr``), because papers on super-resolution do; its PSNR is 1.3 dB above that of full-range luma.
-The others take full-range luma (the Y of YIQ), so that their levels are levels of 255.
 """
 
 from __future__ import annotations
@@ -25,43 +20,12 @@ import numpy.typing as npt
 
 from ...errors import PGPError
 from ..extras import extra
-
-Array = npt.NDArray[np.float64]
+from .luma import luma
+from .pictures import Array, two
 
 #: Side of the patches in which flat noise is measured, and the share of them that counts as flat.
 FLAT_PATCH = 16
 FLAT_SHARE = 0.1
-
-
-def studio_luma(rgb: npt.ArrayLike) -> Array:
-    """Y of BT.601 with studio range: ``(16 + 65.481 R + 128.553 G + 24.966 B) / 255``."""
-    return np.asarray(extra("skimage.color").rgb2ycbcr(np.asarray(rgb, np.float64))[..., 0] / 255)
-
-
-def luma(rgb: npt.ArrayLike) -> Array:
-    """Y of BT.601 with full range: ``0.299 R + 0.587 G + 0.114 B``."""
-    return np.asarray(_yiq(rgb)[..., 0])
-
-
-def psnr_y(result: npt.ArrayLike, hq: npt.ArrayLike) -> float:
-    """PSNR of studio-range luma in dB, peak 255; infinite for equal pictures."""
-    error = float(np.mean((studio_luma(result) - studio_luma(hq)) ** 2))
-    return float("inf") if error == 0 else -10 * float(np.log10(error))
-
-
-def ssim(result: npt.ArrayLike, hq: npt.ArrayLike) -> float:
-    """SSIM of studio-range luma, scikit-image's with the settings of Wang et al. (2004): Gaussian window of
-    11x11, sigma 1.5, dynamic range 255. At most 1, more is better."""
-    return float(
-        extra("skimage.metrics").structural_similarity(
-            studio_luma(result),
-            studio_luma(hq),
-            data_range=1.0,
-            gaussian_weights=True,
-            sigma=1.5,
-            use_sample_covariance=False,
-        )
-    )
 
 
 def haarpsi(result: npt.ArrayLike, hq: npt.ArrayLike) -> float:
