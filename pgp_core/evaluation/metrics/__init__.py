@@ -1,7 +1,7 @@
 """Metrics: of a result against its HQ picture, against its LQ picture, and of a picture alone.
 
-Importing this imports neither PyTorch nor SciPy: worker processes measure without the one, and whoever only wants to know
-what there is needs none.
+Importing this imports neither PyTorch nor SciPy: worker processes measure without the one, and whoever only wants to
+know what there is needs none.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ FLAT_SHARE = 0.1
 def haarpsi(result: npt.ArrayLike, hq: npt.ArrayLike) -> float:
     """HaarPSI of colour pictures, 0 to 1, more is better."""
     c, alpha = 30.0, 4.2
-    x, y = _halve(255 * _yiq(result)), _halve(255 * _yiq(hq))
+    x, y = (_halve(255 * _yiq(p)) for p in two(result, hq))
     similarities, weights = [], []
     for axis in (0, 1):
         fine = [_similarity(_haar(x[..., 0], s, axis), _haar(y[..., 0], s, axis), c) for s in (2, 4)]
@@ -55,13 +55,14 @@ def gmsd(result: npt.ArrayLike, hq: npt.ArrayLike) -> float:
         y = _halve(255 * luma(picture))
         return np.hypot(*(ndimage.prewitt(y, axis, mode="constant") / 3 for axis in (0, 1)))
 
-    return float(np.std(_similarity(gradient(result), gradient(hq), 170.0)))
+    a, b = two(result, hq)
+    return float(np.std(_similarity(gradient(a), gradient(b), 170.0)))
 
 
 def sharpness(result: npt.ArrayLike, hq: npt.ArrayLike) -> float:
     """Mean |Laplacian| (4 neighbours) of luma over that of HQ: below 1 is softer, above 1 sharper or grainier.
     NaN if HQ has no detail at all."""
-    ours, theirs = (float(np.mean(np.abs(_laplacian(luma(p))))) for p in (result, hq))
+    ours, theirs = (float(np.mean(np.abs(_laplacian(luma(p))))) for p in two(result, hq))
     return ours / theirs if theirs else float("nan")
 
 
@@ -74,7 +75,7 @@ def flat_noise(result: npt.ArrayLike, hq: npt.ArrayLike) -> float:
     Raises:
         PGPError: if a picture is smaller than one patch.
     """
-    ours, theirs = (_patches(255 * luma(p)).std(axis=1) for p in (result, hq))
+    ours, theirs = (_patches(255 * luma(p)).std(axis=1) for p in two(result, hq))
     flat = np.argsort(theirs, kind="stable")[: max(1, round(FLAT_SHARE * len(theirs)))]
     return float(np.mean(ours[flat]) - np.mean(theirs[flat]))
 

@@ -11,11 +11,11 @@ import numpy.typing as npt
 
 from ...errors import PGPError
 from ..extras import extra
-from .luma import studio_levels
+from .luma import studio_levels, whole
 from .pictures import Array, size, strips, two
 
-#: Added to the mean squared error of a peak of 1. The tables of the field have it; it shows above 40 dB, and gives equal
-#: pictures 80 dB, so that a mean over pictures stays a number.
+#: Added to the mean squared error of a peak of 1. The tables of the field have it; it shows above 40 dB, and gives
+#: equal pictures 80 dB, so that a mean over pictures stays a number.
 EPS = 1e-8
 
 #: SSIM's window and constants, after Wang, Bovik, Sheikh and Simoncelli (2004).
@@ -37,8 +37,9 @@ def psnr_y(result: npt.ArrayLike, hq: npt.ArrayLike) -> float:
 def ssim(result: npt.ArrayLike, hq: npt.ArrayLike) -> float:
     """SSIM of studio-range luma, at most 1, more is better.
 
-    The luma is rounded to whole levels; the window is a Gaussian of 11x11, sigma 1.5, and lies wholly in the picture, so
-    that 5 pixels of each border count less; where result and HQ go opposite ways, the term of contrast and structure is 0.
+    The luma is rounded to whole levels; the window is a Gaussian of 11x11, sigma 1.5, and lies wholly in the picture,
+    so that 5 pixels of each border count less; where result and HQ go opposite ways, the term of contrast and structure
+    is 0.
 
     Raises:
         PGPError: if the two are not RGB pictures of one size, at least 11 pixels a side.
@@ -48,7 +49,7 @@ def ssim(result: npt.ArrayLike, hq: npt.ArrayLike) -> float:
     if rows < 1 or columns < 1:
         raise PGPError(f"SSIM needs pictures of at least {WINDOW}x{WINDOW} pixels, not {size(a)}")
     total = sum(
-        float(np.sum(_similarity(np.round(studio_levels(a[s])), np.round(studio_levels(b[s])))))
+        float(np.sum(_similarity(whole(studio_levels(a[s])), whole(studio_levels(b[s])))))
         for s in strips(len(a), WINDOW - 1)
     )
     return total / (rows * columns)

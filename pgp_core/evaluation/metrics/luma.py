@@ -29,3 +29,12 @@ def studio_levels(rgb: npt.ArrayLike) -> Array:
 def luma(rgb: npt.ArrayLike) -> Array:
     """``0.299 R + 0.587 G + 0.114 B``, ``(..., 3)`` to ``(...)``."""
     return np.asarray(np.asarray(rgb, np.float64) @ _FULL)
+
+
+def whole(levels: Array) -> Array:
+    """Rounded to whole levels, halves upwards.
+
+    A thousandth of all colours lie on a half: what the last bit of a sum says must not decide, for it differs between
+    processors.
+    """
+    return np.floor(levels + (0.5 + 1e-9))

@@ -1,9 +1,9 @@
 """NIQE, after Mittal, Soundararajan and Bovik (2013): how far a picture's statistics are from those of pristine ones.
 
 Written from the paper; where it is silent, as the authors' MATLAB release does: MATLAB's ``imresize`` for the second
-scale, edges repeated under the window, ``circshift`` within blocks, and what MATLAB makes of a block without any texture.
-The model of pristine pictures is the release's (``pgp_core/assets/niqe``). As in the tables of the field, luma is that of
-full range, rounded to whole levels.
+scale, edges repeated under the window, ``circshift`` within blocks, and what MATLAB makes of a block without texture.
+The model of pristine pictures is the release's (``pgp_core/assets/niqe``). Luma is that of full range, rounded to whole
+levels, as in the tables of the field.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ...errors import PGPError
 from ..extras import extra
-from .luma import luma
+from .luma import luma, whole
 from .pictures import Array, picture, size, strips
 
 #: Side of a block at the picture's own scale.
@@ -51,16 +51,16 @@ def niqe(rgb: npt.ArrayLike) -> float:
         )
     y = np.empty((rows * BLOCK, columns * BLOCK))
     for s in strips(len(y)):
-        y[s] = np.round(255 * luma(full[s, : y.shape[1]]))
+        y[s] = whole(255 * luma(full[s, : y.shape[1]]))
     # A block is a row: 18 features of each scale.
     features = np.concatenate([_features(y, BLOCK), _features(_halve(y), BLOCK // 2)], axis=1)
-    whole = features[~np.isnan(features).any(axis=1)]
-    if len(whole) < 2:
+    complete = features[~np.isnan(features).any(axis=1)]
+    if len(complete) < 2:
         raise PGPError("NIQE has no figure for a picture without texture: hardly any of its blocks has any")
     mean, covariance = _model()
     # As the release has it: the mean is of every figure there is, the covariance of blocks that have all.
     distance = np.nanmean(features, axis=0) - mean
-    spread = np.linalg.pinv((covariance + np.cov(whole, rowvar=False)) / 2)
+    spread = np.linalg.pinv((covariance + np.cov(complete, rowvar=False)) / 2)
     return float(np.sqrt(max(0.0, float(distance @ spread @ distance))))
 
 
@@ -92,11 +92,22 @@ def _normalised(y: Array, block: int) -> Iterator[Array]:
 def _window(part: Array) -> Array:
     """The Gaussian's means, without the border of 3."""
     correlate1d = extra("scipy.ndimage").correlate1d
+    inner = slice(_REACH, -_REACH)
+    return np.asarray(correlate1d(correlate1d(part, _weights(), 0)[inner], _weights(), 1)[:, inner])
+
+
+@lru_cache(maxsize=1)
+def _weights() -> Array:
+    """The window along an axis.
+
+    The tables of the field are made with weights in float32, which sum up to 1 + 1.1e-8. That matters where a picture
+    is quite flat, as where it is overexposed: nothing else is left there, and all its coefficients have one sign, where
+    exact weights leave what the sums' last bits happen to be. NIQE counts how many are on either side of zero.
+    """
     distance = np.arange(-_REACH, _REACH + 1)
     weights = np.exp(-(distance**2) / (2 * SIGMA**2))
     weights /= weights.sum()
-    inner = slice(_REACH, -_REACH)
-    return np.asarray(correlate1d(correlate1d(part, weights, 0)[inner], weights, 1)[:, inner])
+    return np.asarray(weights * np.sqrt(np.outer(weights, weights).astype(np.float32).sum(dtype=np.float64)))
 
 
 def _of_row(coefficients: Array, block: int) -> Array:
