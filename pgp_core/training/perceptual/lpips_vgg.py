@@ -14,13 +14,12 @@ from typing import Any
 
 import torch
 
-from ...errors import CheckpointError, name_some
+from ...errors import CheckpointError
 from ...extras import library
-from ...files.boundary import first_line
-from ...files.torch_file import load_torch_file
+from ...files.backbones import VGG16
 
 #: torchvision's name for VGG-16's ImageNet weights.
-VGG_FILE = "vgg16-397923af.pth"
+VGG_FILE = VGG16.file
 _EPS = 1e-10
 
 
@@ -70,7 +69,7 @@ class LPIPS(torch.nn.Module):
 
 def default_vgg() -> Path:
     """Where torchvision keeps VGG-16's weights: ``$TORCH_HOME/hub/checkpoints``."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / VGG_FILE
+    return VGG16.place()
 
 
 def find_vgg(file: str = "") -> Path:
@@ -83,8 +82,7 @@ def find_vgg(file: str = "") -> Path:
     if not path.is_file():
         raise CheckpointError(
             f"the measure lpips needs VGG-16's weights and nothing is downloaded: put torchvision's {VGG_FILE} "
-            f"(https://download.pytorch.org/models/{VGG_FILE}) at {path}, or its path into the setting vgg; "
-            "the measure haarpsi+ms-ssim needs no file"
+            f"({VGG16.url}) at {path}, or its path into the setting vgg; the measure haarpsi+ms-ssim needs no file"
         )
     return path
 
@@ -95,35 +93,14 @@ def read_vgg(file: str = "") -> dict[str, torch.Tensor]:
     Raises:
         CheckpointError: if the file is missing, damaged, or of another network.
     """
-    path = find_vgg(file)
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            weights = load_file(path)
-        else:
-            weights, _ = load_torch_file(path, f"place {VGG_FILE} again")
-        found = {k: v for k, v in weights.items() if k.startswith("features.")}
-    except CheckpointError:
-        raise
-    except Exception as e:
-        raise CheckpointError(
-            f"{path} is damaged or holds no weights ({first_line(e)}): place {VGG_FILE} again"
-        ) from None
-    if not found:
-        raise CheckpointError(f"{path} is not VGG-16 as torchvision has it: its names are {name_some(weights)}")
-    return found
+    return VGG16.read(find_vgg(file))
 
 
 def _slices(network: torch.nn.Module, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The weights under the library's names, which cuts the network into slices and keeps the numbers."""
-    named = {}
-    for key, expected in network.state_dict().items():
-        source = f"features.{key.partition('.')[2]}"
-        if source not in weights or weights[source].shape != expected.shape:
-            raise CheckpointError(f"these are not VGG-16's weights: {source} is missing or of another shape")
-        named[key] = weights[source].float()
-    return named
+    names = {key: f"features.{key.partition('.')[2]}" for key in network.state_dict()}
+    fitting = VGG16.fitting(weights, {names[key]: value.shape for key, value in network.state_dict().items()})
+    return {key: fitting[name] for key, name in names.items()}
 
 
 def _unit(features: torch.Tensor) -> torch.Tensor:
