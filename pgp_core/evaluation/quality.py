@@ -107,7 +107,7 @@ def render_markdown(table: Mapping[str, Any]) -> str:
     over = f"; ± is the standard deviation over {len(seeds)} seeds" if len(seeds) > 1 else ""
     return (
         f"# Quality\n\nLQ: {table['recipe']}. {table['steps']} steps have CFG {table['cfg']:g}. PSNR-Y and SSIM: "
-        f"BT.601 luma, studio range, no border crop. Flat noise: levels of 255.\n\n"
+        f"those of docs/benchmarks.md, of studio-range luma. Flat noise: levels of 255.\n\n"
         f"## Mean over {len(names)} photographs{over}\n\n{markdown_table(['', *heads], means)}\n"
         f"## Each photograph\n\n{markdown_table(['', *heads], each)}"
     )
