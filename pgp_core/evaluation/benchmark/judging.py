@@ -71,9 +71,7 @@ def judge(job: Job, measures: Mapping[str, Callable[..., float]] | None = None) 
 
 
 def _judge(job: Job, measures: Mapping[str, Callable[..., float]], found: Judgement) -> None:
-    references = {
-        which: _named(path, which) for which, path in (("hq", job.hq), ("lq", job.lq)) if path is not None
-    }
+    references = {which: _named(path, which) for which, path in (("hq", job.hq), ("lq", job.lq)) if path is not None}
     if "hq" in references and "lq" in references:
         pictures.check_shapes(pictures.size(references["lq"]), pictures.size(references["hq"]))
     if job.bicubic:
