@@ -7,12 +7,14 @@ one with other settings stops, unless it is told to make them again.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ...batch.marks import origin_of, said_by
+from ...batch.names import key
 from ...errors import PGPError, PictureError
 from ...files.atomic import replacing
 from ...files.json_format import loads
@@ -104,3 +106,15 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], most: int = 3) 
 def _short(value: Any) -> str:
     text = json.dumps(value) if not isinstance(value, str) else value
     return text if len(text) <= 40 else f"{text[:37]}…"
+
+
+def file_names(names: Sequence[str]) -> dict[str, str]:
+    """Folders' names for rows: what no file system minds, and no two alike."""
+    found: dict[str, str] = {}
+    for name in names:
+        body = re.sub(r"[^\w.+-]+", "-", name).strip("-.")[:80] or "row"
+        folder, number = body, 2
+        while key(folder) in map(key, found.values()):
+            folder, number = f"{body}-{number}", number + 1
+        found[name] = folder
+    return found
