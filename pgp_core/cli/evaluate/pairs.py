@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
     lq, hq = matching.pictures_in(args.lq), matching.pictures_in(args.hq)
     matched = matching.match_pairs(lq, hq)
     results = Results("pairs", matched.pairs, [Row(BICUBIC, "bicubic")], metrics, unmatched=matched.unmatched)
+    shared.unmatched(matched.unmatched)
     failed = {**lq.failed, **hq.failed}
     for row in asked:
         settings: dict[str, Any] = {}
@@ -56,12 +58,12 @@ def run(args: argparse.Namespace) -> int:
             there = matching.pictures_in(row.folder)
             files, lines = matching.match_results(matched.pairs, there)
             settings = {"folder": str(row.folder)}
-            results.unmatched += lines
+            results.unmatched = [*results.unmatched, *lines]
+            shared.unmatched(lines)
             failed |= there.failed
         results.rows.append(Row(row.name, row.kind, settings, files))
     for line in failed.values():
         say(f"error: {line}")
-    shared.unmatched(results.unmatched)
     models = _find(asked)
     results.made = shared.made(args)
     jobs = sum(len(row.files) if row.kind == "folder" else len(matched.pairs) for row in results.rows)
@@ -125,18 +127,21 @@ def _settings(args: argparse.Namespace, model: Any) -> dict[str, Any]:
     """What a model's pictures follow from, as far as is known before it is loaded."""
     from ... import __version__
     from ...evaluation.benchmark.making import digests
-    from ..evaluate.rows import defaults
 
-    options = {k: getattr(args, k) for k in defaults() if k != "name"}
+    options = {k: _plain(getattr(args, k)) for k in rows.defaults() if k != "name"}
     return {
         "model": model.what,
-        "options": {
-            k: [str(x) for x in v] if isinstance(v, list) else str(v) for k, v in options.items() if v is not None
-        },
+        "options": {k: v for k, v in options.items() if v is not None},
         "sha256": digests(model.given),
         "device": choose_device(args.device),
         "pgp-diffsr": __version__,
     }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def _enlarge(results: Results, measuring: Measuring, kept: dict[str, Kept]) -> None:
@@ -180,6 +185,7 @@ class _Model:
                 self._measure(pair)
         if todo:
             self._make(todo)
+        self.row.settings |= self.kept.about
 
     def _has(self, pair: Pair) -> bool:
         assert pair.lq is not None
@@ -198,7 +204,7 @@ class _Model:
 
         restorer = model_options.load(self.found, choose_device(self.device))
         recipe, options = sampling_options.decided(restorer, self.args)
-        self.row.settings["name"] = restorer.name
+        self.kept.about = {"name": restorer.name, "recipe": asdict(recipe)}
         for pair in todo:
             assert pair.lq is not None
             out_of_memory = False
@@ -213,7 +219,7 @@ class _Model:
                         restored(restorer, pair, self.kept, recipe, options, progress)
                 except PictureError as e:
                     out_of_memory = lacks_memory(e.__cause__) if e.__cause__ else False
-                    self.measuring.fail(self.row, pair.name, str(e))
+                    self.measuring.fail(self.row, pair.name, str(e).removeprefix(str(PictureError(f"{pair.lq}: "))))
                 else:
                     self._measure(pair)
             if out_of_memory:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 #: Libraries whose versions are noted.
 _LIBRARIES = ("numpy", "scipy", "scikit-image", "pillow", "torch", "torchmetrics", "pyiqa")
 #: Lines that name single files.
-_MOST = 20
+_MOST = 5
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
@@ -114,7 +114,11 @@ def networks(args: argparse.Namespace, results: Results, measuring: Measuring) -
     names = [m for m in results.metrics if METRICS[m].network]
     if not names:
         return
-    from ...evaluation.metrics.networks import load
+    try:
+        from ...evaluation.metrics.networks import load
+    except ImportError:
+        results.missing.update(dict.fromkeys(names, "this release cannot load networks that measure"))
+        return
     from ..device import choose_device
 
     measures, missing = load(names, choose_device(args.device), args.download)
@@ -151,7 +155,7 @@ def unmatched(lines: Sequence[str]) -> None:
     for line in lines[:_MOST]:
         say(line)
     if len(lines) > _MOST:
-        say(f"… and {len(lines) - _MOST} more without partner ({len(lines)} in all)")
+        say(f"… and {len(lines) - _MOST} more like them ({len(lines)} in all)")
 
 
 def finish(args: argparse.Namespace, results: Results, measuring: Measuring, failed: int) -> int:

@@ -31,11 +31,13 @@ class Kept:
         folder: of the pictures.
         settings: how they are made; JSON data.
         seconds: picture to the seconds that it took; None where it is not said.
+        about: what was found out when the model was loaded; JSON data.
     """
 
     folder: Path
     settings: Mapping[str, Any]
     seconds: dict[str, float | None] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def open(cls, folder: Path, settings: Mapping[str, Any], overwrite: bool) -> Kept:
@@ -53,7 +55,7 @@ class Kept:
                     f"{folder} holds pictures that were made otherwise ({differ}): --overwrite makes them again; or "
                     "give another -o, or the row another --name"
                 )
-            kept.seconds = dict(said["pictures"])
+            kept.seconds, kept.about = dict(said["pictures"]), dict(said["about"])
         elif not overwrite and folder.is_dir() and any(not p.name.startswith(".") for p in folder.iterdir()):
             raise PGPError(
                 f"{folder} holds files that do not say how they were made: --overwrite replaces pictures there"
@@ -81,7 +83,8 @@ class Kept:
 
     def write(self) -> None:
         """Write the record."""
-        data = {"format": FORMAT, "version": VERSION, "settings": self.settings, "pictures": self.seconds}
+        said = {"settings": self.settings, "about": self.about, "pictures": self.seconds}
+        data = {"format": FORMAT, "version": VERSION, **said}
         with replacing(self.folder / RECORD) as temporary:
             temporary.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
@@ -91,7 +94,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     try:
         data = loads(path.read_text(encoding="utf-8"))
         good = data["format"] == FORMAT and data["version"] == VERSION
-        return data if good and isinstance(data["settings"], dict) and isinstance(data["pictures"], dict) else None
+        return data if good and all(isinstance(data[k], dict) for k in ("settings", "about", "pictures")) else None
     except Exception:
         return None
 

@@ -14,6 +14,10 @@ from .results import Pair, Results, Row
 from .workers import Workers
 
 
+#: In what is said of a pair, whatever the row.
+_OF_PAIR = ("its HQ picture: ", "its LQ picture: ", "LQ and HQ picture")
+
+
 def chosen(names: Sequence[str] | None, references: Sequence[str | None]) -> list[str]:
     """The metrics to be measured, in the order of tables.
 
@@ -76,9 +80,11 @@ class Measuring:
         row.failed[name] = line
         row.files.pop(name, None)
         # One that cannot be read fails in every row alike.
-        if (name_line := f"{name}: {line}") not in self._said:
-            self._said.add(name_line)
-            self.say(f"error: {row.name}, {name_line}")
+        of_pair = any(words in line for words in _OF_PAIR)
+        told = f"error: {'' if of_pair else f'{row.name}, '}{name}: {line}"
+        if told not in self._said:
+            self._said.add(told)
+            self.say(told)
         self.tick()
 
     def finish(self) -> None:

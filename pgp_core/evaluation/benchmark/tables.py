@@ -24,7 +24,9 @@ def text_table(results: Results, found: Statistics, width: int = WIDTH) -> list[
         return []
     names = ["", *_names(results, found)]
     first = max(map(len, names)) + 2
-    columns = [_column(results, found, metric) for metric in results.metrics]
+    # What has no figures at all comes last.
+    order = sorted(results.metrics, key=lambda metric: not any(metric in means for means in found.means.values()))
+    columns = [_column(results, found, metric) for metric in order]
     lines: list[str] = []
     while columns:
         room, block = width - first, []
