@@ -51,17 +51,17 @@ def run(args: argparse.Namespace) -> int:
     results = Results("pairs", matched.pairs, [Row(BICUBIC, "bicubic")], metrics, unmatched=matched.unmatched)
     shared.unmatched(matched.unmatched)
     failed = {**lq.failed, **hq.failed}
-    for row in asked:
+    for want in asked:
         settings: dict[str, Any] = {}
         files: dict[str, Path] = {}
-        if row.folder is not None:
-            there = matching.pictures_in(row.folder)
+        if want.folder is not None:
+            there = matching.pictures_in(want.folder)
             files, lines = matching.match_results(matched.pairs, there)
-            settings = {"folder": str(row.folder)}
+            settings = {"folder": str(want.folder)}
             results.unmatched = [*results.unmatched, *lines]
             shared.unmatched(lines)
             failed |= there.failed
-        results.rows.append(Row(row.name, row.kind, settings, files))
+        results.rows.append(Row(want.name, want.kind, settings, files))
     for line in failed.values():
         say(f"error: {line}")
     models = _find(asked)

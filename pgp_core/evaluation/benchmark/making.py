@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ...batch.marks import marked, origin_of
 from ...errors import PictureError
-from ...images.picture import Metadata
+from ...images.picture import Metadata, Picture
 from ...images.writing import save_picture
 from . import pictures
 from .kept import Kept
@@ -59,7 +59,7 @@ def restored(
     return seconds
 
 
-def _both(lq: Path, hq: Path) -> tuple[pictures.Picture, int, int]:
+def _both(lq: Path, hq: Path) -> tuple[Picture, int, int]:
     """The LQ picture, and its HQ picture's size."""
     try:
         reference = pictures.size(pictures.read(hq))

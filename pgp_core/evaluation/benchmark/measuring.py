@@ -13,7 +13,6 @@ from .judging import Job, Judgement, judge
 from .results import Pair, Results, Row
 from .workers import Workers
 
-
 #: In what is said of a pair, whatever the row.
 _OF_PAIR = ("its HQ picture: ", "its LQ picture: ", "LQ and HQ picture")
 

@@ -29,7 +29,8 @@ def text_table(results: Results, found: Statistics, width: int = WIDTH) -> list[
     columns = [_column(results, found, metric) for metric in order]
     lines: list[str] = []
     while columns:
-        room, block = width - first, []
+        room = width - first
+        block: list[list[str]] = []
         while columns and (not block or len(columns[0][0]) + 2 <= room):
             room -= len(columns[0][0]) + 2
             block.append(columns.pop(0))
@@ -53,6 +54,8 @@ def legend(results: Results, found: Statistics) -> list[str]:
         for number, metrics in fewer.items():
             which = "" if len(metrics) == len(found.means[row.name]) else f" for {', '.join(metrics)}"
             lines.append(f"{row.name}: {number} of {count} pictures{which}")
+    if len({frozenset(row.scores) for row in results.rows}) > 1:
+        lines.append("the rows have different pictures: their differences are of those that both have")
     return lines
 
 
