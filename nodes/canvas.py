@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from comfy_api.latest import io
 
@@ -75,7 +76,8 @@ class PGPDiffSRCanvas(io.ComfyNode):
         if image.shape[-1] == 1:
             # Core's VAEs take RGB only.
             image = image.expand(-1, -1, -1, 3)
-        size = sizes.Size(scale=scale) if by == "scale" else sizes.Size(**{cls.BY[by]: pixels})
+        wanted: dict[str, Any] = {"scale": scale} if by == "scale" else {cls.BY[by]: pixels}
+        size = sizes.Size(**wanted)
         out, width, height = canvas.canvas(image.movedim(-1, 1), size, CANVASES[model], Wrap(wrap))
         enlarged = canvas.uncanvas(out, width, height, Wrap(wrap))
         return io.NodeOutput(out.movedim(1, -1), width, height, enlarged.movedim(1, -1))

@@ -25,8 +25,12 @@ CONDITIONING = ("conditioning", "negative_conditioning")
 _OPTION_OF = {"loras": "lora"}
 
 
-def add_to(parser: argparse.ArgumentParser) -> None:
-    """Register the options."""
+def add_to(parser: argparse.ArgumentParser, model_action: Any = None) -> None:
+    """Register the options.
+
+    Args:
+        model_action: argparse's action for ``--model``, of commands that take several; by default the last one counts.
+    """
     group = parser.add_argument_group(
         "the model",
         "nano, which is bundled, or files on this machine: FaithDiff, PGP-DiffSR, SDXL; pgp-diffsr models lists what "
@@ -34,6 +38,7 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--model",
+        action=model_action or "store",
         type=model_path,
         metavar="nano|FILE",
         help="file of a UNet or checkpoint, or FaithDiff.bin (nano; a file of that name is ./nano)",

@@ -9,16 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..choices import BLENDS, COLOR_FIXES, PHASES, WRAPS
+from ..choices import WRAPS
 from ..errors import PGPError, PictureError
-from ..sampling.rules import SPACINGS, STARTS
 from ..visible import visible
-from . import model_options
+from . import model_options, sampling_options
 from .batch import Batch, failure, paths
 from .destination import FORMATS, check_room, destination, make_folder
 from .device import choose_device
 from .noise import attributed
-from .numbers import finite, integer, seed
+from .numbers import finite, integer
 from .output import emit, say
 
 if TYPE_CHECKING:
@@ -29,9 +28,6 @@ if TYPE_CHECKING:
     from ..restorers.recipe import Recipe
     from ..restorers.restorer import Restorer
     from ..sampling.options import SampleOptions
-
-#: Fields of :class:`pgp_core.restorers.recipe.Recipe` that are options here.
-_SETTINGS = ("steps", "cfg", "start", "spacing", "denoise", "color_fix", "tile", "overlap")
 
 
 def add_to(commands: Any) -> None:
@@ -47,27 +43,7 @@ def add_to(commands: Any) -> None:
         size.add_argument(
             f"--{side}", type=_in_range(integer, side), metavar="N", help=f"pixels of the result's {what}"
         )
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument("--one-step", action="store_true", help="one UNet call (nano's default)")
-    how.add_argument("--steps", type=integer, metavar="N", help="Euler steps with CFG, 20 as in the paper")
-    parser.add_argument("--cfg", type=finite, metavar="F", help="classifier-free guidance (the model's own)")
-    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of the noise, with --steps (0)")
-    parser.add_argument(
-        "--start", choices=STARTS, help="what --steps starts from (nano: noise; full size: lr, without guidance lq)"
-    )
-    parser.add_argument(
-        "--spacing",
-        choices=SPACINGS,
-        help="of the timesteps; trailing for Lightning and Turbo (as the model's files say, else leading)",
-    )
-    parser.add_argument(
-        "--denoise",
-        type=finite,
-        metavar="F",
-        help="noise added to an lq start (0.5)",
-    )
-    parser.add_argument("--strength", type=finite, default=1.0, metavar="F", help="of the guidance, 0 to 1 (1)")
-    parser.add_argument("--color-fix", choices=COLOR_FIXES, help="whose colours to keep (wavelet)")
+    sampling_options.add_to(parser)
     parser.add_argument("--format", choices=FORMATS, help="of the results (png, or as OUT ends)")
     parser.add_argument("--quality", type=integer, default=95, metavar="N", help="of JPEG and WebP, 1 to 100 (95)")
     parser.add_argument("--lossless", action="store_true", help="WebP without loss")
@@ -83,18 +59,7 @@ def add_to(commands: Any) -> None:
         metavar="x|y|both",
         help="the picture is a texture that repeats, and so does the result (both axes, if none is named)",
     )
-    tiles = parser.add_argument_group("large pictures", "what does not fit in memory at once is restored in tiles")
-    tiles.add_argument(
-        "--tile",
-        type=integer,
-        metavar="N",
-        help="side in pixels; 0 by what fits and is fast (the model's own, else 0)",
-    )
-    tiles.add_argument(
-        "--overlap", type=integer, metavar="N", help="of neighbours, in pixels (the model's own, else 128)"
-    )
-    tiles.add_argument("--blend", choices=BLENDS, default="cosine", help="of what tiles share (cosine)")
-    tiles.add_argument("--phase", choices=PHASES, default="tile", help="over what PEAM exchanges the phase (tile)")
+    sampling_options.add_tiles(parser)
     model_options.add_to(parser)
     parser.set_defaults(run=run, wrong_usage=parser.error)
 
@@ -130,9 +95,11 @@ def run(args: argparse.Namespace) -> int:
     """Upscale all inputs; a picture that fails is named and the rest goes on."""
     from ..images.finding import look_for
 
-    if wrong := model_options.wrong_usage(args, _one_step(args)):
+    once = sampling_options.one_step(args)
+    if wrong := model_options.wrong_usage(args, once):
         args.wrong_usage(wrong)
-    size, own = _size(args), _own_options(args)
+    size = _size(args)
+    _check_numbers(args)
     found = look_for(args.inputs)
     target, wrong = destination(args.output, found.lone, args.format)
     if wrong:
@@ -147,8 +114,8 @@ def run(args: argparse.Namespace) -> int:
     if not jobs.todo:
         return batch.run(lambda: lambda _: {})
     with model_options.usage(args):
-        model = model_options.find(model_options.given(args, _one_step(args)))
-    return batch.run(lambda: _worker(model, args, size, own))
+        model = model_options.find(model_options.given(args, once))
+    return batch.run(lambda: _worker(model, args, size))
 
 
 def _jobs(args: argparse.Namespace, found: FoundPictures, target: Path | None) -> Jobs:
@@ -168,19 +135,10 @@ def _jobs(args: argparse.Namespace, found: FoundPictures, target: Path | None) -
     return jobs
 
 
-def _one_step(args: argparse.Namespace) -> bool | None:
-    """One UNet call, or steps; None where nobody says."""
-    return True if args.one_step else None if args.steps is None else False
-
-
-def _worker(model: Found, args: argparse.Namespace, size: Size, own: dict[str, Any]) -> Callable[[Job], dict[str, Any]]:
+def _worker(model: Found, args: argparse.Namespace, size: Size) -> Callable[[Job], dict[str, Any]]:
     """Load the model; what is returned makes one picture and says what it did."""
-    from ..restorers.recipe import decide
-
     restorer = _load(model, args)
-    wanted = {name: getattr(args, name) for name in _SETTINGS}
-    recipe = decide(restorer.recipe, {k: v for k, v in wanted.items() if k != "steps" or not restorer.recipe.one_step})
-    options = recipe.options(**own, blend=args.blend, phase=args.phase)
+    recipe, options = sampling_options.decided(restorer, args)
     return lambda job: _upscale(restorer, job, args, size, recipe, options)
 
 
@@ -245,16 +203,11 @@ def _size(args: argparse.Namespace) -> Size:
     return Size(**given) if any(v is not None for v in given.values()) else Size(scale=4.0)
 
 
-def _own_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What belongs to this run and to no recipe; all numbers are looked at before anything is read."""
-    from ..restorers.recipe import Recipe, decide
-
+def _check_numbers(args: argparse.Namespace) -> None:
+    """Before anything is read."""
     if not 1 <= args.quality <= 100:
         raise PGPError(f"the quality is 1 to 100, not {args.quality}")
-    own: dict[str, Any] = {"seed": args.seed, "strength": args.strength}
-    # From the latent, which is what a share of the noise range belongs to.
-    decide(Recipe(), {name: getattr(args, name) for name in _SETTINGS}, {"start": "lq"}).options(**own)
-    return own
+    sampling_options.own(args)
 
 
 def _peak_memory(device: Any) -> int:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import nano
+from . import nano, pairs, pictures
 
 #: Each registers its subcommands.
-_MODULES = (nano,)
+_MODULES = (pairs, pictures, nano)
 
 
 def add_to(commands: Any) -> None:

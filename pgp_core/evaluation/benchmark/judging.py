@@ -10,6 +10,7 @@ from pathlib import Path
 from ...batch.failures import lacks_memory
 from ...errors import PGPError, PictureError
 from ...files.boundary import first_line
+from ...images.picture import Picture
 from ...images.writing import save_picture
 from ..metrics import METRICS
 from . import pictures
@@ -98,7 +99,7 @@ def _judge(job: Job, measures: Mapping[str, Callable[..., float]], found: Judgem
         found.scores[name] = value if math.isfinite(value) else None
 
 
-def _named(path: Path, which: str) -> pictures.Picture:
+def _named(path: Path, which: str) -> Picture:
     try:
         return pictures.read(path)
     except PGPError as e:

@@ -170,14 +170,13 @@ def _partners(wanted: Mapping[Thing, Sequence[str]], files: Iterable[Path]) -> d
             candidates = [file for name in dict.fromkeys(map(form, names)) for file in by_name.get(name, ())]
             if len(candidates) > 1:
                 raise PGPError(
-                    f"{candidates[0]} and {candidates[1]} both fit {_called(thing)}: move one of them away, or rename it"
+                    f"{candidates[0]} and {candidates[1]} both fit {_called(thing)}: move one away, or rename it"
                 )
             if candidates:
                 (file,) = candidates
                 if file in claims:
                     raise PGPError(
-                        f"{file} fits both {_called(claims[file])} and {_called(thing)}: move one of them away, or "
-                        "rename it"
+                        f"{file} fits both {_called(claims[file])} and {_called(thing)}: move one away, or rename it"
                     )
                 claims[file], found[thing] = thing, file
         left = [file for file in left if file not in claims]
