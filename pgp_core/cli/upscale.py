@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..choices import BLENDS, COLOR_FIXES, PHASES, WRAPS
+from ..choices import BLENDS, COLOR_FIXES, MAX_FIDELITY, PHASES, WRAPS
 from ..errors import PGPError, PictureError
 from ..sampling.rules import SPACINGS, STARTS
 from ..visible import visible
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ..sampling.options import SampleOptions
 
 #: Fields of :class:`pgp_core.restorers.recipe.Recipe` that are options here.
-_SETTINGS = ("steps", "cfg", "start", "spacing", "denoise", "color_fix", "tile", "overlap")
+_SETTINGS = ("steps", "cfg", "start", "spacing", "denoise", "color_fix", "fidelity", "tile", "overlap")
 
 
 def add_to(commands: Any) -> None:
@@ -68,6 +68,13 @@ def add_to(commands: Any) -> None:
     )
     parser.add_argument("--strength", type=finite, default=1.0, metavar="F", help="of the guidance, 0 to 1 (1)")
     parser.add_argument("--color-fix", choices=COLOR_FIXES, help="whose colours to keep (wavelet)")
+    parser.add_argument(
+        "--fidelity",
+        type=_fidelity,
+        metavar="PIXELS",
+        help="follow the input in all that is coarser than this many pixels of the result: the fewer, the more "
+        "faithful; try the scale, so 4 for four times the size (off)",
+    )
     parser.add_argument("--format", choices=FORMATS, help="of the results (png, or as OUT ends)")
     parser.add_argument("--quality", type=integer, default=95, metavar="N", help="of JPEG and WebP, 1 to 100 (95)")
     parser.add_argument("--lossless", action="store_true", help="WebP without loss")
@@ -114,6 +121,16 @@ def _in_range(number: Callable[[str], Any], field: str) -> Callable[[str], Any]:
 
     parse.__name__ = number.__name__
     return parse
+
+
+def _fidelity(text: str) -> float:
+    """A type for argparse: pixels that the dial takes, or ``off``."""
+    if text == "off":
+        return 0.0
+    value = finite(text)
+    if not 0 <= value <= MAX_FIDELITY:
+        raise argparse.ArgumentTypeError(f"0 (off) to {MAX_FIDELITY} pixels are possible, not {value:g}")
+    return value
 
 
 def _wrap(text: str) -> str:
@@ -216,7 +233,7 @@ def _upscale(
         def progress(done: int, total: int) -> None:
             bar.update(done - bar.n)
 
-        result = upscale(restorer, picture.channels(), size, options, recipe.color_fix, progress, args.wrap)
+        result = upscale(restorer, picture.channels(), size, options, recipe.color_fix, progress, args.wrap, recipe.fidelity)
     if not bool(torch.isfinite(result).all()):
         raise PictureError(f"{job.source}: the model's result holds numbers that are not finite: it is not written")
     height, width = result.shape[-2:]
