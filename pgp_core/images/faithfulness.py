@@ -1,0 +1,134 @@
+"""How far a result has left its input: the result, brought down to the input's size, against the input.
+
+It needs no HQ picture. A result that is nothing but its input enlarged has about 50 dB; one that adds detail has less,
+as sharp edges do not come down to the blurred ones that they were made of. The HQ pictures of real pairs have about 28
+against their own LQ pictures, so this is no mark of quality: a result at 15 has invented, one at 40 has not done much.
+
+The picture is brought down as canvases are enlarged (:mod:`.resampling`): Lanczos, with what is seen carried under what
+is transparent first. Of transparent pictures only what is seen counts: alpha weighs the means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..errors import PGPError
+from .canvas import same_proportions
+from .delta_e import delta_e
+from .resampling import enlarge, resample
+
+#: Decibels of equal pictures, and the most that there are: an error of 1e-5 of white, which 16 bits hardly show.
+MOST = 100.0
+#: Pixels by which a result's sides may be off its input's proportions: a position of a latent.
+CELL = 8
+#: Rows that are compared at a time.
+STRIP = 128
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """What a comparison found.
+
+    Attributes:
+        db: PSNR over R, G and B in dB, at most :data:`MOST`.
+        delta_e: mean CIEDE2000.
+        differences: CIEDE2000 of each pixel, ``(h, w)`` float32 at the size of the comparison.
+        weights: how much each counts, ``(h, w)`` float32 in [0, 1]; None where all are opaque.
+    """
+
+    db: float
+    delta_e: float
+    differences: npt.NDArray[np.float32]
+    weights: npt.NDArray[np.float32] | None = None
+
+
+def faithfulness(results: torch.Tensor, inputs: torch.Tensor) -> Iterator[Faithfulness]:
+    """Compare results with what they were made of, one after the other.
+
+    They are compared at the input's size; where a result is smaller, at its own.
+
+    Args:
+        results: ``(B, C, H, W)`` in [0, 1]; 1 channel is grey, the fourth of four is alpha.
+        inputs: ``(B or 1, C, h, w)`` in [0, 1], likewise. Its alpha says what is seen; if it has none, the result's.
+
+    Raises:
+        PGPError: if they are not as many, or have other proportions.
+    """
+    if len(inputs) not in (1, len(results)):
+        raise PGPError(f"{len(results)} results cannot be compared with {len(inputs)} inputs: one is needed, or as many")
+    have, want = inputs.shape[-2:], results.shape[-2:]
+    if not same_proportions(have, want, CELL):
+        raise PGPError(
+            f"the result is {want[1]} x {want[0]} pixels and the input {have[1]} x {have[0]}, which has other "
+            "proportions: they cannot be compared"
+        )
+    for i, result in enumerate(results):
+        yield _compare(result, inputs[i if len(inputs) > 1 else 0])
+
+
+def describe(found: Faithfulness) -> str:
+    """One line for people."""
+    most = " or more" if found.db >= MOST else ""
+    return f"faithful to {found.db:.1f} dB{most}, mean ΔE {found.delta_e:.1f}"
+
+
+def _compare(result: torch.Tensor, source: torch.Tensor) -> Faithfulness:
+    height, width = (min(a, b) for a, b in zip(result.shape[-2:], source.shape[-2:], strict=True))
+    one, other = _Reduced(result, width, height), _Reduced(source, width, height)
+    weights = one.alpha if other.alpha is None else other.alpha
+    differences = np.empty((height, width), np.float32)
+    squares = colours = 0.0
+    for start in range(0, height, STRIP):
+        rows = slice(start, min(start + STRIP, height))
+        a, b = one.rows(rows), other.rows(rows)
+        found = delta_e(a, b)
+        differences[rows] = found
+        square = ((a - b) ** 2).mean(-1)
+        if weights is not None:
+            square, found = square * weights[rows], found * weights[rows]
+        squares, colours = squares + float(square.sum()), colours + float(found.sum())
+    count = float(height * width if weights is None else weights.sum(dtype=np.float64))
+    # Where nothing is seen, nothing differs.
+    error = squares / count if count else 0.0
+    db = -10 * float(np.log10(max(error, 10 ** (-MOST / 10))))
+    return Faithfulness(db, colours / count if count else 0.0, differences, weights)
+
+
+class _Reduced:
+    """A picture at the size of the comparison, a few rows at a time.
+
+    Args:
+        picture: ``(C, H, W)``.
+        width, height: at most the picture's.
+    """
+
+    def __init__(self, picture: torch.Tensor, width: int, height: int):
+        self.alpha: npt.NDArray[np.float32] | None = None
+        if picture.shape[0] == 4:
+            # What is seen is carried far, so this is done for the whole.
+            picture = enlarge(picture[None].float().cpu(), width, height)[0]
+            if bool((picture[3] < 1).any()):
+                self.alpha = picture[3].numpy()
+            picture = picture[:3]
+        self.picture, self.width, self.height = picture, width, height
+
+    def rows(self, rows: slice) -> npt.NDArray[np.float64]:
+        """``(rows, width, 3)``."""
+        full, across = self.picture.shape[-2:]
+        scale = full / self.height
+        # Lanczos looks at three pixels of the coarser grid.
+        reach = 3 * scale + 1
+        first = max(0, int(rows.start * scale - reach))
+        last = min(full, int(rows.stop * scale + reach) + 1)
+        part = self.picture[None, :, first:last].float().cpu()
+        if (full, across) != (self.height, self.width):
+            box = (0.0, rows.start * scale - first, float(across), rows.stop * scale - first)
+            part = resample(part, self.width, rows.stop - rows.start, part=box)
+        else:
+            part = part[:, :, rows.start - first : rows.stop - first]
+        return part[0].clamp(0, 1).expand(3, -1, -1).movedim(0, -1).double().numpy()
