@@ -233,7 +233,9 @@ def _upscale(
         def progress(done: int, total: int) -> None:
             bar.update(done - bar.n)
 
-        result = upscale(restorer, picture.channels(), size, options, recipe.color_fix, progress, args.wrap, recipe.fidelity)
+        result = upscale(
+            restorer, picture.channels(), size, options, recipe.color_fix, progress, args.wrap, recipe.fidelity
+        )
     if not bool(torch.isfinite(result).all()):
         raise PictureError(f"{job.source}: the model's result holds numbers that are not finite: it is not written")
     height, width = result.shape[-2:]

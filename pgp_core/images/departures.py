@@ -73,7 +73,7 @@ def _regions(found: Faithfulness, width: int, height: int) -> torch.Tensor:
     # Beside the sums, how many: what is transparent says nothing.
     both = torch.stack([differences * seen, seen])
     sigma = max(1.0, _REGION * max(differences.shape))
-    strips = [x for _, x in smoothed(lambda rows: both[:, rows], *differences.shape, sigma)]
+    strips = [x for _, x in smoothed(lambda rows: both[:, rows], len(differences), differences.shape[1], sigma)]
     total, count = torch.cat(strips, 1)
     mean = torch.where(seen > 0, total / count.clamp(min=1e-6), 0)
     size = (height, width)

@@ -10,7 +10,7 @@ is transparent first. Of transparent pictures only what is seen counts: alpha we
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,7 +60,9 @@ def faithfulness(results: torch.Tensor, inputs: torch.Tensor) -> Iterator[Faithf
         PGPError: if they are not as many, or have other proportions.
     """
     if len(inputs) not in (1, len(results)):
-        raise PGPError(f"{len(results)} results cannot be compared with {len(inputs)} inputs: one is needed, or as many")
+        raise PGPError(
+            f"{len(results)} results cannot be compared with {len(inputs)} inputs: one is needed, or as many"
+        )
     have, want = inputs.shape[-2:], results.shape[-2:]
     if not same_proportions(have, want, CELL):
         raise PGPError(
@@ -71,10 +73,27 @@ def faithfulness(results: torch.Tensor, inputs: torch.Tensor) -> Iterator[Faithf
         yield _compare(result, inputs[i if len(inputs) > 1 else 0])
 
 
-def describe(found: Faithfulness) -> str:
-    """One line for people."""
-    most = " or more" if found.db >= MOST else ""
-    return f"faithful to {found.db:.1f} dB{most}, mean ΔE {found.delta_e:.1f}"
+def describe(numbers: Sequence[tuple[float, float]]) -> str:
+    """For people.
+
+    Args:
+        numbers: dB and mean CIEDE2000 of each picture.
+
+    Returns:
+        a line; of several pictures a line for all, and one for each.
+    """
+    lines = [f"{_decibels(db)}, mean ΔE {colours:.1f}" for db, colours in numbers]
+    if len(lines) == 1:
+        return lines[0]
+    low, high = (_decibels(end([db for db, _ in numbers])) for end in (min, max))
+    mean = (sum(column) / len(numbers) for column in zip(*numbers, strict=True))
+    db, colours = mean
+    whole = f"{len(lines)} pictures: {_decibels(db)} ({low} to {high}), mean ΔE {colours:.1f}"
+    return "\n".join([whole, *(f"{i}: {line}" for i, line in enumerate(lines, 1))])
+
+
+def _decibels(db: float) -> str:
+    return "the same as its input" if db >= MOST else f"{db:.1f} dB faithful"
 
 
 def _compare(result: torch.Tensor, source: torch.Tensor) -> Faithfulness:

@@ -81,7 +81,8 @@ def follow(
     for i, picture in enumerate(pictures):
         other = reference[i if len(reference) > 1 else 0].to(picture.device)
         weights = None if alpha is None else alpha[i if len(alpha) > 1 else 0].to(picture.device)
-        for rows, low in smoothed(_difference(picture, other, weights), *picture.shape[-2:], sigma, wrap, strip):
+        height, width = picture.shape[-2:]
+        for rows, low in smoothed(_difference(picture, other, weights), height, width, sigma, wrap, strip):
             if weights is not None:
                 # Sums of what is not negative: a mean of differences however small they are.
                 low, total = low[:-1], low[-1:]
