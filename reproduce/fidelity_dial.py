@@ -120,7 +120,7 @@ def rounded(scores: Scores) -> Scores:
 
 def table(data: dict[str, Any]) -> str:
     """Means, and what each position changes with its interval, in Markdown."""
-    heads = ["", "σ", *(head for head, _ in COLUMNS.values()), "PSNR-Y gained", "NIQE changed"]
+    heads = ["", "pixels", *(head for head, _ in COLUMNS.values()), "PSNR-Y gained", "NIQE changed"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     bootstrap = Bootstrap()
     for row, pictures in data.items():

@@ -82,17 +82,18 @@ def describe(numbers: Sequence[tuple[float, float]]) -> str:
     Returns:
         a line; of several pictures a line for all, and one for each.
     """
-    lines = [f"{_decibels(db)}, mean ΔE {colours:.1f}" for db, colours in numbers]
+    lines = [f"{decibels(db)}, mean ΔE {colours:.1f}" for db, colours in numbers]
     if len(lines) == 1:
         return lines[0]
-    low, high = (_decibels(end([db for db, _ in numbers])) for end in (min, max))
+    low, high = (decibels(end([db for db, _ in numbers])) for end in (min, max))
     mean = (sum(column) / len(numbers) for column in zip(*numbers, strict=True))
     db, colours = mean
-    whole = f"{len(lines)} pictures: {_decibels(db)} ({low} to {high}), mean ΔE {colours:.1f}"
+    whole = f"{len(lines)} pictures: {decibels(db)} ({low} to {high}), mean ΔE {colours:.1f}"
     return "\n".join([whole, *(f"{i}: {line}" for i, line in enumerate(lines, 1))])
 
 
-def _decibels(db: float) -> str:
+def decibels(db: float) -> str:
+    """A picture's, in words."""
     return "the same as its input" if db >= MOST else f"{db:.1f} dB faithful"
 
 
