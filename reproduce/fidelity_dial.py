@@ -42,13 +42,14 @@ AGAINST_HQ = ("psnr_y", "niqe", "gmsd", "haarpsi", "sharpness")
 COLUMNS = {
     "psnr_y": ("PSNR-Y", 2),
     "niqe": ("NIQE", 2),
-    "gmsd": ("GMSD", 4),
-    "haarpsi": ("HaarPSI", 4),
+    "gmsd": ("GMSD", 3),
+    "haarpsi": ("HaarPSI", 3),
     "sharpness": ("sharpness", 2),
     "faithfulness_db": ("faithful, dB", 1),
     "faithfulness_delta_e": ("faithful, ΔE", 2),
 }
-Scores = dict[str, float]
+#: In the order of the columns.
+Scores = list[float]
 
 
 def read(path: Path) -> torch.Tensor:
@@ -84,7 +85,8 @@ def measured(folder: Path, name: str, row: str, positions: tuple[float, ...]) ->
         dialled = levels(follow(result, canvas, sigma))
         (faithful,) = faithfulness(dialled, lq)
         own = {"faithfulness_db": faithful.db, "faithfulness_delta_e": faithful.delta_e}
-        found[str(sigma)] = {**score(array(dialled), array(hq), AGAINST_HQ), **own}
+        scores = {**score(array(dialled), array(hq), AGAINST_HQ), **own}
+        found[str(sigma)] = [round(scores[column], 4) for column in COLUMNS]
     return found
 
 
@@ -109,13 +111,18 @@ def measure(folder: Path, names: list[str], row: str, data: dict[str, Any], proc
     with ProcessPoolExecutor(processes) as pool:
         jobs = {name: pool.submit(measured, folder, name, row, positions) for name, positions in missing.items()}
         for name, job in tqdm(jobs.items(), desc=row, unit="picture"):
-            here.setdefault(name, {}).update({s: rounded(v) for s, v in job.result().items()})
+            here.setdefault(name, {}).update(job.result())
             yield
 
 
-def rounded(scores: Scores) -> Scores:
-    """To what files need."""
-    return {k: round(v, 5) for k, v in scores.items()}
+def as_text(data: dict[str, Any]) -> str:
+    """JSON with a line per picture."""
+    rows = []
+    for row, pictures in data.items():
+        lines = [f"  {json.dumps(name)}: {json.dumps(found)}" for name, found in pictures.items()]
+        rows.append(f" {json.dumps(row)}: {{\n" + ",\n".join(lines) + "\n }")
+    columns = json.dumps(list(COLUMNS))
+    return f'{{"columns": {columns},\n "rows": {{\n' + ",\n".join(rows) + "\n}}\n"
 
 
 def table(data: dict[str, Any]) -> str:
@@ -128,9 +135,10 @@ def table(data: dict[str, Any]) -> str:
             there = [p for p in pictures.values() if position in p]
             if not there:
                 continue
-            means = [f"{np.mean([p[position][c] for p in there]):.{n}f}" for c, (_, n) in COLUMNS.items()]
+            columns = zip(COLUMNS.values(), zip(*(p[position] for p in there), strict=True), strict=True)
+            means = [f"{np.mean(values):.{n}f}" for (_, n), values in columns]
             changes = []
-            for column in ("psnr_y", "niqe"):
+            for column in map(list(COLUMNS).index, ("psnr_y", "niqe")):
                 difference = bootstrap.estimate([p[position][column] - p["0"][column] for p in there])
                 low, high = difference.interval or (difference.mean,) * 2
                 changes.append("" if position == "0" else f"{difference.mean:+.2f} ({low:+.2f} to {high:+.2f})")
@@ -149,7 +157,9 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--table", action="store_true", help="print what the file holds")
     args = parser.parse_args()
-    data: dict[str, Any] = json.loads(args.output.read_text(encoding="utf-8")) if args.output.exists() else {}
+    data: dict[str, Any] = {}
+    if args.output.exists():
+        data = json.loads(args.output.read_text(encoding="utf-8"))["rows"]
     if args.clone is not None:
         folder = args.clone / DATA
         names = sorted(p.name for p in (folder / "test_HR").glob("*.png"))[:: args.every]
@@ -158,7 +168,7 @@ def main() -> int:
         for row in args.rows:
             for _ in measure(folder, names, row, data, args.processes):
                 with replacing(args.output) as file:
-                    file.write_text(json.dumps(data, indent=1, sort_keys=False) + "\n", encoding="utf-8")
+                    file.write_text(as_text(data), encoding="utf-8")
     if args.table:
         print(table(data))  # noqa: T201
     return 0

@@ -85,10 +85,9 @@ def describe(numbers: Sequence[tuple[float, float]]) -> str:
     lines = [f"{decibels(db)}, mean ΔE {colours:.1f}" for db, colours in numbers]
     if len(lines) == 1:
         return lines[0]
-    low, high = (decibels(end([db for db, _ in numbers])) for end in (min, max))
-    mean = (sum(column) / len(numbers) for column in zip(*numbers, strict=True))
-    db, colours = mean
-    whole = f"{len(lines)} pictures: {decibels(db)} ({low} to {high}), mean ΔE {colours:.1f}"
+    low, high = (end(db for db, _ in numbers) for end in (min, max))
+    db, colours = (sum(column) / len(numbers) for column in zip(*numbers, strict=True))
+    whole = f"{len(lines)} pictures: {decibels(db)} ({low:.1f} to {high:.1f}), mean ΔE {colours:.1f}"
     return "\n".join([whole, *(f"{i}: {line}" for i, line in enumerate(lines, 1))])
 
 
