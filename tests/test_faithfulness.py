@@ -205,7 +205,7 @@ def test_sizes_of_maps(size: tuple[int, int], expected: int) -> None:
     drawn = a_map(result, draw(16, 1, 1, 1).expand(3, *small))
     assert drawn.dtype == torch.float32 and bool(drawn.isfinite().all())
     assert abs(max(drawn.shape[-1], round(drawn.shape[-1] * size[0] / size[1])) - expected) <= 350 // min(size)
-    assert 0 <= drawn.min() and drawn.max() <= 1
+    assert drawn.min() >= 0 and drawn.max() <= 1
 
 
 def test_transparent_and_grey_maps() -> None:

@@ -74,7 +74,7 @@ def test_strips_of_a_large_picture(threads: int) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        picture, reference = draw(6, 1, 3, 300, 400), draw(7, 1, 3, 300, 400)
+        picture, reference = draw(6, 1, 3, 200, 300), draw(7, 1, 3, 200, 300)
         for sigma in (4, 16):
             assert torch.equal(follow(picture, reference, sigma, 97), follow(picture, reference, sigma, 10**6))
     finally:
