@@ -9,12 +9,12 @@ from comfy_api.latest import io
 
 from ..pgp_core.choices import COLOR_FIXES
 from ..pgp_core.errors import PGPError
-from ..pgp_core.images.canvas import same_proportions, uncanvas
+from ..pgp_core.images.canvas import uncanvas
 from ..pgp_core.images.checked import checked_pictures
 from ..pgp_core.images.color_fix import color_fix
 from ..pgp_core.images.fidelity import check_fidelity, follow
 from ..pgp_core.images.resampling import enlarge
-from ..pgp_core.images.sizes import MAX_SIDE
+from ..pgp_core.images.sizes import MAX_SIDE, same_proportions
 from ..pgp_core.images.wrap import MARGIN, Wrap
 from ..pgp_core.number import number
 from .inputs import fidelity_input, wrap_input
