@@ -9,6 +9,7 @@ from .apply import PGPDiffSRApply
 from .canvas import PGPDiffSRCanvas
 from .color_fix import PGPDiffSRColorFix
 from .difficulty import PGPDiffSRAdaptive, PGPDiffSRDifficulty
+from .faithfulness import PGPDiffSRFaithfulness
 from .load_conditioning import PGPDiffSRLoadConditioning
 from .load_guidance import PGPDiffSRLoadGuidance
 from .load_model import PGPDiffSRLoadModel
@@ -50,6 +51,7 @@ NODES: list[type[io.ComfyNode]] = [
     PGPDiffSRDifficulty,
     PGPDiffSRAdaptive,
     PGPDiffSRUpscale,
+    PGPDiffSRFaithfulness,
 ]
 
 

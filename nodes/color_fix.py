@@ -1,4 +1,4 @@
-"""Node: the colours of the LQ picture for the restored one, and its exact size."""
+"""Node: the colours of the LQ picture for the restored one, what is coarse in it, and its exact size."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from comfy_api.latest import io
 
 from ..pgp_core.choices import COLOR_FIXES
 from ..pgp_core.errors import PGPError
-from ..pgp_core.images.canvas import same_proportions, uncanvas
+from ..pgp_core.images.canvas import uncanvas
 from ..pgp_core.images.checked import checked_pictures
 from ..pgp_core.images.color_fix import color_fix
+from ..pgp_core.images.fidelity import check_fidelity, follow
 from ..pgp_core.images.resampling import enlarge
-from ..pgp_core.images.sizes import MAX_SIDE
+from ..pgp_core.images.sizes import MAX_SIDE, same_proportions
 from ..pgp_core.images.wrap import MARGIN, Wrap
 from ..pgp_core.number import number
-from .inputs import wrap_input
+from .inputs import fidelity_input, wrap_input
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +36,10 @@ class PGPDiffSRColorFix(io.ComfyNode):
             category="PGP-DiffSR",
             description=(
                 "Gives the restored picture the colours of the low-quality one: wavelet keeps its detail and takes "
-                "the rest, adain gives each channel the mean and contrast of the whole. Alpha comes along. Then the "
-                "canvas's frame is cut off."
+                "the rest, adain gives each channel the mean and contrast of the whole. Fidelity lets it follow the "
+                "low-quality picture in more. Alpha comes along. Then the canvas's frame is cut off."
             ),
-            search_aliases=["pgp", "color fix", "wavelet", "adain", "colour transfer", "color match"],
+            search_aliases=["pgp", "color fix", "wavelet", "adain", "colour transfer", "color match", "fidelity"],
             inputs=[
                 io.Image.Input("image", tooltip="The restored picture, from VAE Decode."),
                 io.Image.Input(
@@ -66,6 +67,7 @@ class PGPDiffSRColorFix(io.ComfyNode):
                     "As in PGP-DiffSR Canvas, whose output is then the reference: the margins along these axes "
                     "are cut off."
                 ),
+                fidelity_input(),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The picture with its colours put right.")],
         )
@@ -79,10 +81,12 @@ class PGPDiffSRColorFix(io.ComfyNode):
         width: int = 0,
         height: int = 0,
         wrap: str = "none",
+        fidelity: float = 0.0,
     ) -> io.NodeOutput:
         around = Wrap(wrap)
         number(width, "PGP-DiffSR Colour Fix: width must be", 0, MAX_SIDE, whole=True)
         number(height, "PGP-DiffSR Colour Fix: height must be", 0, MAX_SIDE, whole=True)
+        check_fidelity(fidelity, "PGP-DiffSR Colour Fix: fidelity must be")
         image = checked_pictures(image, "PGP-DiffSR Colour Fix", log.warning)
         reference = checked_pictures(reference, "PGP-DiffSR Colour Fix's reference", log.warning)
         if 1 in (image.shape[-1], reference.shape[-1]):
@@ -104,6 +108,7 @@ class PGPDiffSRColorFix(io.ComfyNode):
         source = references if references.shape[1] == 4 else pictures
         alpha = source[:, 3:] if source.shape[1] == 4 else None
         fixed = color_fix(pictures[:, :3], references[:, :3], method, alpha=alpha, wrap=around)
+        fixed = follow(fixed, references[:, :3], fidelity, alpha=alpha, wrap=around)
         if alpha is not None:
             fixed = torch.cat([fixed, alpha.to(fixed).expand(len(fixed), -1, -1, -1)], 1)
         # Without margins there is nothing to cut off, which is said.

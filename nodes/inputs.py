@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..pgp_core.choices import WRAPS
+from ..pgp_core.choices import MAX_FIDELITY, WRAPS
 from ..pgp_core.images.sizes import MAX_SCALE, MIN_SCALE
 
 
@@ -26,3 +26,18 @@ def strength_input(tooltip: str = "") -> io.Float.Input:
 def wrap_input(tooltip: str) -> io.Combo.Input:
     """Along which axes a picture repeats; graphs that were saved before it was there lack it."""
     return io.Combo.Input("wrap", options=list(WRAPS), default="none", optional=True, tooltip=tooltip)
+
+
+def fidelity_input() -> io.Float.Input:
+    """From what size of detail upwards a result follows its input; the last, as saved graphs lack it."""
+    return io.Float.Input(
+        "fidelity",
+        default=0.0,
+        min=0.0,
+        max=float(MAX_FIDELITY),
+        step=0.5,
+        optional=True,
+        tooltip="Follow the low-quality picture in all that is coarser than this many pixels of the result. 0 is off; "
+        "the fewer pixels, the more faithful. Try the scale (4 for four times the size), twice that where edges get "
+        "halos.",
+    )

@@ -11,12 +11,13 @@ from comfy_execution.graph_utils import GraphBuilder
 from ..pgp_core.choices import COLOR_FIXES
 from ..pgp_core.errors import PGPError
 from ..pgp_core.images import sizes
+from ..pgp_core.images.fidelity import check_fidelity
 from ..pgp_core.number import MAX_SEED, number
 from ..pgp_core.restorers.nano.model import S1_FILE
 from ..pgp_core.schedule import TRAIN_STEPS
 from . import comfy_backbone
 from .expansion import Sources
-from .inputs import scale_input, strength_input, wrap_input
+from .inputs import fidelity_input, scale_input, strength_input, wrap_input
 from .upscale_graph import Parts, Settings, restored
 
 
@@ -100,6 +101,7 @@ class PGPDiffSRUpscale(io.ComfyNode):
                 io.Conditioning.Input("positive", optional=True, tooltip="For that model: what the picture shows."),
                 io.Conditioning.Input("negative", optional=True, tooltip="For that model; not needed where CFG is 1."),
                 wrap_input("The picture is a texture that repeats along these axes, and so does the result."),
+                fidelity_input(),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The result, of exactly the size asked for.")],
         )
@@ -122,6 +124,7 @@ class PGPDiffSRUpscale(io.ComfyNode):
         positive: io.Conditioning.Type | None = None,
         negative: io.Conditioning.Type | None = None,
         wrap: str = "none",
+        fidelity: float = 0.0,
     ) -> io.NodeOutput:
         others = {"model_patch": model_patch, "vae": vae, "positive": positive, "negative": negative}
         number(steps, "PGP-DiffSR Upscale: steps must be", 1, TRAIN_STEPS, whole=True)
@@ -129,6 +132,7 @@ class PGPDiffSRUpscale(io.ComfyNode):
         number(strength, "PGP-DiffSR Upscale: strength must be", 0, 1)
         number(seed, "PGP-DiffSR Upscale: the seed must be", 0, MAX_SEED, whole=True)
         number(tile, "PGP-DiffSR Upscale: tile must be", 0, sizes.MAX_SIDE, whole=True)
+        check_fidelity(fidelity, "PGP-DiffSR Upscale: fidelity must be")
         known = _record(model, model_patch)
         recipe = known.recipe(
             steps == 1, cfg=cfg or None, tile=tile or None, **({} if steps == 1 else {"steps": steps})
@@ -144,7 +148,7 @@ class PGPDiffSRUpscale(io.ComfyNode):
         else:
             links = {name: sources.of(name, value) for name, value in others.items()}
             parts = Parts(known, sources.of("model", model), **links)
-        settings = Settings(scale, recipe, strength, seed, color_fix, shared_noise, wrap)
+        settings = Settings(scale, recipe, strength, seed, color_fix, shared_noise, wrap, fidelity)
         result = restored(graph, sources.of("image", image), parts, settings)
         return io.NodeOutput(result, expand=graph.finalize())
 

@@ -59,6 +59,7 @@ class Settings:
     color_fix: str
     shared_noise: bool
     wrap: str = "none"
+    fidelity: float = 0.0
 
 
 def restored(graph: GraphBuilder, image: Any, parts: Parts, settings: Settings) -> Any:
@@ -101,6 +102,7 @@ def restored(graph: GraphBuilder, image: Any, parts: Parts, settings: Settings) 
         width=width,
         height=height,
         wrap=wrap,
+        fidelity=settings.fidelity,
     ).out(0)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 #: Whose colours a result has, see :mod:`pgp_core.images.color_fix`.
 COLOR_FIXES = ("wavelet", "adain", "none")
+#: Pixels of the widest Gaussian that the dial takes, see :mod:`pgp_core.images.fidelity`: the largest side of a result.
+MAX_FIDELITY = 16384
 #: Along which axes a picture repeats, see :class:`pgp_core.images.wrap.Wrap`.
 WRAPS = ("none", "x", "y", "both")
 #: How tiles are blended. ``cosine``: a raised cosine over the middle half of the overlap; the outer quarter, where a

@@ -184,5 +184,5 @@ def test_a_hundred_megapixels_times_four_are_refused_before_they_are_made() -> N
     ],
 )
 def test_proportions_are_the_same_but_for_rounding(have: tuple[int, int], want: tuple[int, int], same: bool) -> None:
-    assert canvas.same_proportions(have, want, 8) is same
-    assert canvas.same_proportions(have[::-1], want[::-1], 8) is same
+    assert sizes.same_proportions(have, want, 8) is same
+    assert sizes.same_proportions(have[::-1], want[::-1], 8) is same

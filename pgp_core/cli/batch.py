@@ -117,7 +117,7 @@ class Batch:
             self.done += 1
             if self.json:
                 emit(row)
-            plain(f"{job.target}  {row['width']} x {row['height']}, {row['seconds']:.1f} s")
+            plain(f"{job.target}  {row['width']} x {row['height']}, {row['seconds']:.1f} s{_faithful(row)}")
         # Not while the error is held, which holds what the picture took.
         if out_of_memory:
             give_back_memory()
@@ -160,6 +160,14 @@ class Batch:
             text += f", {self.failed} failed"
         left = self.found.total - self.done - len(self.jobs.done) - len(self.jobs.results) - self.failed
         return f"{text}, {left} not begun or not finished" if left else text
+
+
+def _faithful(row: dict[str, Any]) -> str:
+    if "faithfulness_db" not in row:
+        return ""
+    from ..images.faithfulness import decibels
+
+    return f", {decibels(row['faithfulness_db'])}"
 
 
 def _names(paths: list[Path]) -> str:

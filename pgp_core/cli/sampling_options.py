@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from ..choices import BLENDS, COLOR_FIXES, PHASES
+from ..choices import BLENDS, COLOR_FIXES, MAX_FIDELITY, PHASES
 from ..sampling.rules import SPACINGS, STARTS
 from .numbers import finite, integer, seed
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..sampling.options import SampleOptions
 
 #: Fields of :class:`pgp_core.restorers.recipe.Recipe` that are options here.
-SETTINGS = ("steps", "cfg", "start", "spacing", "denoise", "color_fix", "tile", "overlap")
+SETTINGS = ("steps", "cfg", "start", "spacing", "denoise", "color_fix", "fidelity", "tile", "overlap")
 
 
 def add_to(parser: argparse.ArgumentParser, exclusive: bool = True) -> None:
@@ -45,6 +45,23 @@ def add_to(parser: argparse.ArgumentParser, exclusive: bool = True) -> None:
     )
     parser.add_argument("--strength", type=finite, default=1.0, metavar="F", help="of the guidance, 0 to 1 (1)")
     parser.add_argument("--color-fix", choices=COLOR_FIXES, help="whose colours to keep (wavelet)")
+    parser.add_argument(
+        "--fidelity",
+        type=_fidelity,
+        metavar="PIXELS",
+        help="follow the input in all that is coarser than this many pixels of the result: the fewer, the more "
+        "faithful; try the scale, so 4 for four times the size (off)",
+    )
+
+
+def _fidelity(text: str) -> float:
+    """A type for argparse: pixels that the dial takes, or ``off``."""
+    if text == "off":
+        return 0.0
+    value = finite(text)
+    if not 0 <= value <= MAX_FIDELITY:
+        raise argparse.ArgumentTypeError(f"0 (off) to {MAX_FIDELITY} pixels are possible, not {value:g}")
+    return value
 
 
 def add_tiles(parser: argparse.ArgumentParser) -> None:

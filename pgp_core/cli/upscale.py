@@ -155,6 +155,7 @@ def _upscale(
     from tqdm import tqdm
 
     from ..batch.marks import marked, origin_of
+    from ..images.faithfulness import faithfulness
     from ..images.finding import check_file
     from ..images.reading import open_picture
     from ..images.writing import check_size, save_picture
@@ -174,11 +175,15 @@ def _upscale(
         def progress(done: int, total: int) -> None:
             bar.update(done - bar.n)
 
-        result = upscale(restorer, picture.channels(), size, options, recipe.color_fix, progress, args.wrap)
+        result = upscale(
+            restorer, picture.channels(), size, options, recipe.color_fix, progress, args.wrap, recipe.fidelity
+        )
     if not bool(torch.isfinite(result).all()):
         raise PictureError(f"{job.source}: the model's result holds numbers that are not finite: it is not written")
     height, width = result.shape[-2:]
     larger = picture.enlarged(result[0])
+    # Of the levels that are written.
+    (faithful,) = faithfulness(larger.channels(), picture.channels())
     larger = replace(larger, metadata=marked(larger.metadata, origin))
     with attributed(job.target):
         notes = save_picture(larger, job.target, args.quality, args.lossless)
@@ -193,6 +198,8 @@ def _upscale(
         "seed": args.seed,
         "steps": recipe.steps,
         "model": restorer.name,
+        "faithfulness_db": round(faithful.db, 2),
+        "faithfulness_delta_e": round(faithful.delta_e, 2),
     }
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 
@@ -65,16 +63,6 @@ def crop(pictures: torch.Tensor, width: int, height: int, enlarges: int = 1) -> 
     if min(top, left) < 0:
         raise PGPError(f"{pictures.shape[-1]}x{pictures.shape[-2]} pixels cannot be cropped to {width}x{height}")
     return pictures[..., top : top + height, left : left + width]
-
-
-def same_proportions(have: Sequence[int], want: Sequence[int], rounding: int) -> bool:
-    """Whether one scale takes a picture to another size, whose sides may be off by less than ``rounding`` pixels.
-
-    Args:
-        have, want: height and width.
-    """
-    scales = [((w - rounding) / h, (w + rounding) / h) for h, w in zip(have, want, strict=True)]
-    return max(low for low, _ in scales) < min(high for _, high in scales)
 
 
 def _cells(size: int, enlarges: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import PGPError
@@ -76,3 +77,13 @@ class Size:
 
 def _round(x: float) -> int:
     return max(1, math.floor(x + 0.5))
+
+
+def same_proportions(have: Sequence[int], want: Sequence[int], rounding: int) -> bool:
+    """Whether one scale takes a picture to another size, whose sides may be off by less than ``rounding`` pixels.
+
+    Args:
+        have, want: height and width.
+    """
+    scales = [((w - rounding) / h, (w + rounding) / h) for h, w in zip(have, want, strict=True)]
+    return max(low for low, _ in scales) < min(high for _, high in scales)

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from ..choices import MAX_FIDELITY
 from ..errors import PGPError
+from ..number import number
 from ..sampling.rules import EULER, RULES, SPACINGS, STARTS
 
 if TYPE_CHECKING:
@@ -29,10 +31,12 @@ class Recipe:
             larger sizes; 0 for what fits and is fast.
         overlap: of neighbouring tiles in pixels of the canvas.
         color_fix: one of :data:`pgp_core.choices.COLOR_FIXES`.
+        fidelity: pixels of the result from which upwards detail comes from the input, see
+            :mod:`pgp_core.images.fidelity`; 0 is off.
         prompt, negative_prompt: what the model is told where nobody says.
 
     Raises:
-        PGPError: if a word is none of those that are known.
+        PGPError: if a word is none of those that are known, or the fidelity is out of its range.
     """
 
     steps: int = 20
@@ -45,6 +49,7 @@ class Recipe:
     tile: int = 0
     overlap: int = 128
     color_fix: str = "wavelet"
+    fidelity: float = 0.0
     prompt: str = ""
     negative_prompt: str = ""
 
@@ -52,6 +57,7 @@ class Recipe:
         for name, known in (("rule", RULES), ("start", STARTS), ("spacing", (None, *SPACINGS))):
             if getattr(self, name) not in known:
                 raise PGPError(f"{name} is one of {', '.join(filter(None, known))}, not {getattr(self, name)!r}")
+        number(self.fidelity, "the fidelity is", 0, MAX_FIDELITY, unit="pixels (0 is off)")
 
     @property
     def one_step(self) -> bool:

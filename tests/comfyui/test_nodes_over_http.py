@@ -43,6 +43,7 @@ IDS = (
     "PGPDiffSRDifficulty",
     "PGPDiffSRAdaptive",
     "PGPDiffSRUpscale",
+    "PGPDiffSRFaithfulness",
 )
 
 

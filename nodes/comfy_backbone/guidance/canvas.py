@@ -6,7 +6,7 @@ import comfy.utils
 import torch
 
 from ....pgp_core.errors import GuidanceError
-from ....pgp_core.images.canvas import same_proportions
+from ....pgp_core.images.sizes import same_proportions
 from ....pgp_core.progress import Say
 
 

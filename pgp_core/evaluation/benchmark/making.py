@@ -47,7 +47,8 @@ def restored(
     assert pair.lq is not None and pair.hq is not None
     lq, width, height = _both(pair.lq, pair.hq)
     started = time.perf_counter()
-    result = upscale(restorer, lq.channels(), Size(both=(width, height)), options, recipe.color_fix, progress)
+    size = Size(both=(width, height))
+    result = upscale(restorer, lq.channels(), size, options, recipe.color_fix, progress, fidelity=recipe.fidelity)
     seconds = time.perf_counter() - started
     if not bool(torch.isfinite(result).all()):
         raise PictureError("the model's result holds numbers that are not finite")
