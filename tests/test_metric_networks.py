@@ -154,6 +154,13 @@ def test_both_at_once_leave_torchmetrics_as_it_was(files: dict[str, Path]) -> No
     assert theirs.vgg16 is before
 
 
+def test_the_older_format_of_torchvision_s_files(files: dict[str, Path], tmp_path: Path) -> None:
+    weights = {k: torch.nn.Parameter(v) for k, v in drawn("alexnet").items()}
+    torch.save(weights, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    bad, hq = pair(40, 50)
+    assert one("lpips", {"lpips": tmp_path / "old.pth"})(bad, hq) == one("lpips", files)(bad, hq)
+
+
 def test_weights_in_half_precision_and_safetensors(files: dict[str, Path], tmp_path: Path) -> None:
     half = {k: v.half() for k, v in drawn("alexnet").items()}
     save_file(half, tmp_path / "alex.safetensors")
