@@ -173,6 +173,23 @@ def test_what_no_two_arrays_have_is_refused(name: str) -> None:
         score(scene(32, 32), scene(32, 32), [name])
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (11, 11), (16, 17)])
+@pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
+def test_tiny_and_flat_pictures_have_a_figure_or_a_reason(size: tuple[int, int], level: float) -> None:
+    flat, other = np.full((*size, 3), level), scene(*size)
+    for metric in METRICS.values():
+        if metric.measure is None or metric.reference == "lq":
+            continue
+        for pictures in ((flat, flat), (other, flat), (flat, other)):
+            try:
+                value = metric.measure(*pictures[: 2 if metric.reference else 1])
+            except PGPError as e:
+                assert f"{size[1]}x{size[0]}" in str(e)
+            else:
+                assert math.isfinite(value) or metric.name == "sharpness"
+
+
 def test_two_and_one_picture_go_together() -> None:
     hq = scene(96, 192)
     assert score(spoiled(hq), hq, ["niqe", "gmsd"]) == {"niqe": niqe(spoiled(hq)), "gmsd": gmsd(spoiled(hq), hq)}

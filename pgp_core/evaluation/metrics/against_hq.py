@@ -21,7 +21,7 @@ import numpy.typing as npt
 from ...errors import PGPError
 from ..extras import extra
 from .luma import luma
-from .pictures import Array, two
+from .pictures import Array, size, two
 
 #: Side of the patches in which flat noise is measured, and the share of them that counts as flat.
 FLAT_PATCH = 16
@@ -61,8 +61,15 @@ def gmsd(result: npt.ArrayLike, hq: npt.ArrayLike) -> float:
 
 def sharpness(result: npt.ArrayLike, hq: npt.ArrayLike) -> float:
     """Mean |Laplacian| (4 neighbours) of luma over that of HQ: below 1 is softer, above 1 sharper or grainier.
-    NaN if HQ has no detail at all."""
-    ours, theirs = (float(np.mean(np.abs(_laplacian(luma(p))))) for p in two(result, hq))
+    NaN if HQ has no detail at all.
+
+    Raises:
+        PGPError: if a side is smaller than 3 pixels.
+    """
+    a, b = two(result, hq)
+    if min(a.shape[:2]) < 3:
+        raise PGPError(f"sharpness needs a picture of at least 3x3 pixels, not {size(a)}")
+    ours, theirs = (float(np.mean(np.abs(_laplacian(luma(p))))) for p in (a, b))
     return ours / theirs if theirs else float("nan")
 
 
