@@ -7,6 +7,7 @@ import logging
 import torch
 from comfy_api.latest import io, ui
 
+from ..pgp_core.errors import PGPError
 from ..pgp_core.images.checked import checked_pictures
 from ..pgp_core.images.departures import departures
 from ..pgp_core.images.faithfulness import describe, faithfulness
@@ -36,6 +37,7 @@ class PGPDiffSRFaithfulness(io.ComfyNode):
                     "Where it has alpha, only what is visible counts.",
                 ),
             ],
+            is_output_node=True,
             outputs=[
                 io.String.Output(display_name="text", tooltip="What was found, in a line, and a line per picture."),
                 io.Float.Output(
@@ -60,9 +62,12 @@ class PGPDiffSRFaithfulness(io.ComfyNode):
         reference = checked_pictures(reference, "PGP-DiffSR Faithfulness's reference", log.warning)
         pictures = image.movedim(-1, 1)
         numbers, maps = [], []
-        for picture, found in zip(pictures, faithfulness(pictures, reference.movedim(-1, 1)), strict=True):
-            maps.append(departures(picture, found).movedim(0, -1))
-            numbers.append((found.db, found.delta_e))
+        try:
+            for picture, found in zip(pictures, faithfulness(pictures, reference.movedim(-1, 1)), strict=True):
+                maps.append(departures(picture, found).movedim(0, -1))
+                numbers.append((found.db, found.delta_e))
+        except PGPError as e:
+            raise PGPError(f"PGP-DiffSR Faithfulness: {e}") from e
         text = describe(numbers)
         decibels, delta_e = (sum(column) / len(numbers) for column in zip(*numbers, strict=True))
         return io.NodeOutput(text, decibels, torch.stack(maps), delta_e, ui=ui.PreviewText(text))

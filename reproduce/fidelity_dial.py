@@ -38,6 +38,8 @@ from pgp_core.restorers.upscale import upscale
 DATA = Path("preset", "datasets", "benchmark_realsr")
 #: Pixels of the result, which is four times the input; 0 is off.
 SIGMAS = (0, 32, 16, 12, 8, 6, 5, 4, 3, 2, 1)
+#: Rows that the dial is not turned on: how faithful the real photograph is, and the input itself.
+ALONE = ("hq", "enlarged")
 AGAINST_HQ = ("psnr_y", "niqe", "gmsd", "haarpsi", "sharpness")
 COLUMNS = {
     "psnr_y": ("PSNR-Y", 2),
@@ -76,8 +78,8 @@ def measured(folder: Path, name: str, row: str, positions: tuple[float, ...]) ->
     canvas = enlarge(lq, width, height)
     if row == "nano":
         result = levels(upscale(nano(), lq, Size(width=width)))
-    elif row == "enlarged":
-        result = levels(canvas)
+    elif row in ALONE:
+        result = hq if row == "hq" else levels(canvas)
     else:
         result = read(folder / "results_osediff" / name)
     found = {}
@@ -105,7 +107,7 @@ def measure(folder: Path, names: list[str], row: str, data: dict[str, Any], proc
     here = data.setdefault(row, {})
     missing = {}
     for name in names:
-        positions = tuple(s for s in SIGMAS if str(s) not in here.get(name, {}) and (s == 0 or row != "enlarged"))
+        positions = tuple(s for s in SIGMAS if str(s) not in here.get(name, {}) and (s == 0 or row not in ALONE))
         if positions:
             missing[name] = positions
     with ProcessPoolExecutor(processes) as pool:
@@ -152,7 +154,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clone", type=Path, nargs="?", help="of github.com/cswry/OSEDiff")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--rows", nargs="+", default=["enlarged", "osediff", "nano"], metavar="ROW")
+    parser.add_argument("--rows", nargs="+", default=["hq", "enlarged", "osediff", "nano"], metavar="ROW")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="every nth picture only")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--table", action="store_true", help="print what the file holds")

@@ -16,6 +16,7 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from pgp_core.cli import main
 from pgp_core.errors import PGPError
+from pgp_core.evaluation.metrics import METRICS
 from pgp_core.images import faithfulness as module
 from pgp_core.images.delta_e import delta_e
 from pgp_core.images.departures import departures
@@ -236,6 +237,11 @@ def test_upscale_says_it_of_what_it_writes(tmp_path: Path, capsys: pytest.Captur
         assert row["faithfulness_db"] == pytest.approx(found.db, abs=0.006), name
         assert row["faithfulness_delta_e"] == pytest.approx(found.delta_e, abs=0.006), name
         assert f"s, {row['faithfulness_db']:.1f} dB faithful" in said.err
+        if name == "rgb":
+            arrays = array(one[0]), array(other[0])
+            for metric in ("faithfulness_db", "faithfulness_delta_e"):
+                measure = METRICS[metric].measure
+                assert measure is not None and measure(*arrays) == pytest.approx(row[metric], abs=0.006)
     assert len(rows) == 2
     command = ["upscale", str(tmp_path / "rgb.png"), "-o", str(tmp_path / "near.png"), "--json", "--fidelity", "2"]
     assert main(command) == 0

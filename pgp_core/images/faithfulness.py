@@ -104,7 +104,7 @@ def compare(result: npt.NDArray[Any], source: npt.NDArray[Any]) -> Faithfulness:
     count = float(height * width if weights is None else weights.sum(dtype=np.float64))
     # Where nothing is seen, nothing differs.
     error = squares / count if count else 0.0
-    db = -10 * float(np.log10(max(error, 10 ** (-MOST / 10))))
+    db = abs(10 * float(np.log10(min(1.0, max(error, 10 ** (-MOST / 10))))))
     return Faithfulness(db, colours / count if count else 0.0, differences, weights)
 
 

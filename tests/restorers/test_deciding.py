@@ -32,6 +32,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "tile": st.integers(256, 4096),
     "overlap": st.integers(0, 255),
     "color_fix": st.sampled_from(COLOR_FIXES),
+    "fidelity": st.floats(0, 16384),
     "prompt": st.text(max_size=5),
     "negative_prompt": st.text(max_size=5),
 }

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ...errors import PGPError
 from .against_hq import flat_noise, gmsd, haarpsi, sharpness
+from .against_lq import faithfulness_db, faithfulness_delta_e
 from .color import delta_e
 from .field import psnr_y, ssim
 from .luma import luma, studio_luma
@@ -24,6 +25,8 @@ __all__ = [
     "METRICS",
     "Metric",
     "delta_e",
+    "faithfulness_db",
+    "faithfulness_delta_e",
     "flat_noise",
     "gmsd",
     "haarpsi",
@@ -53,6 +56,16 @@ METRICS: dict[str, Metric] = known(
     Metric("sharpness", "sharpness", "hq", 1.0, 2, "Mean |Laplacian| of luma over HQ's.", sharpness),
     Metric("flat_noise", "flat noise", "hq", 0.0, 2, "How much noisier flat places are than HQ's.", flat_noise),
     Metric("delta_e", "ΔE", "hq", "low", 2, "Mean colour error, CIEDE2000.", delta_e),
+    Metric("faithfulness_db", "faithful (dB)", "lq", "high", 1, "PSNR at the LQ picture's size.", faithfulness_db),
+    Metric(
+        "faithfulness_delta_e",
+        "faithful (ΔE)",
+        "lq",
+        "low",
+        2,
+        "CIEDE2000 at the LQ picture's size.",
+        faithfulness_delta_e,
+    ),
 )
 
 #: What the tables of the documentation hold.
