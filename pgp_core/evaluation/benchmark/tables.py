@@ -42,7 +42,9 @@ def text_table(results: Results, found: Statistics, width: int = WIDTH) -> list[
 def legend(results: Results, found: Statistics) -> list[str]:
     """What the marks mean, and how many pictures count where it is not all."""
     count = len(results.pairs)
-    lines = [f"mean over {count} picture{'s' if count != 1 else ''}; {BEST} the best"]
+    lines = [f"mean over {count} picture{'s' if count != 1 else ''}"]
+    if len(results.rows) > 1:
+        lines[0] += f"; {BEST} the best"
     if any(found.differences.values()):
         lines[0] += f"; below, the difference to {results.rows[0].name}, {CHANCE} where it may be chance"
     for row in results.rows:
