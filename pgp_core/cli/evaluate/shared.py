@@ -220,9 +220,10 @@ def finish(args: argparse.Namespace, results: Results, measuring: Measuring, fai
 def _say_missing(results: Results, measuring: Measuring) -> None:
     reasons: dict[str, list[str]] = {}
     for metric, why in results.missing.items():
-        reasons.setdefault(why, []).append(metric)
+        # What is said of several alike is said once.
+        reasons.setdefault(why.removeprefix(f"{metric} "), []).append(metric)
     for why, names in reasons.items():
-        say(f"{', '.join(names)}: {why}")
+        say(f"{', '.join(names)}: {'each ' if len(names) > 1 else ''}{why}")
     for metric, lines in measuring.problems.items():
         pictures = name_some({pair for _, pair in lines})
         say(f"{metric} could not be measured of {pictures}: {next(iter(lines.values()))}")

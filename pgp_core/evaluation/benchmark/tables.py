@@ -19,16 +19,17 @@ CHANCE, BEST = "~", "*"
 
 def text_table(results: Results, found: Statistics, width: int = WIDTH) -> list[str]:
     """Lines for a terminal: the means, and under each the difference to the first row. What is too wide goes on
-    below."""
+    below; of columns without any figure, the last, only those that have room."""
     if not results.rows or not results.metrics:
         return []
     names = ["", *_names(results, found)]
     first = max(map(len, names)) + 2
-    # What has no figures at all comes last.
-    order = sorted(results.metrics, key=lambda metric: not any(metric in means for means in found.means.values()))
+    measured = {metric for means in found.means.values() for metric in means}
+    order = sorted(results.metrics, key=lambda metric: metric not in measured)
+    empty = len(order) - sum(metric in measured for metric in order)
     columns = [_column(results, found, metric) for metric in order]
     lines: list[str] = []
-    while columns:
+    while len(columns) > empty or (columns and not lines):
         room = width - first
         block: list[list[str]] = []
         while columns and (not block or len(columns[0][0]) + 2 <= room):
