@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -258,7 +259,7 @@ def test_a_base_alone_is_a_row() -> None:
 
 def test_loras_are_added_to_one_row_only() -> None:
     args = build_parser().parse_args(
-        "eval pairs --lq a --hq b --base s --lora c --model x.safetensors --lora d --model y.safetensors".split()
+        shlex.split("eval pairs --lq a --hq b --base s --lora c --model x.safetensors --lora d --model y.safetensors")
     )
     found = rows.asked(args, [])
     assert [[p.name for p in row.args.lora] for row in found if row.args] == [["c", "d"], ["c"]]

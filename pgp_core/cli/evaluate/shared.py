@@ -189,7 +189,6 @@ def finish(args: argparse.Namespace, results: Results, measuring: Measuring, fai
     Returns:
         the exit status.
     """
-    from ...evaluation.benchmark.page import write_page
     from ...evaluation.benchmark.statistics import statistics
     from ...evaluation.benchmark.tables import legend, text_table
     from ...evaluation.benchmark.writing import picture_lines, row_lines, write
@@ -197,6 +196,8 @@ def finish(args: argparse.Namespace, results: Results, measuring: Measuring, fai
     found = statistics(results)
     measured = any(found.means.values())
     if args.output is not None and measured:
+        from ...evaluation.benchmark.page import write_page
+
         page = args.output / "index.html"
         tables = write(results, found, args.output)
         for note in write_page(results, page):
