@@ -61,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "\0" in text:
             parser.error(f"no argument can hold a null character: {text}")
     args = parser.parse_args(given)
+    args.typed = given
     status = _run(args)
     finish_streams()
     return status

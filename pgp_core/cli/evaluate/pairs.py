@@ -72,6 +72,8 @@ def run(args: argparse.Namespace) -> int:
         shared.Bar(jobs) as bar,
         Measuring(results, shared.workers(args, jobs), bar.say, bar.tick) as measuring,
     ):
+        # Libraries are told before the first model is loaded that nothing is fetched.
+        networks = shared.load_networks(args, results) if args.download else None
         kept = _folders(args, results, models, folder)
         _enlarge(results, measuring, kept)
         for row in results.rows:
@@ -88,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
             raise
         measuring.finish()
         bar.bar.close()
-        shared.networks(args, results, measuring)
+        shared.networks(results, measuring, shared.load_networks(args, results) if networks is None else networks)
         return shared.finish(args, results, measuring, len(failed))
 
 
@@ -151,8 +153,8 @@ def _enlarge(results: Results, measuring: Measuring, kept: dict[str, Kept]) -> N
 
 
 def _say_kept(args: argparse.Namespace, kept: dict[str, Kept]) -> None:
-    if args.output is not None:
-        count = sum(len(k.seconds) for k in kept.values())
+    count = sum(len(k.seconds) for k in kept.values())
+    if args.output is not None and count:
         say(f"{count} pictures are kept in {args.output / 'pictures'}: the same command goes on from there")
 
 

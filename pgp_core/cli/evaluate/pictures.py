@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
                     measuring.picture(row, pair, row.files[pair.name])
         measuring.finish()
         bar.bar.close()
-        shared.networks(args, results, measuring)
+        shared.networks(results, measuring, shared.load_networks(args, results))
         return shared.finish(args, results, measuring, sum(len(f.failed) for f in folders))
 
 

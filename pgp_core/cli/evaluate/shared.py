@@ -6,7 +6,6 @@ import argparse
 import os
 import platform
 import shlex
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import PGPError, name_some
+from .. import model_options
 from ..destination import check_room
 from ..numbers import whole
 from ..output import emit, plain, say
@@ -39,11 +39,26 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder for tables, page and pictures")
     parser.add_argument("--json", action="store_true", help="a JSON object a picture and row on stdout, then one a row")
     parser.add_argument("--download", action="store_true", help="let networks that measure be fetched")
+    parser.add_argument(
+        "--backbone",
+        action="append",
+        type=_backbone,
+        metavar="METRIC=FILE",
+        help="the network that lpips or dists stands on (where torchvision keeps it)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="make pictures again that are there already")
     parser.add_argument(
         "--workers", type=whole("workers", 0, 256), metavar="N", help="processes that measure (one a processor, to 8)"
     )
     parser.add_argument("--device", default="auto", help="of models and networks: cpu, cuda, cuda:1, mps (auto)")
+
+
+def _backbone(text: str) -> tuple[str, Path]:
+    """A type for argparse."""
+    name, equals, path = text.partition("=")
+    if not (name and equals and path):
+        raise argparse.ArgumentTypeError(f"lpips=FILE or dists=FILE is needed, not {text}")
+    return name, Path(path)
 
 
 def metrics(args: argparse.Namespace, references: Sequence[str | None]) -> list[str]:
@@ -107,24 +122,31 @@ class Bar:
         self.bar.refresh()
 
 
-def networks(args: argparse.Namespace, results: Results, measuring: Measuring) -> None:
-    """Measure by those metrics that are networks, and note those that are missing."""
+def load_networks(args: argparse.Namespace, results: Results) -> dict[str, Any]:
+    """Those metrics that are networks; what is missing is noted. Wrong usage ends the program."""
     from ...evaluation.metrics import METRICS
 
     names = [m for m in results.metrics if METRICS[m].network]
+    backbones = dict(args.backbone or ())
+    for name in backbones:
+        if name not in names:
+            args.wrong_usage(f"--backbone {name}=… belongs to no metric that is measured here")
     if not names:
-        return
-    try:
-        from ...evaluation.metrics.networks import load
-    except ImportError:
-        results.missing.update(dict.fromkeys(names, "this release cannot load networks that measure"))
-        return
+        return {}
+    from ...evaluation.metrics.networks import load
     from ..device import choose_device
 
-    measures, missing = load(names, choose_device(args.device), args.download)
+    with model_options.usage(args):
+        measures, missing = load(names, choose_device(args.device), args.download, backbones)
     results.missing.update(missing)
-    with Bar(sum(len(row.scores) for row in results.rows) if measures else 0) as bar:
-        measuring.networks(measures, bar.tick)
+    return measures
+
+
+def networks(results: Results, measuring: Measuring, measures: dict[str, Any]) -> None:
+    """Measure by those that are there, in this process."""
+    if measures:
+        with Bar(sum(len(row.scores) for row in results.rows)) as bar:
+            measuring.networks(measures, bar.tick)
 
 
 def made(args: argparse.Namespace) -> dict[str, Any]:
@@ -133,7 +155,7 @@ def made(args: argparse.Namespace) -> dict[str, Any]:
 
     return {
         "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-        "command": shlex.join(["pgp-diffsr", *getattr(args, "given", sys.argv[1:])]),
+        "command": shlex.join(["pgp-diffsr", *args.typed]),
         "pgp-diffsr": __version__,
         "python": platform.python_version(),
         "libraries": {name: version for name in _LIBRARIES if (version := _version(name))},
@@ -174,8 +196,13 @@ def finish(args: argparse.Namespace, results: Results, measuring: Measuring, fai
     found = statistics(results)
     measured = any(found.means.values())
     if args.output is not None and measured:
-        for path in [*write(results, found, args.output), *_page(results, args.output)]:
-            say(f"written: {path}")
+        from ...evaluation.benchmark.page import write_page
+
+        page = args.output / "index.html"
+        tables = write(results, found, args.output)
+        for note in write_page(results, page):
+            say(note)
+        say(f"written: {', '.join(path.name for path in tables)} and {page}")
     if measured:
         for line in (*text_table(results, found), *legend(results, found)):
             plain(line)
@@ -191,23 +218,13 @@ def finish(args: argparse.Namespace, results: Results, measuring: Measuring, fai
     return 1 if failures or failed else 0
 
 
-def _page(results: Results, folder: Path) -> list[Path]:
-    """The page to look at."""
-    try:
-        from ...evaluation.benchmark.page import write_page
-    except ImportError:
-        return []
-    path = folder / "index.html"
-    write_page(results, path)
-    return [path]
-
-
 def _say_missing(results: Results, measuring: Measuring) -> None:
     reasons: dict[str, list[str]] = {}
     for metric, why in results.missing.items():
-        reasons.setdefault(why, []).append(metric)
+        # What is said of several alike is said once.
+        reasons.setdefault(why.removeprefix(f"{metric} "), []).append(metric)
     for why, names in reasons.items():
-        say(f"{', '.join(names)}: {why}")
+        say(f"{', '.join(names)}: {'each ' if len(names) > 1 else ''}{why}")
     for metric, lines in measuring.problems.items():
         pictures = name_some({pair for _, pair in lines})
         say(f"{metric} could not be measured of {pictures}: {next(iter(lines.values()))}")

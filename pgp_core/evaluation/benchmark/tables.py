@@ -19,16 +19,17 @@ CHANCE, BEST = "~", "*"
 
 def text_table(results: Results, found: Statistics, width: int = WIDTH) -> list[str]:
     """Lines for a terminal: the means, and under each the difference to the first row. What is too wide goes on
-    below."""
+    below; of columns without any figure, the last, only those that have room."""
     if not results.rows or not results.metrics:
         return []
     names = ["", *_names(results, found)]
     first = max(map(len, names)) + 2
-    # What has no figures at all comes last.
-    order = sorted(results.metrics, key=lambda metric: not any(metric in means for means in found.means.values()))
+    measured = {metric for means in found.means.values() for metric in means}
+    order = sorted(results.metrics, key=lambda metric: metric not in measured)
+    empty = len(order) - sum(metric in measured for metric in order)
     columns = [_column(results, found, metric) for metric in order]
     lines: list[str] = []
-    while columns:
+    while len(columns) > empty or (columns and not lines):
         room = width - first
         block: list[list[str]] = []
         while columns and (not block or len(columns[0][0]) + 2 <= room):
@@ -42,7 +43,9 @@ def text_table(results: Results, found: Statistics, width: int = WIDTH) -> list[
 def legend(results: Results, found: Statistics) -> list[str]:
     """What the marks mean, and how many pictures count where it is not all."""
     count = len(results.pairs)
-    lines = [f"mean over {count} picture{'s' if count != 1 else ''}; {BEST} the best"]
+    lines = [f"mean over {count} picture{'s' if count != 1 else ''}"]
+    if len(results.rows) > 1:
+        lines[0] += f"; {BEST} the best"
     if any(found.differences.values()):
         lines[0] += f"; below, the difference to {results.rows[0].name}, {CHANCE} where it may be chance"
     for row in results.rows:
