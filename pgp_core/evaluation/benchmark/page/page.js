@@ -103,7 +103,7 @@
       const kind = d.beyond ? (d.better ? "better" : "worse") : "";
       const sign = d.beyond ? (d.better ? "✓" : "✗") : "≈";
       const interval = d.low === null ? "no interval" : `${signed(d.low, metric.decimals)} … ${signed(d.high, metric.decimals)}`;
-      const words = d.beyond === null ? "one picture says nothing of chance" : d.beyond ? `${kind}, beyond chance` : "may be chance";
+      const words = d.beyond === null ? "too few pictures to tell from chance" : d.beyond ? `${kind}, beyond chance` : "may be chance";
       td.append(el("span", { class: `difference ${kind}`, title: `${interval}; ${words}; ${count(d.count, "picture")}` }, `${signed(d.mean, metric.decimals)} ${sign}`));
     }
     if (cell.count !== pairs.length) td.append(el("span", { class: "interval" }, `of ${cell.count}`));

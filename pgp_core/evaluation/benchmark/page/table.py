@@ -9,18 +9,26 @@ from typing import Any
 from ....visible import visible
 from ...metrics import Metric
 from ..results import Results, Row
-from ._stand_in import interval
+from ..statistics import FEWEST, Estimate, statistics
 
 
 def table(results: Results, metrics: Sequence[Metric]) -> dict[str, Any]:
     """Means with their intervals, differences of each two rows, and which row is best."""
     rows, names = results.rows, [p.name for p in results.pairs]
-    cells = [[_cell(_values(row, m.name, names)) for m in metrics] for row in rows]
+    found = statistics(results)
+    cells = [[_cell(found.means[row.name].get(m.name)) for m in metrics] for row in rows]
+
+    def difference(a: int, b: int, m: Metric) -> dict[str, Any] | None:
+        """Of a row to another one; each two are compared once, the later one to the earlier one."""
+        later, earlier = rows[max(a, b)], rows[min(a, b)]
+        estimate = found.differences.get(later.name, {}).get(earlier.name, {}).get(m.name)
+        return _difference(estimate, a < b, _gain(rows[a], rows[b], m, names)) if estimate else None
+
     best = [_best([_values(row, m.name, names) for row in rows], m) for m in metrics]
     return {
         "cells": cells,
         "best": best,
-        "differences": [[[_difference(a, b, m, names) for m in metrics] for b in rows] for a in rows],
+        "differences": [[[difference(a, b, m) for m in metrics] for b in range(len(rows))] for a in range(len(rows))],
         "markdown": markdown(results, metrics, cells, best),
         "latex": latex(results, metrics, cells, best),
     }
@@ -31,25 +39,29 @@ def _values(row: Row, metric: str, names: Sequence[str]) -> dict[str, float]:
     return {name: v for name, v in found.items() if v is not None and math.isfinite(v)}
 
 
-def _cell(values: dict[str, float]) -> dict[str, Any] | None:
-    if not values:
+def _cell(estimate: Estimate | None) -> dict[str, Any] | None:
+    if estimate is None:
         return None
-    mean, low, high = interval(list(values.values()))
-    return {"mean": mean, "low": low, "high": high, "count": len(values)}
+    low, high = estimate.interval or (None, None)
+    return {"mean": estimate.mean, "low": low, "high": high, "count": estimate.pictures}
 
 
-def _difference(a: Row, b: Row, metric: Metric, names: Sequence[str]) -> dict[str, Any] | None:
-    """How much the first row is above the second one on the pictures that both have."""
-    if a is b:
-        return None
+def _difference(estimate: Estimate, turned: bool, gain: float) -> dict[str, Any]:
+    """How much one row is above another one, turned if it was estimated the other way round."""
+    low, high = estimate.interval or (None, None)
+    mean = estimate.mean
+    if turned:
+        mean = -mean
+        low, high = (None if x is None else -x for x in (high, low))
+    few = estimate.pictures < FEWEST
+    beyond = None if few else estimate.beyond_chance
+    return {"mean": mean, "low": low, "high": high, "count": estimate.pictures, "beyond": beyond, "better": gain > 0}
+
+
+def _gain(a: Row, b: Row, metric: Metric, names: Sequence[str]) -> float:
+    """By how much the first row is nearer to the best, on the pictures that both have."""
     ours, theirs = _values(a, metric.name, names), _values(b, metric.name, names)
-    both = [name for name in ours if name in theirs]
-    if not both:
-        return None
-    mean, low, high = interval([ours[n] - theirs[n] for n in both])
-    beyond = None if low is None or high is None else low > 0 or high < 0
-    nearer = sum(metric.distance(ours[n]) - metric.distance(theirs[n]) for n in both)
-    return {"mean": mean, "low": low, "high": high, "count": len(both), "beyond": beyond, "better": nearer < 0}
+    return sum(metric.distance(theirs[n]) - metric.distance(v) for n, v in ours.items() if n in theirs)
 
 
 def _best(values: Sequence[dict[str, float]], metric: Metric) -> int | None:
