@@ -33,15 +33,18 @@ class Album:
         pictures: of each pair, by column; a column is missing where there is no picture.
         unread: of each pair, column to why its picture cannot be shown.
         quality: of WebP.
-        cut: pairs of which only the middle is shown.
         left_out: pairs for whose pictures there was no room.
     """
 
     pictures: list[dict[str, Packed]]
     unread: list[dict[str, str]]
     quality: int = 0
-    cut: list[int] = field(default_factory=list)
     left_out: list[int] = field(default_factory=list)
+
+    @property
+    def cut(self) -> list[int]:
+        """Pairs of which only the middle is shown."""
+        return [n for n, pair in enumerate(self.pictures) if any(p.cut for p in pair.values())]
 
     @property
     def bytes(self) -> int:
@@ -141,7 +144,6 @@ def _album(pairs: Sequence[Sources], choice: Choice) -> Album:
     with ThreadPoolExecutor(_THREADS) as threads:
         done = list(threads.map(one, pairs))
     album = Album([packed for packed, _ in done], [unread for _, unread in done], choice.quality)
-    album.cut = [n for n, pair in enumerate(album.pictures) if any(p.cut for p in pair.values())]
     return album
 
 

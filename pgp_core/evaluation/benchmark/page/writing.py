@@ -120,7 +120,7 @@ def _say(data: dict[str, Any], album: Album) -> list[str]:
         packed = album.pictures[number]
         # What is beside the pictures of a pair is scaled to the largest of them.
         pair["pictures"] = {c: [*p.size, p.alpha] for c, p in packed.items()}
-        if number in album.cut:
+        if any(p.cut for p in packed.values()):
             largest = max(packed.values(), key=lambda p: p.size)
             pair["cut"] = f"the middle {_by(largest.size)} of {_by(largest.full)}"
         pair["unread"] = album.unread[number]
@@ -129,11 +129,11 @@ def _say(data: dict[str, Any], album: Album) -> list[str]:
         notes.append(
             f"pictures on the page are compressed (WebP, quality {album.quality}): figures are of the originals"
         )
-    if album.cut:
-        notes.append(f"of {len(album.cut)} of {len(album.pictures)} pictures the page shows the middle only")
+    if cut := len(album.cut):
+        notes.append(f"of {cut} of {len(album.pictures)} pictures the page shows the middle only")
     if album.left_out:
         notes.append(f"{len(album.left_out)} of {len(album.pictures)} pictures have no room on the page, the best ones")
     if unread := sum(map(len, album.unread)):
-        notes.append(f"{unread} files cannot be shown")
+        notes.append(f"{unread} {'file' if unread == 1 else 'files'} cannot be shown")
     data["notes"] = notes
     return notes
