@@ -139,10 +139,10 @@ def _measure(o: BenchOptions, progress: Progress) -> BenchFigures:
     total, done = len(rows) * (o.repeats + 2), 0
 
     def timed(call: Callable[[], object]) -> float:
-        _wait(device)
+        wait_for(device)
         started = time.perf_counter()
         call()
-        _wait(device)
+        wait_for(device)
         return time.perf_counter() - started
 
     def count(value: Any) -> Any:
@@ -192,7 +192,7 @@ def _measure(o: BenchOptions, progress: Progress) -> BenchFigures:
     return BenchFigures(o, measured, alone, more, baseline)
 
 
-def _wait(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
     """GPUs work on after a call returned."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

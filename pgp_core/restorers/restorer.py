@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import torch
@@ -10,6 +11,9 @@ from ..images.frames import Frame
 from ..progress import Progress
 from ..sampling.options import SampleOptions
 from .recipe import Recipe
+
+#: What a model's parts are called, in the order of tables: what every family calls them, whatever its authors do.
+PARTS = ("unet", "vae", "text_encoder", "guidance")
 
 
 class Restorer(Protocol):
@@ -46,4 +50,11 @@ class Restorer(Protocol):
         Raises:
             PGPError: if numbers overflow, in float32 too.
             Cancelled: when ``progress`` returned False.
+        """
+
+    def parts(self) -> Mapping[str, torch.nn.Module]:
+        """The modules that it is made of, by the words of :data:`PARTS`; what it has not, or no longer, is not there.
+
+        Each parameter is in one part. A part's direct children say what is what in it: ``encoder`` and ``decoder`` of a
+        VAE, ``lq_encoder`` of guidance. A codec or prompts that were encoded once are no modules.
         """

@@ -120,6 +120,10 @@ class NanoRestorer:
         """Where the UNet is."""
         return next(self.unet.parameters()).device
 
+    def parts(self) -> dict[str, torch.nn.Module]:
+        """See :meth:`pgp_core.restorers.restorer.Restorer.parts`; its codec has no weights."""
+        return {"unet": self.unet, "guidance": self.guidance}
+
     @torch.inference_mode()
     def restore(
         self, canvas: torch.Tensor, options: SampleOptions | None = None, progress: Progress | None = None

@@ -138,6 +138,11 @@ class SDXLRestorer:
         """Where the UNet is."""
         return next(self.unet.parameters()).device
 
+    def parts(self) -> dict[str, torch.nn.Module]:
+        """See :meth:`pgp_core.restorers.restorer.Restorer.parts`; text encoders are gone once prompts are encoded."""
+        there = {"unet": self.unet, "vae": self.vae.module, "guidance": self.guidance}
+        return {name: part for name, part in there.items() if part is not None}
+
     @torch.inference_mode()
     def restore(
         self, canvas: torch.Tensor, options: SampleOptions | None = None, progress: Progress | None = None
