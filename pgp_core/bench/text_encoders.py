@@ -1,4 +1,4 @@
-"""What text encoders cost, from their files' headers: once prompts are encoded, when a model is loaded, they are gone."""
+"""What text encoders cost, from their files' headers: once a model is loaded, with its prompts, they are gone."""
 
 from __future__ import annotations
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import nano, pairs, pictures
+from . import efficiency, nano, pairs, pictures
 
 #: Each registers its subcommands.
-_MODULES = (pairs, pictures, nano)
+_MODULES = (pairs, pictures, efficiency, nano)
 
 
 def add_to(commands: Any) -> None:

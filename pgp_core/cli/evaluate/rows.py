@@ -32,16 +32,23 @@ class Segment:
     values: dict[str, Any] = field(default_factory=dict)
 
 
-def add_to(parser: argparse.ArgumentParser) -> None:
-    """Register the options of rows, those of models among them."""
+def add_to(parser: argparse.ArgumentParser, finished: bool = True) -> None:
+    """Register the options of rows, those of models among them.
+
+    Args:
+        finished: whether finished results are rows too.
+    """
+    begin = "each --sr and each --model is" if finished else "each --model is"
+    first = "the first --sr or --model" if finished else "the first"
     group = parser.add_argument_group(
         "rows",
-        "each --sr and each --model is a row, in this order; options behind a --model are that row's, those before the "
-        "first --sr or --model are every model's",
+        f"{begin} a row, in this order; options behind a --model are that row's, those before {first} are every "
+        "model's",
     )
-    group.add_argument(
-        "--sr", action=_Begin, type=Path, metavar="DIR", help="finished results, called as the LQ or HQ pictures"
-    )
+    if finished:
+        group.add_argument(
+            "--sr", action=_Begin, type=Path, metavar="DIR", help="finished results, called as the LQ or HQ pictures"
+        )
     group.add_argument(NAME, metavar="TEXT", help="of the row that it stands behind (the folder's or the file's)")
     sampling_options.add_to(parser, exclusive=False)
     sampling_options.add_tiles(parser)
