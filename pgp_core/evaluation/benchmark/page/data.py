@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ....visible import visible
-from ...metrics import METRICS, Metric
+from ...metrics import METRICS
 from ..results import Results, Row
 from .pictures import Source
 from .table import table
@@ -16,11 +16,6 @@ from .words import place, words
 
 #: Columns beside rows.
 LQ, HQ = "lq", "hq"
-
-
-def metric(name: str) -> Metric:
-    """A metric by its name; one that this version does not know is shown as it is."""
-    return METRICS.get(name) or Metric(name, visible(name), None, "high", 4, "")
 
 
 def row_key(number: int) -> str:
@@ -56,7 +51,7 @@ def page_data(results: Results, path: Path) -> dict[str, Any]:
     Args:
         path: of the page.
     """
-    metrics = [metric(name) for name in results.metrics]
+    metrics = [METRICS[name] for name in results.metrics]
     return {
         "kind": results.kind,
         "metrics": [

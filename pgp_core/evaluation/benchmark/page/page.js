@@ -95,8 +95,8 @@
   function cellOf(r, c, against) {
     const cell = data.table.cells[r][c], metric = metrics[c];
     if (!cell) return el("td", { class: "missing" }, "–");
-    const td = el("td", { class: data.table.best[c] === r ? "best" : null }, el("span", { class: "mean" }, number(cell.mean, metric.decimals)));
-    if (data.table.best[c] === r) td.title = "best";
+    const td = el("td", { class: data.table.best[c].includes(r) ? "best" : null }, el("span", { class: "mean" }, number(cell.mean, metric.decimals)));
+    if (data.table.best[c].includes(r)) td.title = "best";
     if (cell.low !== null) td.append(el("span", { class: "interval" }, `${number(cell.low, metric.decimals)} … ${number(cell.high, metric.decimals)}`));
     const d = against === "" ? null : data.table.differences[r][Number(against)][c];
     if (d) {
@@ -397,9 +397,9 @@
     if (clocked) top.append(el("th", { scope: "col" }, "s"));
     $("scores").tHead.replaceChildren(top);
     const best = measured.map(c => {
-      const there = rows.map((_, r) => r).filter(r => pair.scores[r][c] !== null);
-      if (there.length < 2) return null;
-      return there.reduce((a, b) => distance(metrics[c], pair.scores[b][c]) < distance(metrics[c], pair.scores[a][c]) ? b : a);
+      // As they are shown: what looks the same is as good.
+      const far = rows.map((_, r) => pair.scores[r][c] === null ? Infinity : distance(metrics[c], Number(pair.scores[r][c].toFixed(metrics[c].decimals))));
+      return far.filter(Number.isFinite).length < 2 ? NaN : Math.min(...far);
     });
     $("scores").tBodies[0].replaceChildren(...rows.map((row, r) => {
       const tr = el("tr", {}, el("th", { scope: "row" }, named(row.name)));
@@ -409,7 +409,7 @@
       }
       tr.append(...measured.map((c, i) => {
         const value = pair.scores[r][c];
-        return el("td", { class: best[i] === r ? "best one" : value === null ? "missing" : null }, value === null ? "–" : number(value, metrics[c].decimals));
+        return el("td", { class: value !== null && best[i] === distance(metrics[c], Number(value.toFixed(metrics[c].decimals))) ? "best one" : value === null ? "missing" : null }, value === null ? "–" : number(value, metrics[c].decimals));
       }));
       if (clocked) tr.append(el("td", {}, pair.seconds[r] === null ? "–" : number(pair.seconds[r], 2)));
       return tr;

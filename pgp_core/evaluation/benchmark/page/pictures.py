@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ....images.picture import Picture
-from ....images.reading import open_picture
+from .. import pictures
 
 #: Speed of libwebp, 0 fast to 6 small. 2 takes half the time of 4 for some 3 % more bytes.
 _METHOD = 2
@@ -108,9 +108,9 @@ def read(source: Source) -> Image.Image:
     """The whole picture.
 
     Raises:
-        PictureError, PGPError: see :func:`pgp_core.images.reading.open_picture`.
+        PictureError, PGPError: see :func:`pgp_core.evaluation.benchmark.pictures.read`.
     """
-    image = shown(open_picture(source.file))
+    image = shown(pictures.read(source.file))
     return image.resize(source.enlarged, Image.Resampling.BICUBIC) if source.enlarged else image
 
 

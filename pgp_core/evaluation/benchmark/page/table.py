@@ -8,12 +8,13 @@ from typing import Any
 
 from ....visible import visible
 from ...metrics import Metric
+from .. import tables
 from ..results import Results, Row
 from ..statistics import FEWEST, Estimate, statistics
 
 
 def table(results: Results, metrics: Sequence[Metric]) -> dict[str, Any]:
-    """Means with their intervals, differences of each two rows, and which row is best."""
+    """Means with their intervals, differences of each two rows, and which rows are best."""
     rows, names = results.rows, [p.name for p in results.pairs]
     found = statistics(results)
     cells = [[_cell(found.means[row.name].get(m.name)) for m in metrics] for row in rows]
@@ -24,12 +25,13 @@ def table(results: Results, metrics: Sequence[Metric]) -> dict[str, Any]:
         estimate = found.differences.get(later.name, {}).get(earlier.name, {}).get(m.name)
         return _difference(estimate, a < b, _gain(rows[a], rows[b], m, names)) if estimate else None
 
-    best = [_best([_values(row, m.name, names) for row in rows], m) for m in metrics]
+    winners = [tables.best(results, found, m.name) for m in metrics]
+    best = [[r for r, row in enumerate(rows) if row.name in bold] for bold in winners]
     return {
         "cells": cells,
         "best": best,
         "differences": [[[difference(a, b, m) for m in metrics] for b in range(len(rows))] for a in range(len(rows))],
-        "markdown": markdown(results, metrics, cells, best),
+        "markdown": tables.markdown(results, found),
         "latex": latex(results, metrics, cells, best),
     }
 
@@ -64,32 +66,10 @@ def _gain(a: Row, b: Row, metric: Metric, names: Sequence[str]) -> float:
     return sum(metric.distance(theirs[n]) - metric.distance(v) for n, v in ours.items() if n in theirs)
 
 
-def _best(values: Sequence[dict[str, float]], metric: Metric) -> int | None:
-    """The row whose mean is the best, on the pictures that all have; None where there is nothing to choose from."""
-    there = {r: found for r, found in enumerate(values) if found}
-    both = set.intersection(*(set(found) for found in there.values())) if there else set()
-    if len(there) < 2 or not both:
-        return None
-    return min(there, key=lambda r: metric.distance(sum(there[r][n] for n in sorted(both)) / len(both)))
-
-
-def markdown(
-    results: Results, metrics: Sequence[Metric], cells: Sequence[Sequence[Any]], best: Sequence[int | None]
-) -> str:
-    """Rows by metrics, the best bold."""
-    heads = ["", *(_plain(f"{m.head} {m.arrow}".strip()) for m in metrics)]
-    lines = [_line(heads), _line(["---", *["---:"] * len(metrics)])]
-    for r, row in enumerate(results.rows):
-        texts = [_text(cells[r][c], m) for c, m in enumerate(metrics)]
-        bold = [f"**{t}**" if best[c] == r else t for c, t in enumerate(texts)]
-        lines.append(_line([_plain(row.name), *bold]))
-    return "\n".join(lines) + "\n"
-
-
 def latex(
-    results: Results, metrics: Sequence[Metric], cells: Sequence[Sequence[Any]], best: Sequence[int | None]
+    results: Results, metrics: Sequence[Metric], cells: Sequence[Sequence[Any]], best: Sequence[Sequence[int]]
 ) -> str:
-    """The same for LaTeX, with booktabs' rules."""
+    """Rows by metrics for LaTeX, with booktabs' rules, the best bold."""
     arrows = {"↑": r"$\uparrow$", "↓": r"$\downarrow$"}
 
     def head(m: Metric) -> str:
@@ -100,23 +80,13 @@ def latex(
     lines += [" & ".join(["", *map(head, metrics)]) + r" \\", r"\midrule"]
     for r, row in enumerate(results.rows):
         texts = [_text(cells[r][c], m) for c, m in enumerate(metrics)]
-        bold = [rf"\textbf{{{t}}}" if best[c] == r else t for c, t in enumerate(texts)]
+        bold = [rf"\textbf{{{t}}}" if r in best[c] else t for c, t in enumerate(texts)]
         lines.append(" & ".join([_escaped(visible(row.name)), *bold]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
 def _text(cell: Any, metric: Metric) -> str:
     return f"{cell['mean']:.{metric.decimals}f}" if cell else "-"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _plain(text: str) -> str:
-    """Nothing in a name is Markdown or HTML."""
-    text = visible(text)
-    return "".join(f"\\{c}" if c in "\\`*_[]<>|#&" else c for c in text)
 
 
 _SPECIAL = {

@@ -12,10 +12,11 @@ from PIL import Image
 
 from ....errors import PictureError
 from ....files.atomic import replacing
+from ...metrics import METRICS
 from ..results import Results
 from .album import Album, make_album
 from .budget import MOST, room_for_pictures
-from .data import metric, page_data, sources
+from .data import page_data, sources
 
 _HERE = Path(__file__).parent
 #: Bytes of the words that are said of pictures once they are packed, a pair.
@@ -104,7 +105,7 @@ def _order(results: Results) -> list[int]:
     numbers = list(range(len(results.pairs)))
     if name is None:
         return numbers
-    judged = metric(name)
+    judged = METRICS[name]
 
     def worst(number: int) -> float:
         pair = results.pairs[number].name
