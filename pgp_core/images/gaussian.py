@@ -21,7 +21,7 @@ from .wrap import PLAIN, Wrap
 #: Standard deviations that are looked at on each side: beyond lie 6e-7 of the weight.
 _REACH = 5
 #: From here on by a coarse grid.
-_WIDE = 8.0
+_WIDE = 12.0
 #: Pixels that the coarse grid is apart at most: coarser ones cost more at their borders than they save.
 _COARSEST = 32
 #: Rows at a time, by default.
