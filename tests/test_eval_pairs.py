@@ -107,12 +107,15 @@ def test_files_say_the_same(folders: Path, capsys: pytest.CaptureFixture[str]) -
     assert "<html" in (folders / "out" / "index.html").read_text("utf-8")
 
 
-def test_a_model_s_pictures_are_what_upscale_makes(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("more", [[], ["--fidelity", "4", "--color-fix", "adain"]])
+def test_a_model_s_pictures_are_what_upscale_makes(
+    folders: Path, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
     """The row without --sr and --model is nano."""
-    assert main(command(folders, "--json", "-o", folders / "out")) == 0
+    assert main(command(folders, *more, "--json", "-o", folders / "out")) == 0
     found, _ = lines(capsys)
     assert {line["row"] for line in found} == {"bicubic", "nano"}
-    assert main(["upscale", str(folders / "lq"), "-o", str(folders / "up")]) == 0
+    assert main(["upscale", str(folders / "lq"), "-o", str(folders / "up"), *more]) == 0
     for i in range(COUNT):
         ours = floats(folders / "out" / "pictures" / "nano" / f"p{i}_HR.png")
         assert np.array_equal(ours, floats(folders / "up" / f"p{i}_LR4.png"))

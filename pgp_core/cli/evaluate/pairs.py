@@ -215,6 +215,7 @@ class _Model:
 
                 def progress(done: int, total: int, steps: Any = steps) -> None:
                     steps.update(done - steps.n)
+                    self.measuring.workers.pump()
 
                 try:
                     with one_picture(pair.lq):

@@ -195,6 +195,10 @@ def finish(args: argparse.Namespace, results: Results, measuring: Measuring, fai
 
     found = statistics(results)
     measured = any(found.means.values())
+    if measured:
+        for line in (*text_table(results, found), *legend(results, found)):
+            plain(line)
+    _say_missing(results, measuring)
     if args.output is not None and measured:
         from ...evaluation.benchmark.page import write_page
 
@@ -203,10 +207,6 @@ def finish(args: argparse.Namespace, results: Results, measuring: Measuring, fai
         for note in write_page(results, page):
             say(note)
         say(f"written: {', '.join(path.name for path in tables)} and {page}")
-    if measured:
-        for line in (*text_table(results, found), *legend(results, found)):
-            plain(line)
-    _say_missing(results, measuring)
     if args.json:
         for row in (*picture_lines(results), *row_lines(results, found)):
             emit(row)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...batch.marks import marked, origin_of
-from ...errors import PictureError
+from ...errors import PGPError, PictureError
 from ...images.picture import Metadata, Picture
 from ...images.writing import save_picture
 from . import pictures
@@ -64,11 +64,11 @@ def _both(lq: Path, hq: Path) -> tuple[Picture, int, int]:
     """The LQ picture, and its HQ picture's size."""
     try:
         reference = pictures.size(pictures.read(hq))
-    except PictureError as e:
+    except PGPError as e:
         raise PictureError(f"its HQ picture: {e}") from None
     try:
         picture = pictures.read(lq)
-    except PictureError as e:
+    except PGPError as e:
         raise PictureError(f"its LQ picture: {e}") from None
     pictures.check_shapes(pictures.size(picture), reference)
     return picture, *reference
