@@ -152,7 +152,7 @@ def test_bicubic_without_a_file_is_made(tmp_path: Path) -> None:
 
 def test_the_budget_holds_and_what_it_cost_is_said(tmp_path: Path) -> None:
     """Noise is what compresses least."""
-    files = {f"p{i}": noisy(tmp_path / f"{i}.png", (640, 320), i) for i in range(6)}
+    files = {f"p{i}": noisy(tmp_path / f"{i}.png", (448, 224), i) for i in range(6)}
     page = tmp_path / "page.html"
     assert write_page(one_row(files), page) == [
         "pictures on the page are compressed (WebP, quality 95): figures are of the originals"
@@ -167,9 +167,9 @@ def test_the_budget_holds_and_what_it_cost_is_said(tmp_path: Path) -> None:
         return notes, {p.size for p in pictures.values()}, len(pictures)
 
     notes, found, count = sizes(fixed + int((whole - fixed) * 0.7))
-    assert len(notes) == 1 and "quality 95" not in notes[0] and found == {(640, 320)} and count == 6
+    assert len(notes) == 1 and "quality 95" not in notes[0] and found == {(448, 224)} and count == 6
     notes, found, count = sizes(fixed + (whole - fixed) // 4)
-    assert "of 6 of 6 pictures the page shows the middle only" in notes and max(found)[0] < 640 and count == 6
+    assert "of 6 of 6 pictures the page shows the middle only" in notes and max(found)[0] < 448 and count == 6
     notes, found, count = sizes(fixed + (whole - fixed) // 20)
     assert f"{6 - count} of 6 pictures have no room on the page, the best ones" in notes and 0 < count < 6
 

@@ -189,15 +189,6 @@ def test_nano_in_one_step() -> None:
     assert sum(p.numel() for p in model.restorer.parts()["unet"].parameters()) == cost.params
 
 
-def test_every_family_names_its_parts_by_known_words() -> None:
-    from pgp_core.restorers.restorer import PARTS
-
-    parts = _Model(Task("nano", Given()), "cpu", str).restorer.parts()
-    assert set(parts) <= set(PARTS)
-    seen = [id(p) for part in parts.values() for p in part.parameters()]
-    assert len(seen) == len(set(seen))
-
-
 # -- models together -------------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ from restorer_kit import Variant, picture
 from pgp_core.errors import Cancelled
 from pgp_core.images.canvas import Size
 from pgp_core.restorers.finding import find
-from pgp_core.restorers.restorer import Restorer
+from pgp_core.restorers.restorer import PARTS, Restorer
 from pgp_core.restorers.upscale import upscale
 from pgp_core.sampling.options import SampleOptions
 from pgp_core.tiling import Tiling
@@ -118,3 +118,11 @@ def test_a_stopped_run_leaves_nothing(restorer: Restorer, options: SampleOptions
     modules = [m for network in networks for m in network.modules()]
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in modules)
     assert torch.equal(restorer.restore(canvas, options), before)
+
+
+def test_its_parts_are_named_by_the_field_s_words(restorer: Restorer) -> None:
+    """What efficiency is counted by; no parameter is in two of them."""
+    parts = restorer.parts()
+    assert "unet" in parts and set(parts) <= set(PARTS)
+    parameters = [id(p) for part in parts.values() for p in part.parameters()]
+    assert len(parameters) == len(set(parameters)) > 0
