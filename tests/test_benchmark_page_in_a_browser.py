@@ -248,7 +248,7 @@ def test_tables_are_copied(browser: Any, file: Path) -> None:
     tab = Tab(context, file)
     for button, what in (("#copy-markdown", "markdown"), ("#copy-latex", "latex")):
         tab.page.click(button)
-        tab.page.wait_for_function("document.getElementById('copied').textContent.endsWith('copied')")
+        tab.page.locator("#copied", has_text="copied").wait_for()
         expected = json.loads(tab.js("document.getElementById('data').textContent"))["table"][what]
         assert tab.js("navigator.clipboard.readText()") == expected
         tab.js("document.getElementById('copied').textContent = ''")
