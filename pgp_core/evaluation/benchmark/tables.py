@@ -82,10 +82,12 @@ def markdown(results: Results, found: Statistics) -> str:
 
 
 def best(results: Results, found: Statistics, metric: str) -> set[str]:
-    """The rows whose mean is the best of several, as it is shown."""
+    """The rows whose mean is the best of several, as it is shown; of those that have most pictures, as a row gains by
+    one that it failed on."""
     means = {row.name: found.means[row.name].get(metric) for row in results.rows}
-    there = {name: estimate.mean for name, estimate in means.items() if estimate is not None}
-    if len(there) < 2:
+    most = max((e.pictures for e in means.values() if e is not None), default=0)
+    there = {name: e.mean for name, e in means.items() if e is not None and e.pictures == most}
+    if len(there) < 2 or not METRICS[metric].ranked:
         return set()
     decimals = METRICS[metric].decimals
     distances = {name: METRICS[metric].distance(round(mean, decimals)) for name, mean in there.items()}

@@ -56,7 +56,16 @@ METRICS: dict[str, Metric] = known(
     Metric("sharpness", "sharpness", "hq", 1.0, 2, "Mean |Laplacian| of luma over HQ's.", sharpness),
     Metric("flat_noise", "flat noise", "hq", 0.0, 2, "How much noisier flat places are than HQ's.", flat_noise),
     Metric("delta_e", "ΔE", "hq", "low", 2, "Mean colour error, CIEDE2000.", delta_e),
-    Metric("faithfulness_db", "faithful (dB)", "lq", "high", 1, "PSNR at the LQ picture's size.", faithfulness_db),
+    Metric(
+        "faithfulness_db",
+        "faithful (dB)",
+        "lq",
+        "high",
+        1,
+        "PSNR at the LQ picture's size.",
+        faithfulness_db,
+        ranked=False,
+    ),
     Metric(
         "faithfulness_delta_e",
         "faithful (ΔE)",
@@ -65,6 +74,7 @@ METRICS: dict[str, Metric] = known(
         2,
         "CIEDE2000 at the LQ picture's size.",
         faithfulness_delta_e,
+        ranked=False,
     ),
 )
 

@@ -20,6 +20,8 @@ class Metric:
         measure: ``measure(result, reference)``, or ``measure(result)``; RGB arrays ``(H, W, 3)`` float64 in [0, 1].
         network: whether it is one, which is loaded once and runs in the process that has the device; the others run in
             worker processes.
+        ranked: whether more of what is best makes a better picture. Not of how faithful one is to its input: nothing is
+            more so than the input enlarged, and HQ is less so than that. Tables then name no best.
     """
 
     name: str
@@ -30,10 +32,13 @@ class Metric:
     about: str
     measure: Callable[..., float] | None = None
     network: bool = False
+    ranked: bool = True
 
     @property
     def arrow(self) -> str:
         """Which way is better, as tables show it."""
+        if not self.ranked:
+            return ""
         return {"high": "↑", "low": "↓"}.get(str(self.best), f"→ {self.best:g}" if isinstance(self.best, float) else "")
 
     def distance(self, value: float) -> float:

@@ -60,6 +60,7 @@ def page_data(results: Results, path: Path) -> dict[str, Any]:
                 "head": visible(m.head),
                 "arrow": m.arrow,
                 "best": m.best,
+                "ranked": m.ranked,
                 "decimals": m.decimals,
                 "about": m.about,
                 "missing": visible(results.missing[m.name]) if m.name in results.missing else None,

@@ -100,11 +100,11 @@
     if (cell.low !== null) td.append(el("span", { class: "interval" }, `${number(cell.low, metric.decimals)} … ${number(cell.high, metric.decimals)}`));
     const d = against === "" ? null : data.table.differences[r][Number(against)][c];
     if (d) {
-      const kind = d.beyond ? (d.better ? "better" : "worse") : "";
-      const sign = d.beyond ? (d.better ? "✓" : "✗") : "≈";
+      const kind = d.beyond && metric.ranked ? (d.better ? "better" : "worse") : "";
+      const sign = d.beyond ? (metric.ranked ? (d.better ? "✓" : "✗") : "") : "≈";
       const interval = d.low === null ? "no interval" : `${signed(d.low, metric.decimals)} … ${signed(d.high, metric.decimals)}`;
-      const words = d.beyond === null ? "too few pictures to tell from chance" : d.beyond ? `${kind}, beyond chance` : "may be chance";
-      td.append(el("span", { class: `difference ${kind}`, title: `${interval}; ${words}; ${count(d.count, "picture")}` }, `${signed(d.mean, metric.decimals)} ${sign}`));
+      const words = d.beyond === null ? "too few pictures to tell from chance" : d.beyond ? `${kind || "different"}, beyond chance` : "may be chance";
+      td.append(el("span", { class: `difference ${kind}`, title: `${interval}; ${words}; ${count(d.count, "picture")}` }, `${signed(d.mean, metric.decimals)} ${sign}`.trim()));
     }
     if (cell.count !== pairs.length) td.append(el("span", { class: "interval" }, `of ${cell.count}`));
     return td;
@@ -399,7 +399,7 @@
     const best = measured.map(c => {
       // As they are shown: what looks the same is as good.
       const far = rows.map((_, r) => pair.scores[r][c] === null ? Infinity : distance(metrics[c], Number(pair.scores[r][c].toFixed(metrics[c].decimals))));
-      return far.filter(Number.isFinite).length < 2 ? NaN : Math.min(...far);
+      return !metrics[c].ranked || far.filter(Number.isFinite).length < 2 ? NaN : Math.min(...far);
     });
     $("scores").tBodies[0].replaceChildren(...rows.map((row, r) => {
       const tr = el("tr", {}, el("th", { scope: "row" }, named(row.name)));

@@ -12,6 +12,7 @@ from PIL import Image
 
 from ....errors import PictureError
 from ....files.atomic import replacing
+from ....images.formats import formats
 from ...metrics import METRICS
 from ..results import Results
 from .album import Album, make_album
@@ -88,7 +89,7 @@ def _json(data: Any) -> str:
 
 def _size(file: Path) -> tuple[int, int] | None:
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=formats()) as image:
             return image.size
     # Of a kind that Pillow does not read, or damaged: there is then no bicubic picture of it.
     except Exception:
