@@ -63,12 +63,14 @@ def legend(results: Results, found: Statistics) -> list[str]:
 
 
 def markdown(results: Results, found: Statistics) -> str:
-    """The table for papers: means with 95 % intervals, the best in bold."""
-    heads = ["", *(_head(metric) for metric in results.metrics)]
+    """The table for papers: means with 95 % intervals, the best in bold; columns that have figures, and below why the
+    others have none."""
+    measured = [m for m in results.metrics if any(m in means for means in found.means.values())]
+    heads = ["", *(_head(metric) for metric in measured)]
     rows = []
     for row in results.rows:
         cells = []
-        for metric in results.metrics:
+        for metric in measured:
             estimate = found.means[row.name].get(metric)
             cells.append(_cell(metric, estimate, row.name in best(results, found, metric)))
         rows.append([_escaped(row.name), *cells])
@@ -76,7 +78,7 @@ def markdown(results: Results, found: Statistics) -> str:
     count = len(results.pairs)
     notes = [f"Mean over {count} picture{'s' if count != 1 else ''}, 95 % intervals by bootstrap over pictures."]
     notes += [f"{row}: {text}." for row, text in _compared(results, found)]
-    notes += [f"{METRICS[m].head}: {METRICS[m].about}" for m in results.metrics]
+    notes += [f"{METRICS[m].head}: {METRICS[m].about}" for m in measured]
     notes += [f"{METRICS[m].head} is missing: {why}" for m, why in results.missing.items()]
     return table + "\n" + "\n".join(f"- {_escaped(note)}" for note in notes) + "\n"
 
