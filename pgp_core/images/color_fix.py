@@ -19,6 +19,7 @@ import torch
 
 from ..choices import COLOR_FIXES
 from ..errors import PGPError
+from .reference import check_reference
 from .wrap import MARGIN, PLAIN, Wrap
 
 _LEVELS = 5
@@ -59,16 +60,7 @@ def color_fix(
         raise PGPError(f"there is no colour fix {method!r}; there are {', '.join(COLOR_FIXES)}")
     if method == "none":
         return pictures.float()
-    if pictures.shape[1:] != reference.shape[1:] or len(reference) not in (1, len(pictures)):
-        raise PGPError(
-            f"the colour fix needs a reference of the picture's size: {tuple(pictures.shape)} and "
-            f"{tuple(reference.shape)} (batch, channels, height, width) differ"
-        )
-    if alpha is not None and (alpha.shape[-2:] != pictures.shape[-2:] or len(alpha) not in (1, len(pictures))):
-        raise PGPError(
-            f"the colour fix needs an alpha of the picture's size: {tuple(pictures.shape)} and {tuple(alpha.shape)} "
-            "(batch, channels, height, width) differ"
-        )
+    check_reference(pictures, reference, alpha, "the colour fix")
     out = torch.empty(pictures.shape, dtype=torch.float32, device=pictures.device)
     for i, picture in enumerate(pictures):
         other = reference[i if len(reference) > 1 else 0].to(pictures.device)

@@ -21,6 +21,7 @@ from ..choices import MAX_FIDELITY
 from ..errors import PGPError
 from ..number import number
 from .gaussian import STRIP, Rows, smoothed
+from .reference import check_reference
 from .wrap import MARGIN, PLAIN, Wrap
 
 
@@ -59,16 +60,7 @@ def follow(
     check_fidelity(sigma)
     if sigma == 0:
         return pictures.float()
-    if pictures.shape[1:] != reference.shape[1:] or len(reference) not in (1, len(pictures)):
-        raise PGPError(
-            f"fidelity needs a reference of the picture's size: {tuple(pictures.shape)} and "
-            f"{tuple(reference.shape)} (batch, channels, height, width) differ"
-        )
-    if alpha is not None and (alpha.shape[-2:] != pictures.shape[-2:] or len(alpha) not in (1, len(pictures))):
-        raise PGPError(
-            f"fidelity needs an alpha of the picture's size: {tuple(pictures.shape)} and {tuple(alpha.shape)} "
-            "(batch, channels, height, width) differ"
-        )
+    check_reference(pictures, reference, alpha, "fidelity")
     if any(pictures.shape[dim] <= 2 * MARGIN for dim in wrap.dims):
         raise PGPError(
             f"fidelity needs pictures with margins of {MARGIN} pixels where they repeat, and these are "
