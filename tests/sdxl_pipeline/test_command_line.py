@@ -37,7 +37,8 @@ def test_the_command_line_restores(files: Everything, photo: Path, capsys: pytes
     captured = capsys.readouterr()
     row = json.loads(captured.out)
     assert set(row) == {
-        "input", "output", "width", "height", "seconds", "peak_memory_bytes", "seed", "steps", "model"
+        "input", "output", "width", "height", "seconds", "peak_memory_bytes", "seed", "steps", "model",
+        "faithfulness_db", "faithfulness_delta_e",
     }  # fmt: skip
     assert (row["width"], row["height"], row["steps"], row["seed"], row["model"]) == (74, 58, 2, 3, "FaithDiff")
     assert row["peak_memory_bytes"] > 0
