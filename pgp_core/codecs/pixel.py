@@ -1,6 +1,11 @@
-"""Nano's "VAE": pixel unshuffle. Lossless, nothing to train, 48 channels at a quarter of each side."""
+"""Nano's "VAE": pixel unshuffle. Lossless, 48 channels at a quarter of each side.
+
+A learned decoder may redraw what comes out: :mod:`pgp_core.codecs.decoder`.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +20,14 @@ def encode(rgb: torch.Tensor) -> torch.Tensor:
     return F.pixel_unshuffle(rgb * 2 - 1, FACTOR)
 
 
-def decode(latent: torch.Tensor) -> torch.Tensor:
-    """Inverse of :func:`encode`; not clamped."""
-    return (F.pixel_shuffle(latent, FACTOR) + 1) / 2
+def decode(latent: torch.Tensor, redrawn: Callable[[torch.Tensor], torch.Tensor] | None = None) -> torch.Tensor:
+    """Inverse of :func:`encode`; not clamped.
+
+    Args:
+        redrawn: what a learned decoder makes of the picture, ``(B, 3, H, W)`` float32 in [-1, 1]; see
+            :mod:`pgp_core.codecs.decoder`.
+    """
+    picture = F.pixel_shuffle(latent, FACTOR)
+    if redrawn is not None:
+        picture = redrawn(picture.float())
+    return (picture + 1) / 2

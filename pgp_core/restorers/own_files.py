@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..codecs import decoder_file
 from ..conditioning import entries
 from ..errors import CheckpointError, PGPError, ReportError
 from ..files import diffusers_folder
@@ -73,6 +74,11 @@ def of_metadata(file: WeightsFile) -> Kind | None:
     """
     if guidance.METADATA_KEY in file.metadata:
         return _guidance(guidance.GuidanceSpec.from_metadata(file.metadata, file.name))
+    if decoder_file.METADATA_KEY in file.metadata:
+        shape = decoder_file.read_shape(file.metadata, file.name)
+        return Kind(
+            f"nano's learned decoder ({shape.depth} convolutions of width {shape.width})", "for nano's folder", ""
+        )
     if entries.METADATA_KEY in file.metadata:
         said = parse_metadata(file.metadata[entries.METADATA_KEY], entries.METADATA_KEY, file.name, CheckpointError)
         return _conditioning(said if isinstance(said, Mapping) else {})

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,4 +13,6 @@ class VAE:
     downscale_ratio: int
     upscale_ratio: int
     latent_channels: int
+    handles_tiling: bool
+    memory_used_decode: Callable[[tuple[int, ...], torch.dtype], float]
     def __init__(self, sd: dict[str, Any] | None = ..., *, dtype: torch.dtype | None = ...) -> None: ...

@@ -14,6 +14,7 @@ import rounding
 import torch
 import trained_lora
 
+from pgp_core.codecs.decoder_file import read_decoder
 from pgp_core.restorers.nano import model as nano
 from pgp_core.sampling.euler import draw_noise
 
@@ -317,6 +318,27 @@ def test_tiles_change_nothing(checks: Checks) -> None:
     # Tiles overlap and are averaged with weights.
     assert checks["vae"]["encode tiled"] <= rounding.LATENT, checks["vae"]["encode tiled"]
     assert checks["vae"]["decode tiled"] <= rounding.LATENT, checks["vae"]["decode tiled"]
+
+
+def test_a_learned_decoder_draws_what_it_does_outside_comfyui(checks: Checks) -> None:
+    result, tensors = checks["decoder"], checks.tensors("decoder")
+    decoder = read_decoder(checks.folder / "drawn-decoder.safetensors")
+    for latent, decoded in (("latent", "decoded"), ("larger", "larger_decoded")):
+        picture = torch.nn.functional.pixel_shuffle(tensors[latent], 4)
+        rounded = (decoder.float()(picture) / 2 + 0.5).clamp(0, 1)
+        exact = (decoder.double()(picture.double()) / 2 + 0.5).clamp(0, 1)
+        found = tensors[decoded].movedim(-1, 1)
+        assert float((found - (picture / 2 + 0.5)).abs().mean()) > 0.01
+        assert rounding.difference(found, exact) <= rounding.allowed(rounded, exact)
+    assert result["loaded"] == [True] * 7
+
+
+def test_a_learned_decoder_draws_the_same_in_core_s_tiles(checks: Checks) -> None:
+    result = checks["decoder"]
+    assert result["same in core's tiles"] == [True, True]
+    assert result["encode tiled"] == 0
+    # Of 512 x 512 pixels: before and after, and two layers of a tile with what it overlaps by.
+    assert result["memory"] == 4 * (2 * 3 * 512**2 + 2 * 8 * 518**2)
 
 
 def test_previews_have_the_canvas_s_size(checks: Checks) -> None:

@@ -5,6 +5,8 @@ See ``checks/wrapping.py``.
 
 from __future__ import annotations
 
+from math import prod
+
 import pytest
 
 from pgp_core.images.sizes import Size
@@ -34,6 +36,21 @@ def test_the_nodes_do_what_the_command_line_does(wrap: str, steps: int, tile: in
     assert tensors[f"enlarged {wrap}"].shape == (1, 48, 64, 3)
     # Latents agree within 1e-4 in the UNet's scale; a pixel is half of a 21st of that.
     assert float((found - expected).abs().max()) <= 1e-5
+
+
+@pytest.mark.parametrize(("wrap", "steps", "tile"), [("both", STEPS, 192), ("both", 1, 0), ("none", 1, 0)])
+def test_with_a_learned_decoder_they_do_too(wrap: str, steps: int, tile: int, checks: Checks) -> None:
+    checks["wrap"]
+    tensors = checks.tensors("wrap")
+    pipeline = NanoRestorer.load(steps == 1, checks.folder / "own-nano")
+    assert pipeline.decoder is not None
+    options = SampleOptions(steps, 1.0 if steps == 1 else CFG, SEED, tiling=Tiling(tile, 64))
+    expected = upscale(pipeline, tensors["picture"].movedim(-1, 1), Size(scale=4), options, wrap=wrap)
+    found, plain = (tensors[f"{wrap} {steps} {tile}{kind}"].movedim(-1, 1) for kind in (" own", ""))
+    assert float((found - plain).abs().mean()) > 0.005, "a decoder that changes nothing shows nothing"
+    # What the pixels before it may differ by, times what its convolutions can make of that at most.
+    most = prod(float(conv.weight.abs().sum((1, 2, 3)).max()) for conv in pipeline.decoder.convs)
+    assert float((found - expected).abs().max()) <= 1e-5 * (1 + most)
 
 
 @pytest.mark.parametrize(

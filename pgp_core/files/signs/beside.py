@@ -12,6 +12,7 @@ OURS = (
     (Sign("guidance", like=(r"pgp\.",)), "for Load PGP-DiffSR Guidance or --guidance"),
     (Sign("saved CONDITIONING", like=(r"\d+\.(?:context$|options\.)",)),
      "for Load PGP-DiffSR Conditioning or --conditioning"),
+    (Sign("nano's learned decoder", ("decoder.convs.0.weight", "decoder.convs.1.weight")), "for nano's folder"),
     (Sign("nano's contexts", ("positive.context", "negative.context")), "for nano's folder"),
 )
 

@@ -39,7 +39,8 @@ def _load(given: Given, device: torch.device, _say: Say) -> Restorer:
 NANO = Family(
     name="pgp-nano",
     title="nano",
-    files="pgp-nano-unet.safetensors, with its guidance, contexts and S1 LoRA beside it; they come with this pack",
+    files="pgp-nano-unet.safetensors, with its guidance, contexts, S1 LoRA and, if it has one, decoder beside it; they "
+    "come with this pack",
     wants=(),
     # Latents of a quarter, halved twice by the UNet. Convolutions repeat zeros beyond the picture, and nano's colours
     # near the border suffer: saturated blue is off by up to 25 levels of 255 there, 32 pixels further in by less

@@ -22,6 +22,8 @@ UNET_FILE = "pgp-nano-unet.safetensors"
 GUIDANCE_FILE = "pgp-nano-guidance.safetensors"
 S1_FILE = "loras/pgp-nano-s1.safetensors"
 CONTEXTS_FILE = "pgp-nano-contexts.safetensors"
+#: May be missing: pictures then come out of the pixel shuffle as they are. One step and many share it.
+DECODER_FILE = "pgp-nano-decoder.safetensors"
 
 #: The residual latent is multiplied by this. About 12 gives it unit variance. With twice that, at every
 #: timestep half as much noise lies on the picture: v-prediction asks the UNet to output 48 channels of noise,
@@ -76,6 +78,7 @@ class Files:
     guidance: str = GUIDANCE_FILE
     s1: str = S1_FILE
     contexts: str = CONTEXTS_FILE
+    decoder: str = DECODER_FILE
 
     @classmethod
     def of(cls, given: Given) -> Files:
@@ -83,6 +86,12 @@ class Files:
         if given.model is None or given.bundled:
             return cls()
         return cls(given.model.parent, given.model.name)
+
+    @property
+    def decoder_path(self) -> Path | None:
+        """The learned decoder, or None where there is none."""
+        path = self.folder / self.decoder
+        return path if path.exists() else None
 
     def missing(self, one_step: bool) -> tuple[str, ...]:
         """What is not there, a line each."""

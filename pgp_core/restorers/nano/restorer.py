@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 
 from ...codecs import pixel as pixel_codec
+from ...codecs.decoder import PixelDecoder
+from ...codecs.decoder_file import read_decoder
 from ...conditioning.conditioning import Conditioning
 from ...errors import CheckpointError
 from ...files.checkpoints import check_finite, read_safetensors
@@ -40,6 +42,7 @@ class NanoRestorer:
     Args:
         prediction: what the UNet outputs in steps, see :func:`pgp_core.schedule.target`.
         latent_std: see :func:`pgp_core.schedule.start_gain`.
+        decoder: redraws what comes out, in float32; None where the pixel shuffle is all.
     """
 
     frame: Frame = NANO.frame
@@ -53,6 +56,7 @@ class NanoRestorer:
         recipe: Recipe,
         prediction: str = nano.PREDICTION,
         latent_std: float = 0.0,
+        decoder: PixelDecoder | None = None,
     ):
         self.unet, self.guidance = unet, guidance
         self.positive, self.negative = positive, negative
@@ -61,6 +65,8 @@ class NanoRestorer:
         self.name = f"{NANO.name}-s1" if recipe.one_step else NANO.name
         self.prediction = prediction
         self.latent_std = latent_std
+        # Named as the children of other models' VAEs are.
+        self.vae = torch.nn.ModuleDict({} if decoder is None else {"decoder": decoder})
 
     @classmethod
     def of(cls, given: Given, device: str | torch.device = "cpu") -> NanoRestorer:
@@ -113,16 +119,23 @@ class NanoRestorer:
         guidance.peam.float()
         positive, negative = _contexts(files, info.shape)
         recipe = NANO.recipe(one_step, {} if one_step else {"cfg": about["cfg"]})
-        return cls(unet, guidance, positive, negative, recipe, about["prediction"], about["latent_std"])
+        decoder = None if files.decoder_path is None else read_decoder(files.decoder_path).to(device)
+        return cls(unet, guidance, positive, negative, recipe, about["prediction"], about["latent_std"], decoder)
 
     @property
     def device(self) -> torch.device:
         """Where the UNet is."""
         return next(self.unet.parameters()).device
 
+    @property
+    def decoder(self) -> PixelDecoder | None:
+        """What redraws the pictures that come out, if anything does."""
+        return next((m for m in self.vae.values() if isinstance(m, PixelDecoder)), None)
+
     def parts(self) -> dict[str, torch.nn.Module]:
-        """See :meth:`pgp_core.restorers.restorer.Restorer.parts`; its codec has no weights."""
-        return {"unet": self.unet, "guidance": self.guidance}
+        """See :meth:`pgp_core.restorers.restorer.Restorer.parts`; a codec without a decoder has no weights."""
+        vae: dict[str, torch.nn.Module] = {"vae": self.vae} if self.vae else {}
+        return {"unet": self.unet, **vae, "guidance": self.guidance}
 
     @torch.inference_mode()
     def restore(
@@ -161,7 +174,8 @@ class NanoRestorer:
             )
             z_h = residual.div_(nano.SCALE).add_(pixel_codec.encode(lq.to(self.device)))
         del denoiser, features
-        return pixel_codec.decode(z_h)[..., :height, :width].clamp(0, 1).float().cpu()
+        redrawn = None if self.decoder is None else self.decoder.drawn
+        return pixel_codec.decode(z_h, redrawn)[..., :height, :width].clamp(0, 1).float().cpu()
 
 
 def _contexts(files: nano.Files, shape: UNetShape) -> list[Conditioning]:

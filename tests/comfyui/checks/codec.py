@@ -7,10 +7,15 @@ from typing import Any
 from unittest.mock import patch as replace
 
 import latent_preview
+import torch
 from comfy.cli_args import LatentPreviewMethod, args
 from pgp_pack.nodes import comfy_backbone
+from pgp_pack.nodes.comfy_backbone.nano import load_decoder
+from pgp_pack.pgp_core.codecs.decoder_file import write_decoder
 
 from . import scene
+
+DRAWN = "drawn-decoder.safetensors"
 
 
 def check_vae(_out: Path) -> Any:
@@ -27,6 +32,30 @@ def check_vae(_out: Path) -> Any:
         "round trip": scene.difference(vae.decode(latent.clone()), image),
         "encode tiled": scene.difference(vae.encode_tiled(image, **tile), latent),
         "decode tiled": scene.difference(vae.decode_tiled(latent, tile_x=16, tile_y=16, overlap=4), image),
+    }
+
+
+def check_decoder(out: Path) -> Any:
+    """Nano's VAE with a learned decoder whose weights are drawn, read by core's reader."""
+    decoder = scene.drawn_decoder()
+    write_decoder(out.parent / DRAWN, decoder)
+    vae = comfy_backbone.pixel_vae(load_decoder(out.parent / DRAWN))
+    image = scene.pictures(1, batch=2, height=40, width=56)
+    latent = vae.encode(image)
+    tiles = [vae.decode_tiled(latent.clone(), tile_x=t, tile_y=t, overlap=o) for t, o in ((16, 4), (64, 0))]
+    larger = vae.encode(scene.pictures(2, height=150, width=140))
+    scene.save(
+        out,
+        latent=latent,
+        decoded=vae.decode(latent.clone()),
+        larger=larger,
+        larger_decoded=vae.decode(larger.clone()),
+    )
+    return {
+        "same in core's tiles": [bool(torch.equal(t, vae.decode(latent.clone()))) for t in tiles],
+        "encode tiled": scene.difference(vae.encode_tiled(image, tile_x=64, tile_y=64, overlap=16), latent),
+        "loaded": [str(p.device) == str(vae.device) for p in vae.first_stage_model.parameters()],
+        "memory": float(vae.memory_used_decode((1, 48, 128, 128), torch.float32)),
     }
 
 

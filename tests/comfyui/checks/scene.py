@@ -16,6 +16,7 @@ import comfy.sd
 import comfy.utils
 import torch
 from pgp_pack.nodes import comfy_backbone
+from pgp_pack.pgp_core.codecs.decoder import DecoderShape, PixelDecoder
 from safetensors.torch import save_file
 
 #: An odd latent: the UNet's three levels have 17 x 13, 9 x 7 and 5 x 4 positions.
@@ -69,6 +70,16 @@ def pictures(seed: int, batch: int = 1, height: int = HEIGHT, width: int = WIDTH
     fine = torch.rand(batch, 3, *size, generator=generator)
     x = torch.nn.functional.interpolate(coarse, size, mode="bicubic", align_corners=False)
     return (0.9 * x + 0.1 * fine).clamp(0, 1).movedim(1, -1).contiguous()
+
+
+def drawn_decoder() -> PixelDecoder:
+    """A learned decoder that changes a picture by about a tenth of its range."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        decoder = PixelDecoder.fresh(DecoderShape(8, 3))
+        torch.nn.init.normal_(decoder.convs[-1].weight, std=0.02)
+        torch.nn.init.normal_(decoder.convs[-1].bias, std=0.02)
+    return decoder
 
 
 def noise(batch: int = 1, height: int = HEIGHT, width: int = WIDTH) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import torch
 from pgp_pack.nodes import comfy_backbone
 from pgp_pack.nodes.canvas import PGPDiffSRCanvas
 from pgp_pack.nodes.color_fix import PGPDiffSRColorFix
+from pgp_pack.nodes.comfy_backbone.nano import load_nano
 from pgp_pack.nodes.difficulty import PGPDiffSRDifficulty
 from pgp_pack.nodes.plotting import PGPDiffSRPhaseOnly
+from pgp_pack.pgp_core.codecs.decoder_file import write_decoder
 from pgp_pack.pgp_core.restorers.nano import model as nano_files
 from pgp_pack.pgp_core.tiling import Split
 
@@ -28,6 +31,10 @@ NAN, INF = float("nan"), float("inf")
 def check_wrap(out: Path) -> Any:
     """A picture whose height cannot repeat in latents, by the nodes of the shipped workflows."""
     model, patch, vae, positive, negative = comfy_backbone.load_nano()
+    own = nano_files.Files(out.parent / "own-nano")
+    shutil.copytree(nano_files.FOLDER, own.folder, dirs_exist_ok=True)
+    write_decoder(own.folder / own.decoder, scene.drawn_decoder())
+    redrawing = load_nano(own)[2]
     picture = torch.rand(1, 12, 16, 3, generator=torch.Generator().manual_seed(2))
     tensors = {"picture": picture}
     for wrap, runs in RUNS.items():
@@ -63,8 +70,10 @@ def check_wrap(out: Path) -> Any:
                     disable_pbar=True,
                 )
                 # fmt: on
-            fixed = PGPDiffSRColorFix.execute(vae.decode(z_h), canvas, "wavelet", width, height, wrap).args[0]
-            tensors[f"{wrap} {steps} {tile}"] = fixed
+            for kind, codec in (("", vae), (" own", redrawing)):
+                decoded = codec.decode(z_h.clone())
+                fixed = PGPDiffSRColorFix.execute(decoded, canvas, "wavelet", width, height, wrap).args[0]
+                tensors[f"{wrap} {steps} {tile}{kind}"] = fixed
     scene.save(out, **tensors)
     plain = PGPDiffSRCanvas.execute(picture, "scale", 4.0, 2048, "pgp-nano").args[0]
     wrapped = PGPDiffSRCanvas.execute(picture, "scale", 4.0, 2048, "pgp-nano", "both").args[0]
