@@ -62,6 +62,16 @@ def read_shape(metadata: Mapping[str, str], source: str) -> DecoderShape:
         return DecoderShape(width, depth)
 
 
+def read_decoder_shape(path: Path) -> DecoderShape:
+    """How large the decoder in a file is.
+
+    Raises:
+        CheckpointError: as :func:`read_decoder`.
+    """
+    # A file is a few kilobytes: what is damaged in it is said before anything large is read.
+    return read_decoder(path).shape
+
+
 def read_decoder(path: Path, operations: Any = torch.nn) -> PixelDecoder:
     """A decoder from its file, in float32 on the CPU, not to be trained.
 

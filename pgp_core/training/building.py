@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ..codecs.decoder import DecoderShape, PixelDecoder
 from ..conditioning import prompts
 from ..conditioning.entries import load as load_conditioning
 from ..errors import PGPError, TrainingError, name_some
@@ -32,6 +33,7 @@ from ..unet.on_diffusers import build_unet
 from ..unet.plan import PrunePlan, load_plan
 from ..unet.prune import prune_state_dict
 from ..unet.shape import UNetShape
+from . import nano_decoder
 from .config import NANO_GUIDANCE, RunConfig
 from .lora_layers import add_lora, full_rank, load_lora, shrink_input
 from .nano_subject import NanoSubject
@@ -54,6 +56,7 @@ class Parts:
         prediction: what the UNet outputs.
         base: the file that weights come from, if any.
         load: the whole, on a device, nothing of it trained yet.
+        decoder: size of nano's learned decoder, where it has one; ``decoder_file`` is what it starts from.
     """
 
     shape: UNetShape
@@ -63,6 +66,8 @@ class Parts:
     base: Path | None
     load: Callable[[torch.device], Subject]
     info: UNetInfo | None = None
+    decoder: DecoderShape | None = None
+    decoder_file: Path | None = None
 
 
 def inspect(config: RunConfig, say: Say) -> Parts:
@@ -82,7 +87,8 @@ def empty(parts: Parts, config: RunConfig) -> Subject:
         subject: Subject
         if not config.model.of.full_size:
             assert guidance is not None
-            subject = NanoSubject(unet, guidance, parts.shape, parts.prediction)
+            decoder = PixelDecoder(parts.decoder) if parts.decoder else None
+            subject = NanoSubject(unet, guidance, parts.shape, parts.prediction, decoder=decoder)
         else:
             subject = SDXLSubject(unet, guidance, None, None, parts.prediction)
         select(subject, config, start=False)
@@ -102,6 +108,7 @@ def select(subject: Subject, config: RunConfig, start: bool = True, say: Say | N
     model = config.model
     subject.requires_grad_(False)
     found: dict[str, torch.nn.Module | None] = {"unet": subject.unet, "contexts": getattr(subject, "contexts", None)}
+    found["decoder"] = getattr(subject, "decoder", None)
     for part in ("lq_adapter", "peam", "lq_encoder", "alignment"):
         module = getattr(subject.guidance, part, None)
         found[part] = module if module is not None and any(True for _ in module.parameters()) else None
@@ -179,15 +186,22 @@ def _nano(config: RunConfig) -> Parts:
     base = beside(config, model.base, WEIGHTS) if model.base else None
     if base is not None and not base.is_file():
         raise TrainingError(f"{base} is not there: run what makes it first, or give another model.base")
+    nano_decoder.check(config)
+    named = beside(config, model.decoder, nano_decoder.FILE) if model.decoder else None
+    first = config.s1.first_lora if config.s1 is not None else ""
+    before = [base, beside(config, first, WEIGHTS) if first else None]
+    decoder = nano_decoder.start(named, [path for path in before if path is not None])
 
     def load(device: torch.device) -> Subject:
         torch.manual_seed(config.run.seed)
         subject = NanoSubject(build_unet(NANO_SHAPE, plan), Guidance.fresh(spec), NANO_SHAPE)
         if base is not None:
             _load_nano(subject, base, plan)
+        subject.decoder = nano_decoder.load(config, decoder)
         return subject.to(device)
 
-    return Parts(NANO_SHAPE, plan, spec, nano.PREDICTION, base, load)
+    shape = nano_decoder.shape(config, decoder)
+    return Parts(NANO_SHAPE, plan, spec, nano.PREDICTION, base, load, decoder=shape, decoder_file=decoder)
 
 
 def _load_nano(subject: NanoSubject, path: Path, plan: PrunePlan) -> None:

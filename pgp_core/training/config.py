@@ -31,7 +31,7 @@ _PATHS = (PurePosixPath, PureWindowsPath)
 READY = Path(__file__).parents[1] / "assets" / "configs"
 
 #: What of a model may be trained.
-PARTS = ("unet", "lq_adapter", "peam", "lq_encoder", "alignment", "contexts", "lora")
+PARTS = ("unet", "lq_adapter", "peam", "lq_encoder", "alignment", "contexts", "lora", "decoder")
 #: ``model.guidance`` of nano.
 NANO_GUIDANCE = ("base", "peam", "add", "phase", "convs")
 
@@ -79,12 +79,16 @@ class Model:
             ablation ``add``, ``phase`` or ``convs`` in PEAM's place.
         sdxl: a diffusers folder, or a checkpoint (without text encoders), for VAE and prompts.
         vae: a file or folder in place of that in ``sdxl``.
-        train: which parts are trained; ``lora`` is a LoRA on the UNet, instead of ``unet``.
+        train: which parts are trained; ``lora`` is a LoRA on the UNet, instead of ``unet``; ``decoder`` is nano's
+            learned one, which ``[s1]`` teaches.
         lora_rank: of that LoRA.
         loras: added to the base's weights before.
         prompt: for pictures without a caption.
         negative_prompt: what a dropped prompt is replaced by.
         conditioning, negative_conditioning: saved CONDITIONING in place of captions and of the negative prompt.
+        decoder: nano's learned decoder to go on with, a file or the name of a run beside this one; left out, the one
+            of the run that the first LoRA or else the base is of; if there is none, and it is trained, a fresh one.
+        decoder_width, decoder_depth: of a fresh one: channels between its convolutions, and how many there are.
     """
 
     kind: str = field(metadata=limits(one_of=tuple(KINDS)))
@@ -100,6 +104,9 @@ class Model:
     negative_prompt: str = ""
     conditioning: Path | None = None
     negative_conditioning: Path | None = None
+    decoder: str = ""
+    decoder_width: int = field(default=24, metadata=limits(at_least=1, at_most=512))
+    decoder_depth: int = field(default=4, metadata=limits(at_least=2, at_most=32))
 
     @property
     def of(self) -> Kind:
@@ -367,8 +374,12 @@ def _check(config: RunConfig, table: dict[str, Any]) -> None:
                 raise ConfigError(f"{source}: model.{key} is for SDXL; nano has no {key}")
     elif not model.base and model.sdxl is None:
         raise ConfigError(f"{source}: model.base is missing: it must be a file with an SDXL-shaped UNet")
-    elif "contexts" in model.train:
-        raise ConfigError(f'{source}: model.train has "contexts", which only nano has')
+    else:
+        for part in {"contexts", "decoder"} & set(model.train):
+            raise ConfigError(f'{source}: model.train has "{part}", which only nano has')
+        for key in ("decoder", "decoder_width", "decoder_depth"):
+            if key in table["model"]:
+                raise ConfigError(f"{source}: model.{key} is for nano")
     grid = model.of.grid
     if data.patch % grid:
         raise ConfigError(f"{source}: data.patch must be a multiple of {grid}, not {data.patch}")

@@ -74,7 +74,7 @@ def _score(config: RunConfig, subject: Subject, say: Say) -> Subject:
         dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
         unet = found.read(device, dtype, build_unet)
         return SDXLSubject(unet, None, subject.vae, subject.prompts, found.info.prediction)
-    model = replace(config.model, base=name or "full", plan="", guidance="base", train=("unet",))
+    model = replace(config.model, base=name or "full", plan="", guidance="base", train=("unet",), decoder="")
     other = replace(config, model=model, s1=None, loss=Loss())
     object.__setattr__(other, "source", config.source)
     object.__setattr__(other, "root", config.root)

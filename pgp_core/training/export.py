@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..codecs.decoder_file import read_decoder, write_decoder
 from ..errors import PGPError
 from ..files.atomic import replacing
 from ..files.boundary import parsing
@@ -19,13 +21,15 @@ from ..restorers.nano.family import NANO
 from ..unet import lora
 from ..unet.plan import load_plan
 from ..unet.topology import KeyMap, stacks_of
+from . import nano_decoder
 from .config import named_paths
 from .journal import read_rows
 from .nano import STAGES, stage_config
 
 
 def export_nano(folder: Path, out: Path = nano.FOLDER, cfg: float = 1.0) -> dict[str, Any]:
-    """Write nano's files in float16 from stage ``finish`` and, as far as S1 has been run, ``s1-2`` or ``s1``.
+    """Write nano's files in float16 from stage ``finish`` and, as far as S1 has been run, ``s1-2`` or ``s1``; one of
+    these may have a decoder, which one step and many then share.
 
     Args:
         folder: the run folder of :func:`pgp_core.training.nano.run_stage`.
@@ -92,6 +96,7 @@ def export_nano(folder: Path, out: Path = nano.FOLDER, cfg: float = 1.0) -> dict
                 **_modelspec("PGP-DiffSR nano S1", "LoRA for one-step restoration."),
             },
         )
+    _export_decoder(folder, (s1, "finish") if s1 is not None else ("finish",), out)
     done = [name for name in STAGES if (folder / name / "figures.json").exists()]
     stages = [{"stage": name, **_figures(folder / name)} for name in done]
     log = [{"stage": name, **row} for name in done for row in read_rows(folder / name / "log.jsonl")]
@@ -103,6 +108,20 @@ def export_nano(folder: Path, out: Path = nano.FOLDER, cfg: float = 1.0) -> dict
     figures = {"stages": stages, "files": files, "torch": torch.__version__}
     _write(out / "figures.json", json.dumps(figures, indent=2) + "\n")
     return figures
+
+
+def _export_decoder(folder: Path, stages: Sequence[str], out: Path) -> None:
+    """The decoder of the first of these stages that has one; one of an earlier export does not stay beside others."""
+    target = out / nano.DECODER_FILE
+    found = next((p for p in (folder / name / nano_decoder.FILE for name in stages) if p.is_file()), None)
+    if found is not None:
+        spec = _modelspec("PGP-DiffSR nano decoder", "Convolutions that redraw what the pixel shuffle gives.")
+        write_decoder(target, read_decoder(found), torch.float16, spec)
+        return
+    try:
+        target.unlink(missing_ok=True)
+    except OSError as e:
+        raise PGPError(f"{target} cannot be removed ({e.strerror or e}): the run has no decoder") from None
 
 
 def _write(path: Path, text: str) -> None:
@@ -147,6 +166,8 @@ def import_nano(folder: Path, source: Path = nano.FOLDER) -> Path:
     for part in ("context", "pooled"):
         weights[f"contexts.{part}"] = torch.cat([contexts[f"{k}.{part}"].float() for k in ("negative", "positive")])
     write_safetensors(target, weights)
+    if (source / nano.DECODER_FILE).is_file():
+        write_decoder(target.parent / nano_decoder.FILE, read_decoder(source / nano.DECODER_FILE))
     return target
 
 

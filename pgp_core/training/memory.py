@@ -144,6 +144,9 @@ def _call(subject: Any, config: RunConfig, parts: Parts) -> None:
         torch.empty(n, tokens, shape.context_dim), torch.empty(n, shape.pooled_dim), torch.empty(n, 6)
     )
     subject(x, torch.empty(n), torch.empty(n, 3, side, side), conditioning)
+    if "decoder" in config.model.train:
+        # Its layers have the picture's full resolution.
+        subject.decode(x)
 
 
 def _tensors(values: Any) -> Iterator[torch.Tensor]:

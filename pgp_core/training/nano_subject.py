@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..codecs import pixel as pixel_codec
+from ..codecs.decoder import PixelDecoder
 from ..conditioning.conditioning import Conditioning
 from ..guidance.module import Guidance
 from ..restorers.nano import model as nano
@@ -31,7 +32,13 @@ class Contexts(torch.nn.Module):
 
 
 class NanoSubject(Subject):
-    """Nano's UNet with guidance in place; see :mod:`pgp_core.restorers.nano.model`. Captions are not read."""
+    """Nano's UNet with guidance in place; see :mod:`pgp_core.restorers.nano.model`. Captions are not read.
+
+    Attributes:
+        decoder: the learned one that redraws what is decoded; None where the pixel shuffle is all.
+    """
+
+    decoder: PixelDecoder | None
 
     negatives = True
 
@@ -42,11 +49,13 @@ class NanoSubject(Subject):
         shape: UNetShape,
         prediction: str = nano.PREDICTION,
         s1_timestep: int = nano.S1_TIMESTEP,
+        decoder: PixelDecoder | None = None,
     ):
         super().__init__()
         self.unet, self.guidance = unet, guidance
         self.prediction, self.s1_timestep = prediction, s1_timestep
         self.contexts = Contexts(shape.context_dim, shape.pooled_dim)
+        self.decoder = decoder
 
     def encode(self, pictures: torch.Tensor) -> torch.Tensor:
         """Pixel unshuffle, times :data:`pgp_core.restorers.nano.model.SCALE`."""
@@ -54,8 +63,8 @@ class NanoSubject(Subject):
             return nano.SCALE * pixel_codec.encode(pictures)
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
-        """The inverse."""
-        return pixel_codec.decode(z / nano.SCALE)
+        """The inverse, redrawn by the decoder if there is one."""
+        return pixel_codec.decode(z / nano.SCALE, self.decoder)
 
     def denoised(self, z_lq: torch.Tensor, z_hq: torch.Tensor) -> torch.Tensor:
         """The residual latent."""

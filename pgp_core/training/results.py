@@ -10,12 +10,15 @@ from pathlib import Path
 import torch
 
 from ..choices import DTYPES
+from ..codecs.decoder import PixelDecoder
+from ..codecs.decoder_file import write_decoder
 from ..files.checkpoints import write_safetensors
 from ..guidance.module import KEY_PREFIX, METADATA_KEY
 from ..restorers.sdxl.loras import S1_KEY
 from ..unet import lora
 from ..unet.inspect import markers_of, metadata_of
 from ..unet.topology import KeyMap
+from . import nano_decoder
 from .building import WEIGHTS, Parts
 from .config import RunConfig
 from .lora_layers import lora_weights
@@ -28,7 +31,8 @@ LORA_KEY = "pgp.lora"
 def write_results(subject: Subject, config: RunConfig, parts: Parts) -> list[Path]:
     """Write what was trained to the run's folder.
 
-    Nano: ``model.safetensors``, everything, or the LoRA alone where that is trained. SDXL: ``unet.safetensors`` (LDM
+    Nano: ``model.safetensors``, everything, or the LoRA alone where that is trained, and ``decoder.safetensors`` where
+    there is a learned decoder, trained or not. SDXL: ``unet.safetensors`` (LDM
     names, original block numbers), ``guidance.safetensors`` and ``lora.safetensors``, each where it was trained.
 
     Raises:
@@ -37,10 +41,15 @@ def write_results(subject: Subject, config: RunConfig, parts: Parts) -> list[Pat
     folder, train = config.run.folder, set(config.model.train)
     weights = {k: v.detach().cpu() for k, v in subject.state_dict().items()}
     if parts.info is None:
+        weights = {k: v for k, v in weights.items() if not k.startswith("decoder.")}
         if "lora" in train:
             weights = {k: v for k, v in weights.items() if ".lora_" in k}
         write_safetensors(folder / WEIGHTS, weights)
-        return [folder / WEIGHTS]
+        decoder = getattr(subject, "decoder", None)
+        if not isinstance(decoder, PixelDecoder):
+            return [folder / WEIGHTS]
+        write_decoder(folder / nano_decoder.FILE, decoder)
+        return [folder / WEIGHTS, folder / nano_decoder.FILE]
     dtype = getattr(torch, DTYPES[config.run.result_dtype])
     unet = {k[5:]: v for k, v in weights.items() if k.startswith("unet.")}
     written = []

@@ -32,6 +32,7 @@ _FREE = {
     *("run.result_dtype", "run.checkpointing", "run.device", "data.workers", "data.cache"),
     # Kept as what they come to.
     *("run.precision", "data.accumulation", "data.folder", "model.base", "model.plan", "model.sdxl", "ema.device"),
+    *("model.decoder", "model.decoder_width", "model.decoder_depth"),
 }
 
 
@@ -130,9 +131,16 @@ def signature(config: RunConfig, parts: Parts, precision: str, processes: int) -
     return flat | {
         "run.precision": precision,
         "model.base": None if base is None else [base.name, base.stat().st_size if base.is_file() else 0],
+        "model.decoder": _decoder_of(parts),
         "model.plan": {s: list(e.keep) for s, e in parts.plan.stacks.items()},
         "the number of micro-batches a step": config.data.accumulation * processes,
     }
+
+
+def _decoder_of(parts: Parts) -> list[Any] | None:
+    if parts.decoder is None:
+        return None
+    return [parts.decoder_file and parts.decoder_file.stat().st_size, parts.decoder.width, parts.decoder.depth]
 
 
 def _latent_std(config: RunConfig) -> float:

@@ -336,7 +336,7 @@ def test_a_learned_decoder_draws_what_it_does_outside_comfyui(checks: Checks) ->
 def test_a_learned_decoder_draws_the_same_in_core_s_tiles(checks: Checks) -> None:
     result = checks["decoder"]
     assert result["same in core's tiles"] == [True, True]
-    assert result["encode tiled"] == 0
+    assert result["encode tiled"] <= rounding.LATENT
     # Of 512 x 512 pixels: before and after, and two layers of a tile with what it overlaps by.
     assert result["memory"] == 4 * (2 * 3 * 512**2 + 2 * 8 * 518**2)
 
