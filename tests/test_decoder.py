@@ -13,9 +13,9 @@ import torch.nn.functional as F
 
 from pgp_core.bench.macs import Counter
 from pgp_core.codecs import pixel
-from pgp_core.codecs.decoder import DecoderShape, PixelDecoder
+from pgp_core.codecs.decoder import DecoderShape, PixelDecoder, mixed
 from pgp_core.codecs.decoder_file import METADATA_KEY, read_decoder, write_decoder
-from pgp_core.errors import CheckpointError
+from pgp_core.errors import CheckpointError, PGPError
 from pgp_core.files.checkpoints import read_safetensors, write_safetensors
 from pgp_core.images.sizes import Size
 from pgp_core.images.wrap import MARGIN, Wrap
@@ -116,6 +116,38 @@ def test_no_layer_is_larger_than_a_tile() -> None:
         conv.register_forward_hook(lambda _m, _i, out: seen.append(out.shape))
     decoder.drawn(pictures(50, 200), 32)
     assert max(s[-1] * s[-2] for s in seen) <= (32 + 2 * decoder.reach) ** 2
+
+
+# -- mixing --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_mixture_s_weights_lie_between(share: float) -> None:
+    one, other = drawn(seed=0), drawn(seed=1)
+    before = {k: v.clone() for k, v in one.state_dict().items()}
+    between = mixed(one, other, share)
+    assert between is not None
+    for k, v in between.state_dict().items():
+        expected = (1 - share) * one.state_dict()[k].double() + share * other.state_dict()[k].double()
+        rounding.assert_same(v, expected, 4)
+    assert all(torch.equal(v, before[k]) for k, v in one.state_dict().items())
+    if share in (0.0, 1.0):
+        x = pictures(9, 9)
+        assert torch.equal(between(x), (one, other)[int(share)](x))
+
+
+def test_a_mixture_with_none_does_a_share_of_it() -> None:
+    decoder, x = drawn(), pictures(9, 12)
+    whole = decoder(x) - x
+    for result, share in ((mixed(None, decoder, 0.25), 0.25), (mixed(decoder, None, 0.25), 0.75)):
+        assert result is not None
+        rounding.assert_same(result(x), x + share * whole, rounding.LAYER, 4.0)
+    assert mixed(None, None, 0.5) is None
+
+
+def test_two_shapes_do_not_mix() -> None:
+    with pytest.raises(PGPError, match="3 convolutions of width 8 and 4 convolutions of width 24"):
+        mixed(drawn(), PixelDecoder.fresh(), 0.5)
 
 
 # -- files ---------------------------------------------------------------------------------------------------

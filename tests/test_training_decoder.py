@@ -104,7 +104,7 @@ def test_what_it_learns_from_is_the_decoded_picture(runs: Path, monkeypatch: pyt
     decoder = read_decoder(runs / "s1" / "decoder.safetensors").double().requires_grad_(True)
     expected = (decoder(2 * batch.lq.double() - 1) - (2 * batch.hq.double() - 1)).abs().mean()
     (exact,) = torch.autograd.grad(expected, decoder.convs[0].weight)
-    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     # A difference of almost nothing may have another sign in float32, and is one of 3,072.
     assert float((slope - exact).abs().max()) <= 0.02 * float(exact.abs().max())
     assert float(exact.abs().max()) > 0

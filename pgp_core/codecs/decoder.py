@@ -14,6 +14,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from ..errors import PGPError
+
 #: Of LeakyReLU below zero.
 SLOPE = 0.2
 #: Side of the tiles that a picture is decoded in. What one takes, 25 MB a layer, no picture exceeds.
@@ -104,3 +106,42 @@ class PixelDecoder(torch.nn.Module):
             stop = min(start + tile, size)
             first = max(0, start - self.reach)
             yield slice(start, stop), slice(first, min(stop + self.reach, size)), slice(start - first, stop - first)
+
+
+@torch.no_grad()
+def mixed(one: PixelDecoder | None, other: PixelDecoder | None, share: float) -> PixelDecoder | None:
+    """A decoder between two, weight by weight, as LoRAs of one base are mixed.
+
+    Of two that one was trained from the other, or both from a third: others share no meaning of their channels. None
+    is the decoder that changes nothing, and then the mixture changes the picture by a share of what the other does.
+
+    Args:
+        share: 0 for the first, 1 for the other.
+
+    Returns:
+        one in float32 with weights of its own; None where both are None.
+
+    Raises:
+        PGPError: if they are of two shapes.
+    """
+    if one is None or other is None:
+        known, share = (other, share) if one is None else (one, 1 - share)
+        if known is None:
+            return None
+        result = _copied(known)
+        for x in result.convs[-1].parameters():
+            x.mul_(share)
+        return result
+    if one.shape != other.shape:
+        sizes = " and ".join(f"{d.shape.depth} convolutions of width {d.shape.width}" for d in (one, other))
+        raise PGPError(f"decoders of two shapes cannot be mixed: {sizes}")
+    result = _copied(one)
+    for x, y in zip(result.parameters(), other.parameters(), strict=True):
+        x.lerp_(y.to(x), share)
+    return result
+
+
+def _copied(decoder: PixelDecoder) -> PixelDecoder:
+    copy = PixelDecoder(decoder.shape, device="meta", dtype=torch.float32)
+    copy.load_state_dict({k: v.to(torch.float32, copy=True) for k, v in decoder.state_dict().items()}, assign=True)
+    return copy.eval().requires_grad_(False)
