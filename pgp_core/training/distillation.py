@@ -44,6 +44,10 @@ def check_files(config: RunConfig) -> None:
         from .perceptual.lpips_vgg import find_vgg
 
         find_vgg(str(settings.vgg or ""))
+    if settings.perceptual and "efficientnet-lite0" in (settings.measure or ""):
+        from .perceptual.efficientnet_lite0 import read_weights
+
+        read_weights()
 
 
 def score_file(config: RunConfig) -> Path | None:

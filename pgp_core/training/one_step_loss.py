@@ -42,13 +42,15 @@ class S1Loss(torch.nn.Module):
             positive = torch.rand(n, generator=generator) >= c.null_prompt
         conditioning = inner.conditioning(batch, positive.to(z_lq.device))
         z = z_lq - subject(z_lq, t, batch.lq, conditioning)
-        terms = self._pixel_terms(z, batch, inner)
+        terms = self._pixel_terms(z, batch, inner, generator)
         if self.csd is not None:
             terms["csd"] = self.csd(z_lq, z, batch, generator)
         self._terms = {name: value.detach() for name, value in terms.items()}
         return torch.stack([getattr(c, name) * value for name, value in terms.items()]).sum()
 
-    def _pixel_terms(self, z: torch.Tensor, batch: Batch, subject: Subject) -> dict[str, torch.Tensor]:
+    def _pixel_terms(
+        self, z: torch.Tensor, batch: Batch, subject: Subject, generator: torch.Generator
+    ) -> dict[str, torch.Tensor]:
         """What compares with HQ. A latent is decoded only where a term needs it."""
         c = self.config
         terms: dict[str, torch.Tensor] = {}
@@ -65,7 +67,7 @@ class S1Loss(torch.nn.Module):
         if c.edges and error is not None:
             terms["edges"] = torch.stack([d.abs().mean() for d in haar_details(error)]).sum()
         if self.perceptual is not None and picture is not None:
-            terms["perceptual"] = self.perceptual(picture, batch.hq).mean()
+            terms["perceptual"] = self.perceptual(picture, batch.hq, generator).mean()
         return terms
 
 
