@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ..errors import TrainingError
+from ..errors import ConfigError, TrainingError
 from ..progress import Say
 from ..restorers.given import Given
 from ..restorers.sdxl.loading import find_unet
@@ -40,7 +40,7 @@ def check_files(config: RunConfig) -> None:
     """What a distillation needs beside its model, before anything large is read.
 
     Raises:
-        PGPError: if the weights of the perceptual measure are not there.
+        PGPError: if the weights of the perceptual measure are not there, or its terms do not fit the adversary.
     """
     if config.s1 is None:
         return
@@ -51,6 +51,12 @@ def check_files(config: RunConfig) -> None:
         find_vgg(str(settings.vgg or ""))
     if uses_lite0(config):
         read_weights()
+    in_picture = settings.perceptual or settings.edges or (settings.space == "picture" and (settings.l1 or settings.l2))
+    if config.adversarial is not None and config.adversarial.weights == "pull" and not in_picture:
+        raise ConfigError(
+            f'{config.source}: adversarial.weights "pull" needs a term that compares pictures, to have a share of its '
+            'pull: give s1.perceptual, s1.edges, or s1.l1 with s1.space "picture", or take weights "fixed"'
+        )
 
 
 def uses_lite0(config: RunConfig) -> bool:
