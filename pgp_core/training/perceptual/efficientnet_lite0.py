@@ -7,6 +7,7 @@ of padding is kept, and so is its range of pixels, (x - 127) / 128.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,10 +83,10 @@ class Features(torch.nn.Module):
         block = _BLOCKS[int(name[:-1])] if name != "stem" else None
         depthwise = name.endswith("d")
         stride = 2 if block is None else block.stride if depthwise else 1
-        with torch.device("meta"):
+        # Without drawing weights that are replaced anyway.
+        with torch.device("meta") if found is not None else nullcontext():
             made = torch.nn.Conv2d(out if depthwise else into, out, kernel, stride, groups=out if depthwise else 1)
         if found is None:
-            made.to_empty(device="cpu")
             for p in made.parameters():
                 torch.nn.init.zeros_(p)
         else:
