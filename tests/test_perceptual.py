@@ -191,7 +191,7 @@ def test_without_the_library_the_error_names_the_extra(monkeypatch: pytest.Monke
 
 # -- all of them -------------------------------------------------------------------------------------------
 
-NAMES = ("lpips", "haarpsi", "ms-ssim", "haarpsi+ms-ssim")
+NAMES = ("lpips", "efficientnet-lite0", "efficientnet-lite0-x2", "haarpsi", "ms-ssim", "haarpsi+ms-ssim")
 
 
 @pytest.fixture(params=NAMES)

@@ -129,3 +129,29 @@ def test_a_lora_with_an_alpha_keeps_its_scale(runs: Path) -> None:
     layer = unet.get_submodule(key)
     merged = layer.base_layer.weight + layer.lora_B.default.weight @ layer.lora_A.default.weight
     torch.testing.assert_close(merged, twin.get_submodule(key).weight, atol=1e-5, rtol=1e-4)
+
+
+def test_a_lora_goes_on_against_discriminators(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The configuration that ships, on tiny crops: dry, then 20 steps."""
+    folder = runs / "adversarial"
+    short = ["run.steps=20", "run.log_every=5", "adversarial.alone=4", "adversarial.ramp=4", "optimizer.warmup=2"]
+    over = [*SMALL, *S1[:-1], *short, "s1.first_lora=s1", f"run.folder={folder}"]
+    command = ["train", "distill", "nano-adversarial", "--json", *(a for o in over for a in ("--set", o))]
+    assert main([*command, "--dry-run"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    heads = sum(c * 64 + 64 + 9 * 64 * 64 + 64 + 9 * 64 + 1 for c in (96, 144, 240, 480))
+    # First, twice down and twice up, smooth, last: of 24 channels (six, unshuffled by 2), with width 32.
+    pixels = 9 * 24 * 32 + 32 + 16 * 32 * 64 + 16 * 64 * 128 + 9 * 128 * 64 + 9 * 64 * 32 + 9 * 32 * 32 + 9 * 32 * 4 + 4
+    assert found["discriminator_params"] == heads + pixels
+    assert 16 * (heads + pixels) < found["memory"]["discriminator"] < 16 * (heads + pixels) + 4 * 1_000_000
+    assert found["memory_bytes"] == sum(found["memory"].values())
+
+    assert main(command) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["steps"], figures["skipped"], figures["files"]) == (20, 0, ["model.safetensors"])
+    before, _ = read_safetensors(runs / "s1" / "model.safetensors")
+    after, _ = read_safetensors(folder / "model.safetensors")
+    assert after.keys() == before.keys() and not all(torch.equal(after[k], before[k]) for k in before)
+    last = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()][-1]["terms"]
+    assert last["weight_heads"] == pytest.approx(0.35 * last["pull_others"] / last["pull_heads"], rel=1e-5)
+    assert last["discriminator_pixels"] < 2, "it tells them apart"

@@ -138,3 +138,18 @@ def test_a_picture_that_turns_out_broken_is_named_and_counted(made: Path, capsys
     assert "6 pictures in" in told
     assert "5 pictures in" in told
     assert "skipped, broken: 5.png" in told
+
+
+def test_sdxl_s_lora_goes_on_against_discriminators(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two steps, the second with the model; the second pass needs SDXL's sizes anew."""
+    folder = made / "runs" / "adversarial"
+    over = [f"run.folder={folder}", "s1.csd=0", "s1.perceptual=0", "s1.l1=1", "s1.shifted=1", "run.log_every=1"]
+    over += ["run.steps=3", "adversarial.alone=1", "adversarial.ramp=0", "adversarial.width=4", "data.accumulation=1"]
+    command = ["train", "distill", str(made / "distill-2.toml"), "--json", *(a for o in over for a in ("--set", o))]
+    assert main(command) == 0
+    first, second = (read_safetensors(path / "lora.safetensors")[0] for path in (made / "runs" / "distill", folder))
+    assert first.keys() == second.keys() and not all(torch.equal(first[k], second[k]) for k in first)
+    row = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()][-1]
+    # In the model's first step no pull is known.
+    assert {"l1", "shifted", "adversarial_heads", "pull_pixels"} <= row["terms"].keys()
+    assert row["terms"]["weight_heads"] > 0

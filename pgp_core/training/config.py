@@ -18,6 +18,7 @@ from ..choices import DTYPES
 from ..errors import ConfigError
 from ..files.boundary import first_line
 from ..files.text import read_text
+from .adversarial.config import Adversarial, not_fitting
 from .kinds import KINDS, Kind
 from .tables import FromCommandLine, limits, read_table
 
@@ -218,6 +219,7 @@ class S1:
         measure: of the perceptual term.
         vgg: file of the weights that the measure lpips needs.
         csd_guidance, csd_from, csd_to: CFG scale of the score model; shares of the timesteps between which it is asked.
+        shifted: weight of the loss between passes moved by two pixels, in every second step.
         null_prompt: share of samples whose prompt is empty.
         timestep: at which the one step is made; left out, the model's own.
     """
@@ -238,13 +240,15 @@ class S1:
     csd_guidance: float | None = field(default=None, metadata=limits(at_least=0))
     csd_from: float | None = field(default=None, metadata=limits(at_least=0, at_most=1))
     csd_to: float | None = field(default=None, metadata=limits(at_least=0, at_most=1))
+    shifted: float | None = field(default=None, metadata=limits(at_least=0))
     null_prompt: float | None = field(default=None, metadata=limits(at_least=0, at_most=1))
     timestep: int | None = field(default=None, metadata=limits(at_least=0, at_most=999))
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A whole run. ``s1`` makes it a distillation; else it is fine-tuning."""
+    """A whole run. ``s1`` makes it a distillation, ``adversarial`` one against discriminators; else it is
+    fine-tuning."""
 
     run: Run
     model: Model
@@ -253,6 +257,7 @@ class RunConfig:
     optimizer: Optimizer = field(default_factory=Optimizer)
     ema: Average = field(default_factory=Average)
     s1: S1 | None = None
+    adversarial: Adversarial | None = None
     #: Of the file; not a key.
     source: str = field(default="", init=False)
     root: Path = field(default=Path(), init=False)
@@ -365,6 +370,10 @@ def _check(config: RunConfig, table: dict[str, Any]) -> None:
         raise ConfigError(f"{source}: s1.first_lora is missing: a second LoRA is trained beside it")
     if config.s1 is not None and "lora" not in model.train:
         raise ConfigError(f'{source}: model.train must have "lora": distillation to one step trains a LoRA')
+    shifted = config.s1 is not None and bool(config.s1.shifted)
+    wrong = not_fitting(config.adversarial, config.s1 is not None, shifted, config.run.steps, data.patch, model.of.grid)
+    if wrong:
+        raise ConfigError(f"{source}: {wrong}")
     if nano:
         if model.guidance not in NANO_GUIDANCE:
             listed = ", ".join(NANO_GUIDANCE)

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import torch
 
-from ..errors import TrainingError
+from ..errors import ConfigError, TrainingError
 from ..progress import Say
 from ..restorers.given import Given
 from ..restorers.sdxl.loading import find_unet
 from ..unet.on_diffusers import build_unet
+from .adversarial.adversary import Adversary
 from .building import inspect, resolve
 from .config import Loss, RunConfig
 from .one_step_loss import S1Loss, make_s1_loss
+from .perceptual.efficientnet_lite0 import read_weights
 from .s1_config import S1LossConfig
 from .sdxl_subject import SDXLSubject
 from .subject import Subject
@@ -28,14 +30,17 @@ def make_loss(config: RunConfig, subject: Subject, say: Say) -> S1Loss:
     """
     settings = loss_config(config)
     score = _score(config, subject, say) if settings.resolved().csd else None
-    return make_s1_loss(settings, subject, score)
+    adversary = None
+    if config.adversarial is not None:
+        adversary = Adversary(config.adversarial, subject.device, config.run.seed)
+    return make_s1_loss(settings, subject, score, adversary, config.model.of.grid)
 
 
 def check_files(config: RunConfig) -> None:
     """What a distillation needs beside its model, before anything large is read.
 
     Raises:
-        PGPError: if the weights of the perceptual measure are not there.
+        PGPError: if the weights of the perceptual measure are not there, or its terms do not fit the adversary.
     """
     if config.s1 is None:
         return
@@ -44,6 +49,21 @@ def check_files(config: RunConfig) -> None:
         from .perceptual.lpips_vgg import find_vgg
 
         find_vgg(str(settings.vgg or ""))
+    if uses_lite0(config):
+        read_weights()
+    in_picture = settings.perceptual or settings.edges or (settings.space == "picture" and (settings.l1 or settings.l2))
+    if config.adversarial is not None and config.adversarial.weights == "pull" and not in_picture:
+        raise ConfigError(
+            f'{config.source}: adversarial.weights "pull" needs a term that compares pictures, to have a share of its '
+            'pull: give s1.perceptual, s1.edges, or s1.l1 with s1.space "picture", or take weights "fixed"'
+        )
+
+
+def uses_lite0(config: RunConfig) -> bool:
+    """Whether a distillation looks at EfficientNet-Lite0's features."""
+    settings = loss_config(config).resolved()
+    heads = config.adversarial is not None and bool(config.adversarial.heads)
+    return heads or (bool(settings.perceptual) and "efficientnet-lite0" in (settings.measure or ""))
 
 
 def score_file(config: RunConfig) -> Path | None:
@@ -75,7 +95,7 @@ def _score(config: RunConfig, subject: Subject, say: Say) -> Subject:
         unet = found.read(device, dtype, build_unet)
         return SDXLSubject(unet, None, subject.vae, subject.prompts, found.info.prediction)
     model = replace(config.model, base=name or "full", plan="", guidance="base", train=("unet",), decoder="")
-    other = replace(config, model=model, s1=None, loss=Loss())
+    other = replace(config, model=model, s1=None, adversarial=None, loss=Loss())
     object.__setattr__(other, "source", config.source)
     object.__setattr__(other, "root", config.root)
     try:

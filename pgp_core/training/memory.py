@@ -11,9 +11,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..conditioning.conditioning import Conditioning
 from ..unet.on_diffusers import build_unet
+from .adversarial.adversary import make_judges
 from .building import Parts
 from .config import RunConfig
 from .distillation import loss_config
+from .perceptual.efficientnet_lite0 import Features, double
 from .precision import Float32GroupNorm, autocast
 from .subject import Subject
 
@@ -41,8 +43,9 @@ def memory(config: RunConfig, parts: Parts, subject: Subject, precision: str, on
         "average": 4 * trained if averaged else 0,
         "vae": 4 * VAE if full else 0,
         "text_encoders": (2 if on_gpu else 4) * TEXT_ENCODERS if encoders else 0,
+        "discriminator": 16 * discriminator_params(config) + 4 * _frozen_features(config),
         "score_model": (2 if on_gpu else 4) * _score_params(config, parts),
-        "activations": activations(config, parts, subject, precision),
+        "activations": activations(config, parts, subject, precision) + judged(config, precision),
         "workspace": WORKSPACE if on_gpu else 0,
     }
     return terms
@@ -54,6 +57,39 @@ def _score_params(config: RunConfig, parts: Parts) -> int:
         return 0
     with torch.device("meta"):
         return sum(p.numel() for p in build_unet(parts.shape).parameters())
+
+
+def discriminator_params(config: RunConfig) -> int:
+    """Parameters of a run's discriminators, which learn beside the model; 0 where it has none."""
+    if config.adversarial is None:
+        return 0
+    with FakeTensorMode():
+        return sum(p.numel() for p in make_judges(config.adversarial).parameters())
+
+
+def _frozen_features(config: RunConfig) -> int:
+    if config.adversarial is None or not config.adversarial.heads:
+        return 0
+    return sum(p.numel() for p in Features().parameters())
+
+
+def judged(config: RunConfig, precision: str) -> int:
+    """An estimate of what discriminators keep of a micro-batch, result and HQ, for their backward pass."""
+    if config.adversarial is None:
+        return 0
+    n, side = config.data.batch, config.data.patch
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        judges, features = make_judges(config.adversarial), Features()
+        kept = _Saved({p.untyped_storage()._cdata for m in (judges, features) for p in m.parameters()})
+        fake, real = torch.empty(n, 3, side, side, requires_grad=True), torch.empty(n, 3, side, side)
+        with (
+            torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda x: x),
+            autocast(torch.device("cpu"), precision),
+        ):
+            for name, judge in judges.items():
+                for picture in (fake, real):
+                    _ = judge(features(double(picture))[1:]) if name == "heads" else judge(picture, real)
+    return kept.total
 
 
 def activations(config: RunConfig, parts: Parts, subject: Any, precision: str) -> int:
@@ -87,6 +123,9 @@ def activations(config: RunConfig, parts: Parts, subject: Any, precision: str) -
         ):
             _call(subject, config, parts)
         kept = outer.total + sum(n for k, n in segments.seen.items() if k not in outer.seen)
+    if config.s1 is not None and loss_config(config).resolved().shifted:
+        # A second pass, whose crop is hardly smaller.
+        kept *= 2
     return kept + (2 * largest if config.run.checkpointing else kept // 10)
 
 

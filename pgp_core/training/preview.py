@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ..errors import PGPError
 from ..guidance.fresh import fresh_spec
 from ..guidance.module import Site
 from ..progress import Say
@@ -16,8 +17,9 @@ from ..unet.known import SDXL_SHAPE
 from ..unet.plan import PrunePlan
 from .building import OWN_GUIDANCE, WEIGHTS, Parts, beside, empty, inspect, read_plan, resolve
 from .config import RunConfig
-from .distillation import loss_config, score_file
-from .memory import memory
+from .distillation import loss_config, score_file, uses_lite0
+from .memory import discriminator_params, memory
+from .perceptual.efficientnet_lite0 import read_weights
 from .perceptual.lpips_vgg import default_vgg
 from .precision import fastest
 from .results import LORA
@@ -37,6 +39,8 @@ def preview(config: RunConfig, say: Say) -> dict[str, Any]:
     missing = _missing(config)
     for path in (*missing, *_missing_for_s1(config)):
         say(f"{path} is not there yet")
+    if config.s1 is not None:
+        _say_what_lite0_lacks(config, say)
     parts = _assumed(config, say) if missing else inspect(config, say)
     on_gpu = config.run.device == "auto" and torch.cuda.is_available()
     full = config.model.of.full_size
@@ -61,6 +65,7 @@ def preview(config: RunConfig, say: Say) -> dict[str, Any]:
         "params": params,
         "trained": sum(groups.values()),
         "trained_parts": groups,
+        "discriminator_params": discriminator_params(config),
         "precision": precision,
         "memory_bytes": sum(terms.values()),
         "memory": terms,
@@ -102,6 +107,14 @@ def _missing_for_s1(config: RunConfig) -> list[Path]:
     return [p for p in wanted if p is not None and not p.exists() and p not in known]
 
 
+def _say_what_lite0_lacks(config: RunConfig, say: Say) -> None:
+    if uses_lite0(config):
+        try:
+            read_weights()
+        except PGPError as e:
+            say(str(e))
+
+
 def _assumed(config: RunConfig, say: Say) -> Parts:
     """SDXL's own shape, less the plan's blocks; fresh guidance where there is to be any."""
 
@@ -128,6 +141,7 @@ def rows(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("folder", f"{found['folder']}" + (f", {found['done']} steps are done" if found["done"] else "")),
         ("plan", found["plan"]),
         ("parameters", f"{_millions(found['params'])}, trained {_millions(found['trained'])}: {parts}"),
+        *([("discriminators", _millions(found["discriminator_params"]))] if found["discriminator_params"] else []),
         ("memory", f"{_gigabytes(found['memory_bytes'])} on each device, {found['precision']}"),
         *(("", t) for t in told),
         (

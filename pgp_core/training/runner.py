@@ -18,6 +18,7 @@ from ..extras import library
 from ..files.atomic import replacing
 from ..files.boundary import first_line
 from ..visible import visible
+from .adversarial.adversary import Adversary
 from .average import EMA
 from .config import RunConfig
 from .journal import Journal, read_rows
@@ -81,6 +82,8 @@ class Runner:
         subject.to(self.device)
         self.parameters = [p for p in subject.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(subject, config.optimizer)
+        #: Discriminators of the loss, with an optimiser of their own; None where it has none.
+        self.adversary: Adversary | None = getattr(loss, "adversary", None)
         average = config.ema
         self.ema: EMA | None = None
         if average.enabled and accelerator.is_main_process:
@@ -131,8 +134,9 @@ class Runner:
                             if journal is not None:
                                 journal.write(row)
                         if board is not None:
-                            for name in ("loss", "lr", "grad_norm"):
-                                board.add_scalar(name, row[name], self.step)
+                            told = {k: row[k] for k in ("loss", "lr", "grad_norm")}
+                            for name, value in (told | row.get("terms", {})).items():
+                                board.add_scalar(name, value, self.step)
                     if self.config.run.sample_every and self.step % self.config.run.sample_every == 0:
                         self._sample(main, board)
                     if self.step % self.config.run.save_every == 0 or self._stopping:
@@ -165,6 +169,9 @@ class Runner:
         lr = learning_rate(config.optimizer, self.step, config.run.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["factor"]
+        if hasattr(self.loss, "step"):
+            self.loss.step = self.step
+        alone = self.adversary is not None and self.adversary.alone(self.step)
         micro = config.data.accumulation
         total = torch.zeros((), device=self.device)
         for k in range(micro):
@@ -172,24 +179,20 @@ class Runner:
             generator = torch.Generator().manual_seed(_seed(config.run.seed, self._number(k)))
             last = k == micro - 1
             with nullcontext() if last else self.accelerator.no_sync(step):
-                with autocast(self.device, self.precision):
+                with torch.set_grad_enabled(not alone), autocast(self.device, self.precision):
                     loss = step(batch, generator)
-                self.accelerator.backward(loss / micro)
+                if not alone:
+                    self.accelerator.backward(loss / micro)
             total += loss.detach() / micro
         mean, self._stopping = agree(self.accelerator, total, stop.is_set())
         if not math.isfinite(mean):
             self._not_finite(mean)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.optimizer.clip or math.inf)
-        if bool(torch.isfinite(norm)):
-            self.optimizer.step()
-        else:
-            self.skipped += 1
-        self._in_a_row = 0 if bool(torch.isfinite(norm)) else self._in_a_row + 1
-        if self._in_a_row >= _MOST_SKIPPED:
-            self._not_finite(float(norm), f"the gradient's norm, for {_MOST_SKIPPED} steps in a row,")
-        self.optimizer.zero_grad(set_to_none=True)
+        norm = torch.zeros(()) if alone else self._update(config.optimizer.clip or math.inf)
+        if self.adversary is not None:
+            self.adversary.update(self.accelerator)
         self.step += 1
-        if self.ema is not None and bool(torch.isfinite(norm)) and self.step % config.ema.every == 0:
+        moved = not alone and bool(torch.isfinite(norm))
+        if self.ema is not None and moved and self.step % config.ema.every == 0:
             self.ema.update(self.subject)
         self.window.append(mean)
         if self.step % config.run.log_every and self.step != config.run.steps:
@@ -202,7 +205,23 @@ class Runner:
             "skipped": self.skipped,
         }
         self.window = []
-        return row
+        # Those of the last micro-batch, where the loss tells them.
+        terms = getattr(self.loss, "terms", None)
+        return row | {"terms": terms} if terms else row
+
+    def _update(self, clip: float) -> torch.Tensor:
+        """The model's step with the gradient that is there, clipped; its norm. A gradient that is not finite is
+        passed over."""
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, clip)
+        if bool(torch.isfinite(norm)):
+            self.optimizer.step()
+        else:
+            self.skipped += 1
+        self._in_a_row = 0 if bool(torch.isfinite(norm)) else self._in_a_row + 1
+        if self._in_a_row >= _MOST_SKIPPED:
+            self._not_finite(float(norm), f"the gradient's norm, for {_MOST_SKIPPED} steps in a row,")
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
 
     def _number(self, k: int) -> int:
         """The number of this process's micro-batch k in this step, counted over all steps and processes."""
@@ -254,6 +273,8 @@ class Runner:
                 }
                 if self.ema is not None:
                     state |= {"ema": self.ema.shadow, "ema_updates": self.ema.updates}
+                if self.adversary is not None:
+                    state["adversary"] = self.adversary.state_dict()
                 save_state(self.folder / STATE, state)
 
     @torch.no_grad()
@@ -277,6 +298,8 @@ class Runner:
                     raise ValueError(f"{name} has another shape")
                 p.copy_(state["weights"][name])
             take_up(self.optimizer, state["optimizer"])
+            if self.adversary is not None:
+                self.adversary.load_state_dict(state["adversary"])
             if self.ema is not None:
                 for name, value in self.ema.shadow.items():
                     value.copy_(state["ema"][name])

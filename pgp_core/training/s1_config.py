@@ -13,7 +13,7 @@ from .perceptual import check_measure
 
 #: Where ``l1`` and ``l2`` compare.
 SPACES = ("picture", "latent")
-_WEIGHTS = ("l1", "l2", "edges", "perceptual", "csd")
+_WEIGHTS = ("l1", "l2", "edges", "perceptual", "csd", "shifted")
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class S1LossConfig:
         csd: weight of classifier score distillation, see :mod:`pgp_core.training.csd`; it takes a score model.
         csd_guidance: classifier-free guidance scale of the score model.
         csd_from, csd_to: between which shares of the timesteps it is asked, 0 to 1.
+        shifted: weight of the loss between two passes, see :mod:`pgp_core.training.adversarial.shifted`; it is asked in
+            every second step, which takes another pass.
         null_prompt: share of samples whose prompt is dropped for the student (its negative prompt, mostly an empty
             one, takes the place), so that it works without one. The score model is always told. Models to whom the
             negative prompt means the LQ canvas, such as nano, keep theirs.
@@ -54,6 +56,7 @@ class S1LossConfig:
     csd_guidance: float | None = None
     csd_from: float | None = None
     csd_to: float | None = None
+    shifted: float | None = None
     null_prompt: float | None = None
     timestep: int | None = None
 
@@ -86,8 +89,10 @@ class S1LossConfig:
         base: dict[str, Any] = {**_UNSAID, **PRESETS[self.preset][self.stage - 1].loss}
         own = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
         full = replace(self, **{**base, **own})
-        if not any(getattr(full, name) for name in _WEIGHTS):
-            raise PGPError(f"no term has a weight: give one of {', '.join(_WEIGHTS)}")
+        # Two passes that agree need not be right.
+        needed = [name for name in _WEIGHTS if name != "shifted"]
+        if not any(getattr(full, name) for name in needed):
+            raise PGPError(f"no term has a weight: give one of {', '.join(needed)}")
         if round(full.csd_from * 1000) >= round(full.csd_to * 1000):  # type: ignore[operator]
             raise PGPError(f"csd_from must be below csd_to, not {full.csd_from} to {full.csd_to}")
         return full
@@ -133,6 +138,7 @@ _UNSAID: dict[str, Any] = {
     "csd_guidance": 7.5,
     "csd_from": 0.02,
     "csd_to": 0.5,
+    "shifted": 0.0,
     "null_prompt": 0.5,
 }
 

@@ -86,6 +86,8 @@ def check_kinds(state: Mapping[str, Any]) -> None:
     """
     kinds: dict[str, Any] = {"step": int, "seconds": (int, float), "skipped": int, "window": list, "weights": dict}
     kinds["optimizer"] = dict
+    if "adversary" in state:
+        kinds["adversary"] = dict
     if "ema" in state:
         kinds |= {"ema": dict, "ema_updates": int}
     for key, kind in kinds.items():
