@@ -21,6 +21,8 @@ FOLDER = Path(__file__).parents[2] / "assets" / "nano"
 UNET_FILE = "pgp-nano-unet.safetensors"
 GUIDANCE_FILE = "pgp-nano-guidance.safetensors"
 S1_FILE = "loras/pgp-nano-s1.safetensors"
+#: A second S1 LoRA, which may be there or not, see :mod:`.natural`.
+NATURAL_FILE = "loras/pgp-nano-s1-natural.safetensors"
 CONTEXTS_FILE = "pgp-nano-contexts.safetensors"
 
 #: The residual latent is multiplied by this. About 12 gives it unit variance. With twice that, at every
@@ -76,6 +78,7 @@ class Files:
     guidance: str = GUIDANCE_FILE
     s1: str = S1_FILE
     contexts: str = CONTEXTS_FILE
+    natural: str = NATURAL_FILE
 
     @classmethod
     def of(cls, given: Given) -> Files:
@@ -83,6 +86,11 @@ class Files:
         if given.model is None or given.bundled:
             return cls()
         return cls(given.model.parent, given.model.name)
+
+    @property
+    def has_natural(self) -> bool:
+        """Whether there is a second S1 LoRA."""
+        return (self.folder / self.natural).exists()
 
     def missing(self, one_step: bool) -> tuple[str, ...]:
         """What is not there, a line each."""
