@@ -7,6 +7,7 @@ number, where PiSA-SR's (:class:`pgp_core.sampling.one_step.Dial`) calls the UNe
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 
 import torch
 
@@ -37,6 +38,24 @@ def natural_default(files: Files) -> float:
     if not 0 <= share <= 1:
         raise CheckpointError(f'{files.natural}: its metadata "{DEFAULT_KEY}" is {text[:40]!r}, not 0 to 1')
     return share
+
+
+def s1_loras(share: float, files: Files | None = None) -> list[tuple[str, float]]:
+    """The LoRAs that make one step, by their files' names, and how strong each is; no LoRA of strength 0.
+
+    For programs that put LoRAs on a model themselves, as ComfyUI does.
+
+    Args:
+        share: 0 faithful, 1 natural.
+
+    Raises:
+        CheckpointError: if the natural one is wanted and is not there.
+    """
+    files = files or Files()
+    if share and not files.has_natural:
+        raise CheckpointError(f"natural needs a second S1 LoRA, {files.natural}, and this nano has none: set it to 0")
+    both = [(files.s1, 1.0 - share), (files.natural, share)]
+    return [(PurePosixPath(name).name, strength) for name, strength in both if strength]
 
 
 def merge_s1(unet: torch.nn.Module, files: Files, share: float) -> None:
