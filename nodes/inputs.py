@@ -5,7 +5,10 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..pgp_core.choices import MAX_FIDELITY, WRAPS
+from ..pgp_core.errors import PGPError
 from ..pgp_core.images.sizes import MAX_SCALE, MIN_SCALE
+from ..pgp_core.restorers.nano.model import Files
+from ..pgp_core.restorers.nano.natural import natural_default
 
 
 def scale_input(tooltip: str) -> io.Float.Input:
@@ -41,3 +44,25 @@ def fidelity_input() -> io.Float.Input:
         "the fewer pixels, the more faithful. Try the scale (4 for four times the size), twice that where edges get "
         "halos.",
     )
+
+
+def natural_input() -> io.Float.Input:
+    """From nano's faithful LoRA to its natural one; the last, as saved graphs lack it."""
+    return io.Float.Input(
+        "natural",
+        default=own_natural(),
+        min=0.0,
+        max=1.0,
+        step=0.05,
+        optional=True,
+        tooltip="Nano's one step, where it has two LoRAs: 0 is the faithful one, 1 the natural one, between them are "
+        "weights between theirs. Other models do not read it.",
+    )
+
+
+def own_natural() -> float:
+    """How natural nano is meant to be; what is wrong with its file is said when it is loaded."""
+    try:
+        return natural_default(Files())
+    except PGPError:
+        return 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from ..pgp_core.restorers.nano.model import S1_FILE
 from ..pgp_core.schedule import TRAIN_STEPS
 from . import comfy_backbone
 from .expansion import Sources
-from .inputs import fidelity_input, scale_input, strength_input, wrap_input
+from .inputs import fidelity_input, natural_input, own_natural, scale_input, strength_input, wrap_input
 from .upscale_graph import Parts, Settings, restored
+
+log = logging.getLogger(__name__)
 
 
 class PGPDiffSRUpscale(io.ComfyNode):
@@ -102,6 +105,7 @@ class PGPDiffSRUpscale(io.ComfyNode):
                 io.Conditioning.Input("negative", optional=True, tooltip="For that model; not needed where CFG is 1."),
                 wrap_input("The picture is a texture that repeats along these axes, and so does the result."),
                 fidelity_input(),
+                natural_input(),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The result, of exactly the size asked for.")],
         )
@@ -125,6 +129,7 @@ class PGPDiffSRUpscale(io.ComfyNode):
         negative: io.Conditioning.Type | None = None,
         wrap: str = "none",
         fidelity: float = 0.0,
+        natural: float = 0.0,
     ) -> io.NodeOutput:
         others = {"model_patch": model_patch, "vae": vae, "positive": positive, "negative": negative}
         number(steps, "PGP-DiffSR Upscale: steps must be", 1, TRAIN_STEPS, whole=True)
@@ -133,9 +138,14 @@ class PGPDiffSRUpscale(io.ComfyNode):
         number(seed, "PGP-DiffSR Upscale: the seed must be", 0, MAX_SEED, whole=True)
         number(tile, "PGP-DiffSR Upscale: tile must be", 0, sizes.MAX_SIDE, whole=True)
         check_fidelity(fidelity, "PGP-DiffSR Upscale: fidelity must be")
+        number(natural, "PGP-DiffSR Upscale: natural must be", 0, 1)
         known = _record(model, model_patch)
+        dialled = steps == 1 and model is None
+        if not dialled and natural != own_natural():
+            log.info("PGP-DiffSR Upscale: natural is for nano's one step, and is not read here")
+        own = {"natural": natural} if dialled else {}
         recipe = known.recipe(
-            steps == 1, cfg=cfg or None, tile=tile or None, **({} if steps == 1 else {"steps": steps})
+            steps == 1, cfg=cfg or None, tile=tile or None, **({} if steps == 1 else {"steps": steps}), **own
         )
         if model is None:
             _check_nothing_connected(others)
@@ -144,7 +154,7 @@ class PGPDiffSRUpscale(io.ComfyNode):
             _check_connected(others, recipe.cfg)
         graph, sources = GraphBuilder(), Sources(cls.hidden.dynprompt, cls.hidden.unique_id)
         if model is None:
-            parts = Parts.bundled(graph, known, one_step=steps == 1)
+            parts = Parts.bundled(graph, known, recipe)
         else:
             links = {name: sources.of(name, value) for name, value in others.items()}
             parts = Parts(known, sources.of("model", model), **links)

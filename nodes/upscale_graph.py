@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from comfy_execution.graph_utils import GraphBuilder
 
-from ..pgp_core.restorers.nano import model as nano
+from ..pgp_core.restorers.nano.natural import s1_loras
 from ..pgp_core.restorers.recipe import Recipe
 from .comfy_backbone import Record
 
@@ -34,13 +33,16 @@ class Parts:
     model_patch: Any = None
 
     @classmethod
-    def bundled(cls, graph: GraphBuilder, record: Record, one_step: bool) -> Parts:
-        """The bundled model, for one step with its S1 LoRA."""
+    def bundled(cls, graph: GraphBuilder, record: Record, recipe: Recipe) -> Parts:
+        """The bundled model, for one step with its S1 LoRA, or with both, as core's patches.
+
+        Raises:
+            CheckpointError: if a second LoRA is wanted and there is none.
+        """
         load = graph.node("PGPDiffSRLoadNano")
         model, model_patch, vae, positive, negative = (load.out(i) for i in range(5))
-        if one_step:
-            name = Path(nano.S1_FILE).name
-            model = graph.node("LoraLoaderModelOnly", model=model, lora_name=name, strength_model=1.0).out(0)
+        for name, strength in s1_loras(recipe.natural) if recipe.one_step else ():
+            model = graph.node("LoraLoaderModelOnly", model=model, lora_name=name, strength_model=strength).out(0)
         return cls(record, model, vae, positive, negative, model_patch)
 
 

@@ -140,12 +140,20 @@ def _has_nano_s1(model: ModelPatcher) -> bool:
     for patch in model.patches.get(_KEY, []):
         weights = getattr(patch[1], "weights", None)
         if isinstance(weights, tuple) and len(weights) > 1 and isinstance(weights[1], torch.Tensor):
-            with opened(str(nano.FOLDER / nano.S1_FILE)) as file:
-                down = file.read(_LORA_KEY)
-            ours = weights[1].detach().to("cpu", torch.float32)
-            if ours.shape == down.shape and torch.equal(ours, down.float()):
+            theirs = weights[1].detach().to("cpu", torch.float32)
+            if any(theirs.shape == down.shape and torch.equal(theirs, down) for down in _own_s1()):
                 return True
     return False
+
+
+def _own_s1() -> list[torch.Tensor]:
+    """Of nano's S1 LoRA, and of its natural one if there is one, what is looked at."""
+    found = []
+    for name in (nano.S1_FILE, nano.NATURAL_FILE):
+        if (nano.FOLDER / name).exists():
+            with opened(str(nano.FOLDER / name)) as file:
+                found.append(file.read(_LORA_KEY).float())
+    return found
 
 
 def _is_mid_grey(guider: CFGGuider) -> bool:

@@ -57,6 +57,12 @@ def add_to(parser: argparse.ArgumentParser, model_action: Any = None) -> None:
     )
     group.add_argument("--pixel", type=finite, metavar="F", help="beside --semantic-lora: strength of --lora (1)")
     group.add_argument("--semantic", type=finite, metavar="F", help="strength of --semantic-lora (1)")
+    group.add_argument(
+        "--natural",
+        type=_share,
+        metavar="F",
+        help="nano's one step, where it has two LoRAs: from faithful (0) to natural (1) (as its files say, else 0)",
+    )
     group.add_argument("--prompt", metavar="TEXT", help="what the picture shows (empty)")
     group.add_argument("--negative-prompt", metavar="TEXT", help="what it does not (empty)")
     add_conditioning(group)
@@ -82,6 +88,14 @@ def add_conditioning(group: Any) -> None:
     group.add_argument(
         "--negative-conditioning", type=Path, metavar="FILE", help="the same in place of --negative-prompt"
     )
+
+
+def _share(text: str) -> float:
+    """A type for argparse: 0 to 1."""
+    value = finite(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"0 (faithful) to 1 (natural) are possible, not {value:g}")
+    return value
 
 
 def model_path(text: str) -> Path:
@@ -119,6 +133,7 @@ def given(args: argparse.Namespace, one_step: bool | None) -> Given:
         semantic_lora=args.semantic_lora,
         pixel=args.pixel,
         semantic=args.semantic,
+        natural=args.natural,
         prompt=args.prompt,
         negative_prompt=args.negative_prompt,
         conditioning=args.conditioning,
@@ -145,7 +160,7 @@ def wrong_usage(args: argparse.Namespace, one_step: bool | None) -> str | None:
         return f"{_option(foreign)} means nothing to {family.title}: {advice}"
     if args.start == "lr" and family.recipe(False).start != "lr":
         return f"--start lr means nothing to {family.title}: {advice}"
-    return None
+    return named.contradiction()
 
 
 def _option(field: str) -> str:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from . import train_sheet
+from . import train_sheet, train_teacher
 from .numbers import finite, whole
 from .output import emit, say, table
 
@@ -42,6 +42,7 @@ def add_to(commands: Any) -> None:
     nano.add_argument("--export", type=Path, metavar="DIR", help="write the files that ship to DIR afterwards")
     nano.add_argument("--export-cfg", type=finite, default=1.0, metavar="F", help="CFG that the files ask for (1)")
     nano.set_defaults(run=_nano)
+    train_teacher.add_to(actions, _add_set)
     train_sheet.add_to(actions)
 
 

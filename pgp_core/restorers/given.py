@@ -30,6 +30,7 @@ class Given:
         loras: added to the UNet's weights; files, or folders as PEFT saves them.
         semantic_lora: the second LoRA for one step, on top of ``loras`` (PiSA-SR).
         pixel, semantic: strengths of the two, see :class:`pgp_core.sampling.one_step.Dial`; None for 1.
+        natural: of a model that has two LoRAs for one step, see :class:`.recipe.Recipe`; None for the model's own.
         prompt, negative_prompt: encoded with the text encoders of ``base``; None for the family's.
         conditioning, negative_conditioning: saved CONDITIONING in place of either prompt.
         one_step: for one UNet call, or for steps; None as the family is meant to be used.
@@ -46,6 +47,7 @@ class Given:
     semantic_lora: Path | None = None
     pixel: float | None = None
     semantic: float | None = None
+    natural: float | None = None
     prompt: str | None = None
     negative_prompt: str | None = None
     conditioning: Path | None = None
@@ -78,6 +80,8 @@ class Given:
                 return f"--{dashed}prompt and --{dashed}conditioning both say the same thing: give one of them"
         if self.semantic_lora is not None and self.one_step is False:
             return "--semantic-lora is for --one-step"
+        if self.natural is not None and self.one_step is False:
+            return "--natural is for one step: leave out --natural or --steps"
         if self.semantic_lora is None and (self.pixel is not None or self.semantic is not None):
             return "--pixel and --semantic weigh two LoRAs: give the second with --semantic-lora"
         return None

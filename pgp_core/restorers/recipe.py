@@ -33,10 +33,12 @@ class Recipe:
         color_fix: one of :data:`pgp_core.choices.COLOR_FIXES`.
         fidelity: pixels of the result from which upwards detail comes from the input, see
             :mod:`pgp_core.images.fidelity`; 0 is off.
+        natural: of one step of a model that has two LoRAs for it: 0 is the faithful one, 1 the natural one, between
+            them are weights between theirs; 0 for a model that has one.
         prompt, negative_prompt: what the model is told where nobody says.
 
     Raises:
-        PGPError: if a word is none of those that are known, or the fidelity is out of its range.
+        PGPError: if a word is none of those that are known, or the fidelity or natural is out of its range.
     """
 
     steps: int = 20
@@ -50,6 +52,7 @@ class Recipe:
     overlap: int = 128
     color_fix: str = "wavelet"
     fidelity: float = 0.0
+    natural: float = 0.0
     prompt: str = ""
     negative_prompt: str = ""
 
@@ -58,6 +61,7 @@ class Recipe:
             if getattr(self, name) not in known:
                 raise PGPError(f"{name} is one of {', '.join(filter(None, known))}, not {getattr(self, name)!r}")
         number(self.fidelity, "the fidelity is", 0, MAX_FIDELITY, unit="pixels (0 is off)")
+        number(self.natural, "natural must be", 0, 1)
 
     @property
     def one_step(self) -> bool:

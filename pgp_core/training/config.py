@@ -246,6 +246,31 @@ class S1:
 
 
 @dataclass(frozen=True)
+class Teacher:
+    """``[teacher]``: HQ gets another model's texture, see :func:`pgp_core.training.teachers.target`.
+
+    ``pgp-diffsr train teacher`` makes the crops once, as ``[data]`` draws them; the run is trained on those.
+
+    Attributes:
+        kind: ``upscaler``: a model that enlarges a picture to four times its size.
+        file: of the crops; by default beside the run's folder.
+        model: who makes them: ``real-esrgan``, a file of an upscaler, or a folder of finished pictures.
+        licence: of that upscaler, which the crops' file carries; Real-ESRGAN's is known.
+        crops: how many.
+        size: their side, HQ pixels; the run cuts ``data.patch`` of it.
+        sigma: of the Gaussian, HQ pixels: what is coarser comes from HQ, what is finer from the teacher.
+    """
+
+    kind: str = field(metadata=limits(one_of=("upscaler",)))
+    file: Path | None = field(default=None, metadata=limits(inputs=False))
+    model: str = "real-esrgan"
+    licence: str = ""
+    crops: int = field(default=4000, metadata=limits(at_least=2))
+    size: int = field(default=128, metadata=limits(at_least=32))
+    sigma: float = field(default=2.0, metadata=limits(above=0))
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """A whole run. ``s1`` makes it a distillation, ``adversarial`` one against discriminators; else it is
     fine-tuning."""
@@ -258,6 +283,7 @@ class RunConfig:
     ema: Average = field(default_factory=Average)
     s1: S1 | None = None
     adversarial: Adversarial | None = None
+    teacher: Teacher | None = None
     #: Of the file; not a key.
     source: str = field(default="", init=False)
     root: Path = field(default=Path(), init=False)
@@ -389,6 +415,11 @@ def _check(config: RunConfig, table: dict[str, Any]) -> None:
         for key in ("decoder", "decoder_width", "decoder_depth"):
             if key in table["model"]:
                 raise ConfigError(f"{source}: model.{key} is for nano")
+    if config.teacher is not None and config.teacher.size < data.patch:
+        raise ConfigError(
+            f"{source}: data.patch, {data.patch}, is cut from the teacher's crops: teacher.size must be that at least, "
+            f"not {config.teacher.size}"
+        )
     grid = model.of.grid
     if data.patch % grid:
         raise ConfigError(f"{source}: data.patch must be a multiple of {grid}, not {data.patch}")

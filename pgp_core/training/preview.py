@@ -23,7 +23,7 @@ from .perceptual.efficientnet_lite0 import read_weights
 from .perceptual.lpips_vgg import default_vgg
 from .precision import fastest
 from .results import LORA
-from .sources import make_degradation, make_source, painted_path
+from .sources import make_degradation, make_source, painted_path, taught_path
 from .state import read_step
 from .subject import Subject
 
@@ -37,7 +37,7 @@ def preview(config: RunConfig, say: Say) -> dict[str, Any]:
         PGPError: as the run itself would for files that do not fit.
     """
     missing = _missing(config)
-    for path in (*missing, *_missing_for_s1(config)):
+    for path in (*missing, *_missing_for_s1(config), *_missing_crops(config)):
         say(f"{path} is not there yet")
     if config.s1 is not None:
         _say_what_lite0_lacks(config, say)
@@ -76,7 +76,7 @@ def preview(config: RunConfig, say: Say) -> dict[str, Any]:
         "crops_a_step": micro,
         "crops": micro * config.run.steps,
         "data": _data(config),
-        "missing": [str(p) for p in (*missing, *_missing_for_s1(config))],
+        "missing": [str(p) for p in (*missing, *_missing_for_s1(config), *_missing_crops(config))],
     }
 
 
@@ -89,6 +89,13 @@ def _missing(config: RunConfig) -> list[Path]:
     guidance = None if model.guidance in OWN_GUIDANCE else resolve(config, model.guidance)
     wanted = (base, guidance, model.sdxl, model.vae, *model.loras, model.conditioning, model.negative_conditioning)
     return [p for p in wanted if p is not None and not p.exists()]
+
+
+def _missing_crops(config: RunConfig) -> list[Path]:
+    """A teacher's crops, where they are not made yet."""
+    if config.teacher is None or taught_path(config).exists():
+        return []
+    return [taught_path(config)]
 
 
 def _missing_for_s1(config: RunConfig) -> list[Path]:
@@ -167,6 +174,10 @@ def _done(config: RunConfig) -> int:
 def _data(config: RunConfig) -> dict[str, Any]:
     """What there is to train on; of pictures only headers and captions are read."""
     data = config.data
+    if config.teacher is not None:
+        if not taught_path(config).exists():
+            return {"pictures": config.teacher.crops, "teacher": config.teacher.model, "file": str(taught_path(config))}
+        return make_source(config).samples.summary().to_json()
     if data.kind == "synthetic":
         make_degradation(config)
         path = painted_path(config)

@@ -10,7 +10,7 @@ from typing import Any
 from .config import RunConfig
 from .degradation import Degradation
 from .painting import paint_set
-from .samples import FAITHDIFF_ENLARGEMENTS, FolderSamples, Samples, SyntheticSamples, loader
+from .samples import FAITHDIFF_ENLARGEMENTS, FolderSamples, Samples, SyntheticSamples, TaughtSamples, loader
 from .second_order import SecondOrder
 from .subject import Batch
 from .tables import read_table
@@ -59,12 +59,16 @@ class Source:
 
 
 def make_source(config: RunConfig) -> Source:
-    """The data that a configuration asks for; synthetic pictures are painted if they are not there yet.
+    """The data that a configuration asks for; synthetic pictures are painted if they are not there yet, but a teacher's
+    crops are not made.
 
     Raises:
-        PGPError: if the folder or the degradation is not usable.
+        PGPError: if the folder, the degradation or the teacher's file is not usable.
     """
     data = config.data
+    if config.teacher is not None:
+        taught = TaughtSamples(taught_path(config), data.patch, config.data_seed, config.teacher.sigma, HELD_OUT)
+        return Source(taught, data.batch, data.accumulation, data.workers, HELD_OUT)
     enlarge = ("lanczos",) if data.enlarge == "canvas" else FAITHDIFF_ENLARGEMENTS
     degradation = make_degradation(config)
     samples: Any
@@ -95,6 +99,12 @@ def make_degradation(config: RunConfig) -> SecondOrder | Degradation:
     kind: Any = SecondOrder if second else Degradation
     made: SecondOrder | Degradation = read_table(kind, data.degradation, "data.degradation", config.source, Path())
     return made
+
+
+def taught_path(config: RunConfig) -> Path:
+    """Where a teacher's crops are kept."""
+    assert config.teacher is not None
+    return config.teacher.file or config.run.folder.parent / "teacher.safetensors"
 
 
 def painted_path(config: RunConfig) -> Path:

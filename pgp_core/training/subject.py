@@ -25,6 +25,7 @@ class Sample:
         caption: empty where there is none.
         original: height and width of the picture that it was cut from, HQ pixels.
         corner: top and left of the crop in it, HQ pixels.
+        small: ``(3, h, w)`` float32 in [0, 1]: the degraded crop before it is enlarged; None where it is not known.
     """
 
     lq: torch.Tensor
@@ -32,6 +33,7 @@ class Sample:
     caption: str = ""
     original: tuple[int, int] = (512, 512)
     corner: tuple[int, int] = (0, 0)
+    small: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -22,16 +22,26 @@ from .precision import fastest, prepare
 from .processes import as_one, make_accelerator
 from .results import write_results
 from .runner import FIGURES, Loss, Runner
-from .sources import Source, make_source
+from .sources import Source, make_source, taught_path
 from .strips import sample_recipe, strip
 from .subject import Subject
+from .taught_file import read_taught
 
 #: What may differ between a checkpoint and the run that takes it up: it changes no weight.
 _FREE = {
     *("run.folder", "run.save_every", "run.log_every", "run.sample_every", "run.samples", "run.tensorboard"),
     *("run.result_dtype", "run.checkpointing", "run.device", "data.workers", "data.cache"),
     # Kept as what they come to.
-    *("run.precision", "data.accumulation", "data.folder", "model.base", "model.plan", "model.sdxl", "ema.device"),
+    *(
+        "run.precision",
+        "data.accumulation",
+        "data.folder",
+        "teacher.file",
+        "model.base",
+        "model.plan",
+        "model.sdxl",
+        "ema.device",
+    ),
     *("model.decoder", "model.decoder_width", "model.decoder_depth"),
 }
 
@@ -128,6 +138,11 @@ def signature(config: RunConfig, parts: Parts, precision: str, processes: int) -
                 flat[f"{section}.{key}"] = value
     base = parts.base
     flat.update({"s1.vgg": None} if config.s1 is not None else {})
+    if config.teacher is not None:
+        # The crops, wherever their file lies, and whatever was asked for when they were made.
+        flat = {k: v for k, v in flat.items() if k not in ("teacher.model", "teacher.crops", "teacher.size")}
+        file = read_taught(taught_path(config))
+        flat["the teacher's crops"] = [json.dumps(file.about, sort_keys=True), len(file), file.size]
     return flat | {
         "run.precision": precision,
         "model.base": None if base is None else [base.name, base.stat().st_size if base.is_file() else 0],

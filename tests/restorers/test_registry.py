@@ -93,7 +93,7 @@ def test_a_frame_is_of_the_result_s_size_where_nothing_is_said() -> None:
 def test_what_means_nothing_to_it_is_named(family: Family) -> None:
     other = {
         "base": Path("b"), "guidance": Path("g"), "vae": Path("v"), "loras": (Path("l"),), "prompt": "p",
-        "dtype": "float16", "conditioning": Path("c"), "semantic": 0.5,
+        "dtype": "float16", "conditioning": Path("c"), "semantic": 0.5, "natural": 0.5,
     }  # fmt: skip
     for name, value in other.items():
         given = Given(model=Path("m"), cfg=2.0, one_step=True, **{name: value})

@@ -30,6 +30,13 @@ def _missing(given: Given) -> tuple[str, ...]:
     return Files.of(given).missing(given.one_step is not False)
 
 
+def _wrong(given: Given) -> str | None:
+    files = Files.of(given)
+    if given.natural and not files.has_natural:
+        return f"--natural needs a second S1 LoRA, {files.natural}, and this nano has none: leave it out"
+    return None
+
+
 def _load(given: Given, device: torch.device, _say: Say) -> Restorer:
     from .restorer import NanoRestorer
 
@@ -48,11 +55,12 @@ NANO = Family(
     frame=Frame(multiple=16, border=32),
     steps=Recipe(steps=20, cfg=1.0, start="noise"),
     once=Recipe(steps=1, cfg=1.0, rule=RESIDUAL, timestep=S1_TIMESTEP),
-    takes=frozenset(),
+    takes=frozenset({"natural"}),
     licence="Apache-2.0",
     published="bundled",
     topologies=("pgp-nano",),
     recognise=_recognise,
+    wrong=_wrong,
     load=_load,
     missing=_missing,
     bundled=True,

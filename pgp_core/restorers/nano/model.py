@@ -21,6 +21,8 @@ FOLDER = Path(__file__).parents[2] / "assets" / "nano"
 UNET_FILE = "pgp-nano-unet.safetensors"
 GUIDANCE_FILE = "pgp-nano-guidance.safetensors"
 S1_FILE = "loras/pgp-nano-s1.safetensors"
+#: A second S1 LoRA, which may be there or not, see :mod:`.natural`.
+NATURAL_FILE = "loras/pgp-nano-s1-natural.safetensors"
 CONTEXTS_FILE = "pgp-nano-contexts.safetensors"
 #: May be missing: pictures then come out of the pixel shuffle as they are. One step and many share it.
 DECODER_FILE = "pgp-nano-decoder.safetensors"
@@ -79,6 +81,7 @@ class Files:
     s1: str = S1_FILE
     contexts: str = CONTEXTS_FILE
     decoder: str = DECODER_FILE
+    natural: str = NATURAL_FILE
 
     @classmethod
     def of(cls, given: Given) -> Files:
@@ -92,6 +95,11 @@ class Files:
         """The learned decoder, or None where there is none."""
         path = self.folder / self.decoder
         return path if path.exists() else None
+
+    @property
+    def has_natural(self) -> bool:
+        """Whether there is a second S1 LoRA."""
+        return (self.folder / self.natural).exists()
 
     def missing(self, one_step: bool) -> tuple[str, ...]:
         """What is not there, a line each."""

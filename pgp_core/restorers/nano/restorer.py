@@ -23,7 +23,6 @@ from ...progress import Progress, Watched
 from ...sampling.denoiser import Denoiser
 from ...sampling.euler import euler, restore_once
 from ...sampling.options import SampleOptions
-from ...unet import lora
 from ...unet.inspect import inspect_unet
 from ...unet.loading import load_unet
 from ...unet.shape import UNetShape
@@ -31,6 +30,7 @@ from ..given import Given
 from ..recipe import Recipe
 from . import model as nano
 from .family import NANO
+from .natural import merge_s1, natural_default
 
 
 class NanoRestorer:
@@ -77,7 +77,7 @@ class NanoRestorer:
         """
         once = NANO.prefers_one_step if given.one_step is None else given.one_step
         dtype: torch.dtype = getattr(torch, given.dtype) if given.dtype else torch.float32
-        return cls._load(nano.Files.of(given), once, device, dtype)
+        return cls._load(nano.Files.of(given), once, device, dtype, given.natural)
 
     @classmethod
     def load(
@@ -86,39 +86,47 @@ class NanoRestorer:
         folder: Path = nano.FOLDER,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
+        natural: float | None = None,
     ) -> NanoRestorer:
         """Load the bundled files, or others of the same layout.
 
         Args:
             one_step: merge the S1 LoRA.
             dtype: of the UNet and the LQ adapter.
+            natural: of one step, 0 faithful to 1 natural, see :mod:`.natural`; None as the files say.
 
         Raises:
             CheckpointError, GuidanceError, PlanError: if a file is damaged or does not fit.
         """
-        return cls._load(nano.Files(folder), one_step, device, dtype)
+        return cls._load(nano.Files(folder), one_step, device, dtype, natural)
 
     @classmethod
-    def _load(cls, files: nano.Files, one_step: bool, device: str | torch.device, dtype: torch.dtype) -> NanoRestorer:
+    def _load(
+        cls,
+        files: nano.Files,
+        one_step: bool,
+        device: str | torch.device,
+        dtype: torch.dtype,
+        natural: float | None = None,
+    ) -> NanoRestorer:
         opened = partial(open_weights, files.folder / files.unet)
         with opened() as file:
             info, metadata = inspect_unet(file), dict(file.metadata)
         if info.plan.topology not in NANO.topologies:
             raise CheckpointError(f"{files.unet} is {info.plan.topology}'s UNet, not nano's")
         about = nano.about(metadata, files.unet)
+        said = {"natural": natural_default(files)} if one_step else {"cfg": about["cfg"]}
+        recipe = NANO.recipe(one_step, said, {"natural": natural} if one_step else {})
         names = {k: info.diffusers(k) for k in info.keys}
         unet = load_unet(info.shape, info.plan, read_converted(opened, names, device, dtype), files.unet)
         if one_step:
-            s1, _ = read_safetensors(files.folder / files.s1)
-            check_finite(s1, files.s1)
-            lora.merge(unet, s1, source=files.s1)
+            merge_s1(unet, files, recipe.natural)
         tensors, metadata = read_safetensors(files.folder / files.guidance)
         spec = GuidanceSpec.from_metadata(metadata, files.guidance)
         guidance = Guidance(spec, device="meta").load(tensors, files.guidance).to(device, dtype).eval()
         # Twelve convolutions in a row overflow half precision.
         guidance.peam.float()
         positive, negative = _contexts(files, info.shape)
-        recipe = NANO.recipe(one_step, {} if one_step else {"cfg": about["cfg"]})
         decoder = None if files.decoder_path is None else read_decoder(files.decoder_path).to(device)
         return cls(unet, guidance, positive, negative, recipe, about["prediction"], about["latent_std"], decoder)
 

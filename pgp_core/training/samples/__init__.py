@@ -6,6 +6,7 @@ from .loading import Samples, Summary, loader
 from .sheet import contact_sheet
 from .speed import Speed, measure
 from .synthetic import SyntheticSamples
+from .taught import TaughtSamples
 
 __all__ = [
     "ENLARGEMENTS",
@@ -17,6 +18,7 @@ __all__ = [
     "Speed",
     "Summary",
     "SyntheticSamples",
+    "TaughtSamples",
     "contact_sheet",
     "loader",
     "measure",

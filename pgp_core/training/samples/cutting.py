@@ -108,7 +108,10 @@ class Cutter:
         box = x.before / scale, y.before / scale, inner[2] / scale, inner[3] / scale
         canvas = lq.resize((self.patch, self.patch), how, box)
         corner = y.start + y.before, x.start + x.before
-        return Sample(_tensor(canvas), _tensor(hq.crop(inner)), caption, (picture.height, picture.width), corner)
+        size = picture.height, picture.width
+        # The box is in whole pixels: margins and crop are multiples of the scale.
+        small = lq.crop((int(box[0]), int(box[1]), int(box[2]), int(box[3])))
+        return Sample(_tensor(canvas), _tensor(hq.crop(inner)), caption, size, corner, _tensor(small))
 
 
 def _tensor(picture: Image.Image) -> torch.Tensor:
