@@ -83,7 +83,7 @@ def load_nano(files: nano.Files | None = None) -> tuple[ModelPatcher, Any, comfy
     Args:
         files: by default the bundled ones.
     """
-    files = files or nano.Files()
+    files = files or nano.Files(nano.FOLDER)
     model = load_unet(str(files.folder / files.unet))
     guidance = load_guidance(str(files.folder / files.guidance))
     contexts, _ = read(str(files.folder / files.contexts))

@@ -285,6 +285,7 @@ def test_one_step_refuses_a_noise_mask(checks: Checks) -> None:
         ("missing " + nano.UNET_FILE, "CheckpointError", [nano.UNET_FILE, "missing"]),
         ("missing " + nano.GUIDANCE_FILE, "CheckpointError", [nano.GUIDANCE_FILE, "missing"]),
         ("missing " + nano.CONTEXTS_FILE, "CheckpointError", [nano.CONTEXTS_FILE, "missing"]),
+        ("damaged decoder", "CheckpointError", [nano.DECODER_FILE, "damaged"]),
         ("swapped files", "CheckpointError", [nano.UNET_FILE]),
     ],
 )

@@ -42,6 +42,7 @@ def check_refusals(_out: Path) -> Any:
     for name in files:
         results[f"truncated {name}"] = raised(lambda name=name: _load_with(name, _truncate))
         results[f"missing {name}"] = raised(lambda name=name: _load_with(name, Path.unlink))
+    results["damaged decoder"] = raised(lambda: _load_with(nano_files.DECODER_FILE, _nonsense))
     results["swapped files"] = raised(lambda: _load_with(nano_files.UNET_FILE, _other_file))
     return results
 
@@ -57,6 +58,10 @@ def _load_with(name: str, damage: Callable[[Path], Any]) -> None:
 
 def _truncate(file: Path) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def _nonsense(file: Path) -> None:
+    file.write_bytes(b"x" * 40)
 
 
 def _other_file(file: Path) -> None:
