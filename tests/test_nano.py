@@ -130,7 +130,9 @@ def test_stages_chain_from_pictures_to_files(tmp_path: Path) -> None:
         figures = recipe.run_stage(name, tmp_path / "run", short, progress=False)
         assert figures["steps"] == 1
     out = tmp_path / "files"
-    export_nano(tmp_path / "run", out, cfg=1.5)
+    # A second S1 LoRA is a run of its own beside them.
+    shutil.copytree(tmp_path / "run" / "s1", tmp_path / "run" / "natural")
+    export_nano(tmp_path / "run", out, cfg=1.5, natural_default=0.25)
     second, _ = read_safetensors(tmp_path / "run" / "s1-2" / "model.safetensors")
     shipped, _ = read_safetensors(out / nano.S1_FILE)
     stem = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -139,9 +141,12 @@ def test_stages_chain_from_pictures_to_files(tmp_path: Path) -> None:
         second[f"unet.{stem}.lora_B.default.weight"].half(),
     ), "S1's second stage ships"
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    assert [entry["stage"] for entry in log] == list(recipe.STAGES)
+    assert [entry["stage"] for entry in log] == [*recipe.STAGES, "natural"]
     assert str(tmp_path) not in (out / "figures.json").read_text(), "where it was run is nobody's business"
     pipeline = NanoRestorer.load(one_step=True, folder=out)
+    assert pipeline.recipe.natural == 0.25
+    _, said = read_safetensors(out / nano.NATURAL_FILE)
+    assert json.loads(said["pgp.s1"])["rank"] == 16
     assert NanoRestorer.load(one_step=False, folder=out).recipe.cfg == 1.5
     assert pipeline.restore(smooth(1, 32, 32)).isfinite().all()
     # A stage that was trained with another plan would get metadata that its weights contradict.

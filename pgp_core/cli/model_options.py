@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..choices import DTYPES
-from .numbers import finite
+from .numbers import finite, share
 from .output import say
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def add_to(parser: argparse.ArgumentParser, model_action: Any = None) -> None:
     group.add_argument("--semantic", type=finite, metavar="F", help="strength of --semantic-lora (1)")
     group.add_argument(
         "--natural",
-        type=_share,
+        type=share,
         metavar="F",
         help="nano's one step, where it has two LoRAs: from faithful (0) to natural (1) (as its files say, else 0)",
     )
@@ -88,14 +88,6 @@ def add_conditioning(group: Any) -> None:
     group.add_argument(
         "--negative-conditioning", type=Path, metavar="FILE", help="the same in place of --negative-prompt"
     )
-
-
-def _share(text: str) -> float:
-    """A type for argparse: 0 to 1."""
-    value = finite(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"0 (faithful) to 1 (natural) are possible, not {value:g}")
-    return value
 
 
 def model_path(text: str) -> Path:

@@ -61,3 +61,11 @@ seed = whole("a seed", 0, MAX_SEED)
 #: How many of something; 1 is the least.
 count = whole("a count", 1, 10**6)
 budget = whole("a budget", 0, 10**18)
+
+
+def share(text: str) -> float:
+    """A type for argparse: 0 to 1."""
+    value = finite(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"0 (faithful) to 1 (natural) are possible, not {value:g}")
+    return value

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from . import train_sheet, train_teacher
-from .numbers import finite, whole
+from .numbers import finite, share, whole
 from .output import emit, say, table
 
 
@@ -41,6 +41,13 @@ def add_to(commands: Any) -> None:
     )
     nano.add_argument("--export", type=Path, metavar="DIR", help="write the files that ship to DIR afterwards")
     nano.add_argument("--export-cfg", type=finite, default=1.0, metavar="F", help="CFG that the files ask for (1)")
+    nano.add_argument(
+        "--export-natural",
+        type=share,
+        default=0.0,
+        metavar="F",
+        help="where there is a run called natural in --folder: what the files ask for, faithful (0) to natural (1) (0)",
+    )
     nano.set_defaults(run=_nano)
     train_teacher.add_to(actions, _add_set)
     train_sheet.add_to(actions)
@@ -103,5 +110,5 @@ def _nano(args: argparse.Namespace) -> int:
     for name in stages:
         emit(run_stage(name, args.folder, args.overrides, args.threads, say))
     if args.export:
-        emit(export_nano(args.folder, args.export, args.export_cfg))
+        emit(export_nano(args.folder, args.export, args.export_cfg, args.export_natural))
     return 0

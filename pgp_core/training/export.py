@@ -18,6 +18,7 @@ from ..files.text import read_text
 from ..guidance.module import KEY_PREFIX, METADATA_KEY
 from ..restorers.nano import model as nano
 from ..restorers.nano.family import NANO
+from ..restorers.nano.natural import DEFAULT_KEY
 from ..unet import lora
 from ..unet.plan import load_plan
 from ..unet.topology import KeyMap, stacks_of
@@ -26,14 +27,21 @@ from .config import named_paths
 from .journal import read_rows
 from .nano import STAGES, stage_config
 
+#: A run of the user's own in the same folder: distillation to the second S1 LoRA, see
+#: :mod:`pgp_core.restorers.nano.natural`.
+NATURAL = "natural"
 
-def export_nano(folder: Path, out: Path = nano.FOLDER, cfg: float = 1.0) -> dict[str, Any]:
+
+def export_nano(
+    folder: Path, out: Path = nano.FOLDER, cfg: float = 1.0, natural_default: float = 0.0
+) -> dict[str, Any]:
     """Write nano's files in float16 from stage ``finish`` and, as far as S1 has been run, ``s1-2`` or ``s1``; one of
-    these may have a decoder, which one step and many then share.
+    these may have a decoder, which one step and many then share. Where there is a run :data:`NATURAL`, its LoRA too.
 
     Args:
         folder: the run folder of :func:`pgp_core.training.nano.run_stage`.
         cfg: CFG scale that the multi-step model is meant for; stored in the file.
+        natural_default: how natural one step is meant to be, 0 to 1; stored in the natural LoRA's file.
 
     Returns:
         settings, sizes and hashes, which are also in ``figures.json`` beside the files; the stages' logs are together
@@ -85,19 +93,14 @@ def export_nano(folder: Path, out: Path = nano.FOLDER, cfg: float = 1.0) -> dict
     )
     s1 = next((n for n in ("s1-2", "s1") if (folder / n / "model.safetensors").exists()), None)
     if s1 is not None:
-        peft, _ = read_safetensors(folder / s1 / "model.safetensors")
         rank = stage_config(s1, folder).model.lora_rank
-        loras = lora.from_peft({k[5:]: v.half() for k, v in peft.items() if k.startswith("unet.")})
-        write_safetensors(
-            out / nano.S1_FILE,
-            loras,
-            {
-                "pgp.s1": json.dumps({"timestep": nano.S1_TIMESTEP, "rank": rank, "topology": plan.topology}),
-                **_modelspec("PGP-DiffSR nano S1", "LoRA for one-step restoration."),
-            },
-        )
+        _write_s1(folder / s1, out / nano.S1_FILE, rank, plan.topology)
+    if (folder / NATURAL / "model.safetensors").exists():
+        rank = int(_figures(folder / NATURAL)["config"]["model"]["lora_rank"])
+        said = {DEFAULT_KEY: f"{natural_default:g}"}
+        _write_s1(folder / NATURAL, out / nano.NATURAL_FILE, rank, plan.topology, said, ", natural")
     _export_decoder(folder, (s1, "finish") if s1 is not None else ("finish",), out)
-    done = [name for name in STAGES if (folder / name / "figures.json").exists()]
+    done = [name for name in (*STAGES, NATURAL) if (folder / name / "figures.json").exists()]
     stages = [{"stage": name, **_figures(folder / name)} for name in done]
     log = [{"stage": name, **row} for name in done for row in read_rows(folder / name / "log.jsonl")]
     _write(out / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in log))
@@ -122,6 +125,22 @@ def _export_decoder(folder: Path, stages: Sequence[str], out: Path) -> None:
         target.unlink(missing_ok=True)
     except OSError as e:
         raise PGPError(f"{target} cannot be removed ({e.strerror or e}): the run has no decoder") from None
+
+
+def _write_s1(
+    run: Path, target: Path, rank: int, topology: str, said: dict[str, str] | None = None, what: str = ""
+) -> None:
+    """A run's LoRA as a file for every tool."""
+    peft, _ = read_safetensors(run / "model.safetensors")
+    write_safetensors(
+        target,
+        lora.from_peft({k[5:]: v.half() for k, v in peft.items() if k.startswith("unet.")}),
+        {
+            "pgp.s1": json.dumps({"timestep": nano.S1_TIMESTEP, "rank": rank, "topology": topology}),
+            **_modelspec(f"PGP-DiffSR nano S1{what}", "LoRA for one-step restoration."),
+            **(said or {}),
+        },
+    )
 
 
 def _write(path: Path, text: str) -> None:

@@ -33,6 +33,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "overlap": st.integers(0, 255),
     "color_fix": st.sampled_from(COLOR_FIXES),
     "fidelity": st.floats(0, 16384),
+    "natural": st.floats(0, 1),
     "prompt": st.text(max_size=5),
     "negative_prompt": st.text(max_size=5),
 }
